@@ -1,0 +1,48 @@
+"""Plume: the workshop for small language models.
+
+>>> import plume
+>>> findings = list(plume.check("qa.jsonl"))            # doctest: +SKIP
+>>> events = list(plume.train(plume.Recipe(data="qa.jsonl"), "runs/qa"))   # doctest: +SKIP
+>>> bundle = plume.load("runs/qa")                      # doctest: +SKIP
+
+Importing plume is cheap: torch is imported by the first function that needs it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from plume.checks.run import check
+    from plume.evaluation.run import evaluate
+    from plume.generation.engine import Engine
+    from plume.models.bundle import Bundle, load
+    from plume.recipe import Recipe
+    from plume.training.loop import train
+    from plume.types import Example, Message, Sampling
+
+__all__ = ["Bundle", "Engine", "Example", "Message", "Recipe", "Sampling", "check", "evaluate", "load", "train"]
+
+_HOMES = {
+    "Bundle": "plume.models.bundle",
+    "Engine": "plume.generation.engine",
+    "Example": "plume.types",
+    "Message": "plume.types",
+    "Recipe": "plume.recipe",
+    "Sampling": "plume.types",
+    "check": "plume.checks.run",
+    "evaluate": "plume.evaluation.run",
+    "load": "plume.models.bundle",
+    "train": "plume.training.loop",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'plume' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,133 @@
+"""One JSON value becomes one example, or the findings that say why it cannot."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from plume.data.json_text import canonical
+from plume.types import Example, Finding, Message, Role, Source
+
+_FIELDS = ("prompt", "completion", "messages")
+_ROLES: tuple[Role, ...] = ("system", "user", "assistant")
+SHAPE = '{"prompt": "…", "completion": "…"} or {"messages": [{"role": "user", "content": "…"}, …]}'
+
+
+def to_example(value: Any, source: Source) -> tuple[Example | None, list[Finding]]:
+    """The example of a row (None when an error stands in the findings) and all there is to say about it."""
+    if not isinstance(value, dict):
+        message = f"a row must be an object, not {_kind(value)}"
+        return None, [Finding("D104", "error", source, message, f"write {SHAPE}")]
+    if "messages" in value:
+        if "prompt" in value or "completion" in value:
+            message = 'the row has both "messages" and "prompt"/"completion"'
+            return None, [Finding("D106", "error", source, message, "keep one of the two forms")]
+        messages, findings = _conversation(value["messages"], source)
+    else:
+        messages, findings = _pair(value, source)
+    if any(finding.severity == "error" for finding in findings):
+        return None, findings
+    return Example(messages, source), findings
+
+
+def extra_fields(value: Any) -> list[str]:
+    """Names in a row that nothing reads."""
+    return [name for name in value if name not in _FIELDS] if isinstance(value, dict) else []
+
+
+def _pair(row: dict[str, Any], source: Source) -> tuple[tuple[Message, ...], list[Finding]]:
+    findings = [_missing(name, row, source) for name in ("prompt", "completion") if name not in row]
+    roles: dict[str, Role] = {"prompt": "user", "completion": "assistant"}
+    messages = []
+    for name, role in roles.items():
+        if name in row:
+            text, found = _text(row[name], name, source, structured=name == "completion")
+            findings += found
+            messages.append(Message(role, text))
+    return tuple(messages), findings
+
+
+def _conversation(value: Any, source: Source) -> tuple[tuple[Message, ...], list[Finding]]:
+    if not isinstance(value, list):
+        message = f'"messages" must be an array, not {_kind(value)}'
+        return (), [Finding("D104", "error", source, message, f"write {SHAPE}")]
+    messages: list[Message] = []
+    findings: list[Finding] = []
+    for position, turn in enumerate(value):
+        name = f"messages[{position}]"
+        if not isinstance(turn, dict):
+            message = f"{name} must be an object, not {_kind(turn)}"
+            findings.append(Finding("D104", "error", source, message, 'write {"role": "…", "content": "…"}'))
+            continue
+        missing = [_missing(field, turn, source, f"{name}: ") for field in ("role", "content") if field not in turn]
+        if missing:
+            findings += missing
+            continue
+        role = turn["role"]
+        if role not in _ROLES:
+            near = difflib.get_close_matches(str(role), _ROLES, 1)
+            hint = f'did you mean "{near[0]}"?' if near else "the roles are system, user and assistant"
+            findings.append(Finding("D110", "error", source, f"{name} has the unknown role {role!r}", hint))
+            continue
+        text, found = _text(turn["content"], f"{name}.content", source, structured=role == "assistant")
+        findings += found
+        messages.append(Message(role, text))
+    if not findings or all(finding.severity != "error" for finding in findings):
+        findings += _order(messages, source)
+    return tuple(messages), findings
+
+
+def _order(messages: list[Message], source: Source) -> list[Finding]:
+    """An optional system turn first, then user and assistant in turn, ending on the assistant."""
+
+    def wrong(message: str, hint: str) -> list[Finding]:
+        return [Finding("D110", "error", source, message, hint)]
+
+    if not any(message.role == "assistant" for message in messages):
+        return wrong("the conversation has no assistant turn: there is nothing to learn", "add the reply")
+    expected: Role = "user"
+    for position, message in enumerate(messages):
+        if message.role == "system":
+            if position:
+                return wrong(f"messages[{position}] is a system turn in mid-conversation", "put it first")
+            continue
+        if message.role != expected:
+            return wrong(
+                f"messages[{position}] is from the {message.role} where the {expected}'s is due",
+                "let user and assistant take turns; merge neighbours of the same role",
+            )
+        expected = "assistant" if expected == "user" else "user"
+    if expected == "assistant":
+        return wrong("the conversation ends without a reply", "add the assistant's reply, or drop the last turn")
+    return []
+
+
+def _text(value: Any, name: str, source: Source, *, structured: bool) -> tuple[str, list[Finding]]:
+    if isinstance(value, str):
+        if value.strip():
+            return _well_formed(value, name, source)
+        return "", [Finding("D105", "error", source, f'"{name}" is empty', "remove the row, or fill it in")]
+    if structured and isinstance(value, dict | list):
+        message = f'"{name}" is {_kind(value)}; it is trained as canonical JSON text'
+        hint = "nothing to do; write it as a string to choose the exact text yourself"
+        return canonical(value), [Finding("D104", "warning", source, message, hint)]
+    message = f'"{name}" must be a string, not {_kind(value)}'
+    return "", [Finding("D104", "error", source, message, "put it between double quotes")]
+
+
+def _well_formed(text: str, name: str, source: Source) -> tuple[str, list[Finding]]:
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        message = f'"{name}" holds half of a surrogate pair, which is not a character'
+        return "", [Finding("D107", "error", source, message, "write the whole pair, or the character itself")]
+    return text, []
+
+
+def _missing(name: str, row: dict[str, Any], source: Source, prefix: str = "") -> Finding:
+    near = difflib.get_close_matches(name, [key for key in row if key not in _FIELDS], 1)
+    hint = f'did you mean "{name}" where the row has "{near[0]}"?' if near else f"write {SHAPE}"
+    return Finding("D103", "error", source, f'{prefix}the field "{name}" is missing', hint)
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")

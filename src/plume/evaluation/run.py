@@ -1,0 +1,98 @@
+"""Evaluation asks every question of a file and compares the answers given, not only the likelihoods."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+
+from plume.errors import UserError
+from plume.evaluation import metrics
+from plume.generation.engine import Engine
+from plume.types import Encoded, Example, Sampling, Scored, Score, Turn
+
+_CHUNK = 64
+
+
+def evaluate(
+    engine: Engine, examples: Sequence[Example], *, schema: Any = None, max_new_tokens: int | None = None
+) -> Iterator[Scored]:
+    """Ask each turn with its own history, greedily, and score the reply; plain text is only scored.
+
+    `schema` is a JSON Schema (a parsed value). Raises UserError when it is not one.
+    """
+    validator = compile_schema(schema) if schema is not None else None
+    sampling = Sampling(max_new_tokens=max_new_tokens or engine.bundle.max_new_tokens)
+    asked = [(example, turn, number) for example in examples for number, turn in enumerate(example.turns(), 1)]
+    for start in range(0, len(asked), _CHUNK):
+        yield from _score_chunk(engine, asked[start : start + _CHUNK], sampling, validator)
+
+
+def _score_chunk(
+    engine: Engine, asked: Sequence[tuple[Example, Turn, int]], sampling: Sampling, validator: Any
+) -> Iterator[Scored]:
+    likelihoods = engine.score([_last_reply(engine, turn) for _, turn, _ in asked])
+    questions = [index for index, (example, _, _) in enumerate(asked) if not example.is_text]
+    prompts = [engine.prompt(asked[index][1].history) for index in questions]
+    answers = dict(zip(questions, engine.generate(prompts, sampling), strict=True)) if questions else {}
+    for index, (example, turn, number) in enumerate(asked):
+        if index not in answers:
+            yield _text_row(example, likelihoods[index])
+            continue
+        answer, reference = answers[index], turn.reply.content
+        yield Scored(
+            source=example.source,
+            turn=number,
+            prompt=turn.history[-1].content,
+            reference=reference,
+            answer=answer.text,
+            exact_match=answer.finish == "stop" and metrics.exact_match(answer.text, reference),
+            token_f1=metrics.token_f1(answer.text, reference),
+            json_valid=metrics.is_json(answer.text) if metrics.asks_for_json(reference) else None,
+            schema_valid=schema_valid(validator, answer.text) if validator else None,
+            stopped=answer.finish == "stop",
+            likelihood=likelihoods[index],
+            history=turn.history,
+        )
+
+
+def _text_row(example: Example, likelihood: Score) -> Scored:
+    text = example.messages[0].content
+    return Scored(example.source, 1, "", text, "", None, None, None, None, None, likelihood)
+
+
+def _last_reply(engine: Engine, turn: Turn) -> Encoded:
+    """The conversation up to this reply, with this reply alone in the loss."""
+    bundle = engine.bundle
+    whole = bundle.template.encode((*turn.history, turn.reply), bundle.tokenizer)
+    if not turn.history:
+        return whole
+    asked = len(bundle.template.encode(turn.history, bundle.tokenizer, reply=True).ids)
+    return Encoded(whole.ids, tuple(flag and index >= asked for index, flag in enumerate(whole.trained)))
+
+
+def read_schema(file: str) -> Any:
+    """A JSON Schema file's value. Raises UserError when it is missing, not JSON or not a schema."""
+    try:
+        schema = json.loads(Path(file).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{file}: no such file", "name a JSON Schema file") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} is not a JSON Schema: {error}", "write a JSON Schema object") from None
+    compile_schema(schema)
+    return schema
+
+
+def compile_schema(schema: Any) -> Any:
+    try:
+        return jsonschema_rs.validator_for(schema)
+    except (ValueError, jsonschema_rs.ReferencingError) as error:
+        raise UserError(f"not a JSON Schema: {str(error).splitlines()[0]}", "correct the schema") from None
+
+
+def schema_valid(validator: Any, answer: str) -> bool:
+    """Does the answer parse as JSON and validate?"""
+    return metrics.is_json(answer) and bool(validator.is_valid(json.loads(answer)))

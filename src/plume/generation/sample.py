@@ -1,0 +1,79 @@
+"""From logits to the next token. Filters apply in transformers' order: temperature, top-k, top-p."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from plume.errors import UserError
+from plume.recipe import unknown_key
+from plume.types import Sampling
+
+
+def choose(logits_V: Tensor, sampling: Sampling, generator: torch.Generator | None) -> int:
+    """One token id from one row of logits; the most likely one at temperature 0."""
+    if generator is None:
+        return int(logits_V.argmax())
+    probabilities_V = filtered(logits_V, sampling).softmax(dim=-1)
+    return int(torch.multinomial(probabilities_V, 1, generator=generator))
+
+
+def filtered(logits_V: Tensor, sampling: Sampling) -> Tensor:
+    """Logits at this temperature with what top-k and top-p exclude at minus infinity."""
+    logits_V = logits_V.float() / sampling.temperature
+    if 0 < sampling.top_k < len(logits_V):
+        smallest = logits_V.topk(sampling.top_k).values[-1]
+        logits_V = logits_V.masked_fill(logits_V < smallest, float("-inf"))
+    if sampling.top_p < 1.0:
+        ascending, order = logits_V.sort()
+        outside = ascending.softmax(dim=-1).cumsum(dim=-1) <= 1.0 - sampling.top_p
+        outside[-1] = False
+        logits_V = logits_V.masked_fill(torch.zeros_like(outside).scatter(0, order, outside), float("-inf"))
+    return logits_V
+
+
+def generator_for(sampling: Sampling, row: int) -> torch.Generator | None:
+    """The row's own source of chance, so that no row depends on its neighbours; None when greedy."""
+    if sampling.temperature == 0:
+        return None
+    return torch.Generator().manual_seed(sampling.seed + row)
+
+
+def make_sampling(settings: Mapping[str, Any], defaults: Sampling) -> Sampling:
+    """Sampling from `--set` keys. Raises UserError for an unknown key, a wrong value, or one without effect."""
+    known = [field.name for field in fields(Sampling)]
+    for key in settings:
+        if key not in known:
+            raise unknown_key(key, known, "--set")
+    values = dict(settings)
+    if isinstance(values.get("stop"), str):
+        values["stop"] = (values["stop"],)
+    if isinstance(values.get("stop"), list):
+        values["stop"] = tuple(str(text) for text in values["stop"])
+    sampling = replace(defaults, **values)
+    _check(sampling, settings)
+    return sampling
+
+
+def _check(sampling: Sampling, given: Mapping[str, Any]) -> None:
+    bounds = {
+        "max_new_tokens": (int, sampling.max_new_tokens, lambda n: n >= 1, "a whole number of at least 1"),
+        "temperature": ((int, float), sampling.temperature, lambda t: 0 <= t < float("inf"), "0 (greedy) or more"),
+        "top_k": (int, sampling.top_k, lambda k: k >= 0, "0 (off) or a number of tokens"),
+        "top_p": ((int, float), sampling.top_p, lambda p: 0 < p <= 1, "above 0 and at most 1"),
+        "seed": (int, sampling.seed, lambda s: s >= 0, "a whole number of at least 0"),
+        "stop": (tuple, sampling.stop, lambda s: all(s), "a text, or a list of texts, none empty"),
+    }
+    for name, (kind, value, allowed, words) in bounds.items():
+        if isinstance(value, bool) or not isinstance(value, kind) or not allowed(value):
+            raise UserError(f"--set {name}={given.get(name)!r}: must be {words}")
+    idle = [name for name in ("top_k", "top_p", "seed") if name in given]
+    if sampling.temperature == 0 and idle:
+        raise UserError(
+            f"--set {idle[0]} has no effect at temperature 0: the most likely token is always taken",
+            f"add --set temperature=0.8, or leave {idle[0]} out",
+        )

@@ -1,0 +1,116 @@
+"""Bigram: an embedding and a linear layer. The next token depends on this one alone; there is no memory.
+
+With a width of at least the vocabulary it can express every bigram table, so its loss ends at the bigram
+entropy of the text: the limit that a report prints beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+
+from plume.models import ragged
+from plume.models.weights import read_config, read_tensors
+
+
+class BigramConfig(PreTrainedConfig):
+    """Sizes of a bigram model."""
+
+    model_type = "plume_bigram"
+
+    vocab_size: int = 0
+    hidden_size: int = 0
+    max_position_embeddings: int = 256
+    tie_word_embeddings: bool = False
+
+
+@dataclass(slots=True)
+class BigramState:
+    """Nothing but the number of tokens read."""
+
+    lengths_B: Tensor
+
+    @property
+    def nbytes(self) -> int:
+        return 0
+
+    def select(self, rows: Tensor) -> BigramState:
+        return BigramState(self.lengths_B[rows])
+
+    def fork(self) -> BigramState:
+        return BigramState(self.lengths_B.clone())
+
+    def truncate(self, n: int) -> BigramState:
+        return BigramState(self.lengths_B.clamp(max=n))
+
+
+class Bigram(PreTrainedModel):
+    """`plume.types.LanguageModel` with logits that are a function of the current token."""
+
+    config_class = BigramConfig
+    config: BigramConfig
+
+    def __init__(self, config: BigramConfig) -> None:
+        super().__init__(config)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=self.config.hidden_size**-0.5)
+        if isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)
+
+    @property
+    def vocab_size(self) -> int:
+        return self.config.vocab_size
+
+    @property
+    def context_length(self) -> int:
+        return self.config.max_position_embeddings
+
+    def forward(
+        self, ids_BT: Tensor, state: BigramState | None = None, lengths_B: Tensor | None = None
+    ) -> tuple[Tensor, BigramState]:
+        """Hidden states (B, T, C) and the state after them."""
+        before = state.lengths_B if state else ragged.start_lengths(ids_BT)
+        return self.embed_tokens(ids_BT), BigramState(before + ragged.added(lengths_B, ids_BT))
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Logits (…, V) of hidden states (…, C)."""
+        logits: Tensor = self.lm_head(hidden)
+        return logits
+
+    def save(self, directory: Path) -> None:
+        self.save_pretrained(directory)
+
+
+def build(sizes: Mapping[str, Any]) -> Bigram:
+    """An untrained model. Keys: vocab_size, hidden_size, max_length."""
+    return Bigram(
+        BigramConfig(
+            vocab_size=sizes["vocab_size"],
+            hidden_size=sizes["hidden_size"],
+            max_position_embeddings=sizes["max_length"],
+        )
+    )
+
+
+def load(directory: Path) -> Bigram:
+    """Read a saved model. Raises UserError when files are missing or damaged."""
+    config = read_config(directory)
+    with torch.device("meta"):
+        model = Bigram(BigramConfig.from_dict(config))
+    model.load_state_dict(read_tensors(directory / "model.safetensors"), assign=True)
+    return model
+
+
+AutoConfig.register(BigramConfig.model_type, BigramConfig)
+AutoModelForCausalLM.register(BigramConfig, Bigram)

@@ -1,0 +1,116 @@
+"""A model with the tokenizer and template that belong to it: what a model directory holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from plume.files import write_atomic
+from plume.models.catalog import find_directory, load_model
+from plume.models.hf import HFModel
+from plume.text.template import CHAT, RAW, TEMPLATES, ChatTemplate
+from plume.text.tokenizer import ROLE_TOKENS, TextTokenizer, load_tokenizer, read_chat_template
+from plume.types import LanguageModel
+
+_DEFAULT_MAX_NEW_TOKENS = 256
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """`stop_ids` end an answer; `max_new_tokens` is the longest answer this model was made for.
+
+    `own_template` is False when the directory brought no chat template and the raw one stands in.
+    """
+
+    model: LanguageModel
+    tokenizer: TextTokenizer
+    template: ChatTemplate
+    stop_ids: frozenset[int]
+    max_new_tokens: int = _DEFAULT_MAX_NEW_TOKENS
+    own_template: bool = True
+
+
+def bundle(model: LanguageModel, tokenizer: TextTokenizer, template: str, max_new_tokens: int) -> Bundle:
+    """Bind a model, a tokenizer and a template's name or source."""
+    chat = ChatTemplate(TEMPLATES.get(template, template), tokenizer)
+    return Bundle(model, tokenizer, chat, _stop_ids(tokenizer, chat, ()), max_new_tokens)
+
+
+def load(name: str | Path) -> Bundle:
+    """Open MODEL: a run directory, a model directory, or a hub id. Raises UserError.
+
+    >>> plume.load("runs/demo")  # doctest: +SKIP
+    """
+    directory = find_directory(str(name))
+    tokenizer = load_tokenizer(directory)
+    source = read_chat_template(directory)
+    template = ChatTemplate(source or RAW, tokenizer)
+    model = load_model(directory)
+    model.train(False)
+    settings = _generation_config(directory)
+    ends = settings.get("eos_token_id")
+    extra = ends if isinstance(ends, list) else [ends] if isinstance(ends, int) else []
+    return Bundle(
+        model,
+        tokenizer,
+        template,
+        _stop_ids(tokenizer, template, extra),
+        int(settings.get("max_new_tokens") or _DEFAULT_MAX_NEW_TOKENS),
+        own_template=source is not None,
+    )
+
+
+def save(bundle: Bundle, directory: Path, card: str) -> None:
+    """Fill a directory with everything that asking needs; transformers and others open it."""
+    bundle.model.save(directory)
+    bundle.tokenizer.save(directory, chat_template=bundle.template.source)
+    settings = {
+        "eos_token_id": sorted(bundle.stop_ids),
+        "pad_token_id": bundle.tokenizer.pad_id,
+        "max_new_tokens": bundle.max_new_tokens,
+        "do_sample": False,
+    }
+    write_atomic(directory / "generation_config.json", json.dumps(settings, indent=2) + "\n")
+    write_atomic(directory / "README.md", card)
+
+
+def for_training(base: Bundle) -> Bundle:
+    """The bundle to fine-tune: a pad token of its own, and without a chat template the default one's tokens."""
+    tokens: list[str] = []
+    names: dict[str, str] = {}
+    given = base.tokenizer.special_token_names
+    if "eos_token" not in given:
+        names["eos_token"] = "<eos>"
+    shared = {text for name, text in given.items() if name != "pad_token"}
+    if "pad_token" not in given or given["pad_token"] in shared:
+        names["pad_token"] = "<pad>"
+    tokens += names.values()
+    if not base.own_template:
+        tokens += ROLE_TOKENS
+    tokenizer = base.tokenizer.with_special_tokens(tokens, names) if tokens else base.tokenizer
+    if isinstance(base.model, HFModel):
+        base.model.resize(tokenizer.vocab_size)
+    template = base.template if base.own_template else ChatTemplate(CHAT, tokenizer)
+    extra = base.stop_ids if base.own_template else ()
+    return replace(
+        base,
+        tokenizer=tokenizer,
+        template=template,
+        stop_ids=_stop_ids(tokenizer, template, extra),
+        own_template=True,
+    )
+
+
+def _stop_ids(tokenizer: TextTokenizer, template: ChatTemplate, extra: Iterable[int]) -> frozenset[int]:
+    specials = tokenizer.special_tokens
+    named = tokenizer.special_token_names.get("eos_token")
+    texts = [*template.stop, *([named] if named in specials else [])]
+    return frozenset([*(specials[text] for text in texts if text in specials), *extra])
+
+
+def _generation_config(directory: Path) -> dict[str, Any]:
+    file = directory / "generation_config.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}

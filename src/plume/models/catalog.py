@@ -1,0 +1,69 @@
+"""The architectures, by name. Each is one module with `build(sizes)` (ours only) and `load(directory)`."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from plume.errors import UserError
+from plume.models.weights import read_config
+from plume.types import LanguageModel
+
+# Modules are named, not imported: opening one architecture must not cost the import time of all.
+CATALOG = {"bigram": "plume.models.bigram", "gru": "plume.models.gru", "gpt": "plume.models.gpt"}
+_ANY = "plume.models.hf"
+_BY_TYPE = {"plume_bigram": "bigram", "plume_gru": "gru"}
+
+
+def build_model(name: str, sizes: Mapping[str, Any]) -> LanguageModel:
+    """An untrained model of a catalogue name; which sizes it needs, its module says."""
+    build: Callable[[Mapping[str, Any]], LanguageModel] = importlib.import_module(CATALOG[name]).build
+    return build(sizes)
+
+
+def load_model(directory: Path) -> LanguageModel:
+    """The model of a directory: ours when it was saved by ours, else through transformers."""
+    config = read_config(directory)
+    name = _BY_TYPE.get(config.get("model_type", ""), config.get("plume", ""))
+    load: Callable[[Path], LanguageModel] = importlib.import_module(CATALOG.get(name, _ANY)).load
+    return load(directory)
+
+
+def find_directory(name: str) -> Path:
+    """The directory behind MODEL: a run, a model directory, or a hub id (`org/name`), fetched when online.
+
+    Raises UserError when there is no such thing.
+    """
+    path = Path(name)
+    if (path / "recipe.yaml").is_file():
+        if not (path / "model").is_dir():
+            raise UserError(f"{path} has no finished model yet", f"finish the run: plume train --resume --output-dir {path}")
+        return path / "model"
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise UserError(f"{path} is a file, not a model directory", "name the directory that holds config.json")
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        return _from_hub(name)
+    near = difflib.get_close_matches(name, CATALOG, 1)
+    names = ", ".join(sorted(CATALOG))
+    hint = f"did you mean {near[0]}?" if near else f"name a run or model directory, a hub id (org/name), or train one of: {names}"
+    raise UserError(f"unknown model {name!r}: no such directory", hint)
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    files = ["*.json", "*.safetensors", "*.jinja", "*.txt"]
+    try:
+        return Path(snapshot_download(name, allow_patterns=files))
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"unknown model {name!r}: no such directory here, and the hub could not give it ({first})",
+            "download the model directory when online, and name its path",
+        ) from None

@@ -1,0 +1,266 @@
+"""GPT: a pre-norm decoder with RMSNorm, RoPE, QK-norm, gated SiLU MLP and grouped-query attention.
+
+Parameters bear the names of transformers' Qwen3ForCausalLM (LlamaForCausalLM without QK-norm) and the
+mathematics is the same, so every engine that opens those opens what is saved here.
+Shape suffixes: B batch, T new tokens, S slots, C width, H heads, D head width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from plume.errors import UserError
+from plume.models import ragged
+from plume.models.weights import read_config, read_tensors, write_config, write_tensors
+
+
+@dataclass(frozen=True, slots=True)
+class GPTConfig:
+    """Sizes; names as in transformers' configs."""
+
+    vocab_size: int
+    hidden_size: int = 192
+    intermediate_size: int = 512
+    num_hidden_layers: int = 4
+    num_attention_heads: int = 4
+    num_key_value_heads: int = 4
+    head_dim: int = 48
+    max_position_embeddings: int = 256
+    rope_theta: float = 10000.0
+    rms_norm_eps: float = 1e-6
+    qk_norm: bool = True
+    tie_word_embeddings: bool = True
+    dropout: float = 0.0
+
+
+@dataclass(slots=True)
+class GPTState:
+    """Keys and values (B, S, H, D) of every layer."""
+
+    keys: list[Tensor]
+    values: list[Tensor]
+    lengths_B: Tensor
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for tensor in (*self.keys, *self.values))
+
+    def select(self, rows: Tensor) -> GPTState:
+        return GPTState([k[rows] for k in self.keys], [v[rows] for v in self.values], self.lengths_B[rows])
+
+    def fork(self) -> GPTState:
+        return GPTState([k.clone() for k in self.keys], [v.clone() for v in self.values], self.lengths_B.clone())
+
+    def truncate(self, n: int) -> GPTState:
+        return GPTState(self.keys, self.values, self.lengths_B.clamp(max=n))
+
+
+class Attention(nn.Module):
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.config = config
+        query, shared = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
+        self.q_proj = nn.Linear(config.hidden_size, query, bias=False)
+        self.k_proj = nn.Linear(config.hidden_size, shared, bias=False)
+        self.v_proj = nn.Linear(config.hidden_size, shared, bias=False)
+        self.o_proj = nn.Linear(query, config.hidden_size, bias=False)
+        if config.qk_norm:
+            self.q_norm = nn.RMSNorm(config.head_dim, config.rms_norm_eps)
+            self.k_norm = nn.RMSNorm(config.head_dim, config.rms_norm_eps)
+
+    def forward(
+        self, x_BTC: Tensor, rope: tuple[Tensor, Tensor], past: tuple[Tensor, Tensor] | None, before_B: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        batch, count, _ = x_BTC.shape
+        heads = (batch, count, -1, self.config.head_dim)
+        q_BTHD, k_BTHD, v_BTHD = (p(x_BTC).view(heads) for p in (self.q_proj, self.k_proj, self.v_proj))
+        if self.config.qk_norm:
+            q_BTHD, k_BTHD = self.q_norm(q_BTHD), self.k_norm(k_BTHD)
+        q_BTHD, k_BTHD = _rotate(q_BTHD, *rope), _rotate(k_BTHD, *rope)
+        keys = ragged.append(past[0] if past else None, k_BTHD, before_B)
+        values = ragged.append(past[1] if past else None, v_BTHD, before_B)
+        mixed = self._mix(q_BTHD, keys, values, past is None, before_B)
+        return self.o_proj(mixed.transpose(1, 2).reshape(batch, count, -1)), keys, values
+
+    def _mix(self, q_BTHD: Tensor, keys: Tensor, values: Tensor, fresh: bool, before_B: Tensor) -> Tensor:
+        count = q_BTHD.shape[1]
+        slots = count if fresh else int(before_B.max()) + count
+        q, k, v = (t.transpose(1, 2) for t in (q_BTHD, keys[:, :slots], values[:, :slots]))
+        grouped = self.config.num_key_value_heads != self.config.num_attention_heads
+        if fresh:
+            return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
+        mask = ragged.visible(before_B, count, slots)[:, None]
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=grouped)
+
+
+class MLP(nn.Module):
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return out
+
+
+class Layer(nn.Module):
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.input_layernorm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.self_attn = Attention(config)
+        self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mlp = MLP(config)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self, x_BTC: Tensor, rope: tuple[Tensor, Tensor], past: tuple[Tensor, Tensor] | None, before_B: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        mixed, keys, values = self.self_attn(self.input_layernorm(x_BTC), rope, past, before_B)
+        x_BTC = x_BTC + self.dropout(mixed)
+        return x_BTC + self.dropout(self.mlp(self.post_attention_layernorm(x_BTC))), keys, values
+
+
+class Decoder(nn.Module):
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
+        self.norm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+
+class GPT(nn.Module):
+    """`plume.types.LanguageModel`."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = Decoder(config)
+        self.dropout = nn.Dropout(config.dropout)
+        if not config.tie_word_embeddings:
+            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+
+    @property
+    def vocab_size(self) -> int:
+        return self.config.vocab_size
+
+    @property
+    def context_length(self) -> int:
+        return self.config.max_position_embeddings
+
+    def forward(
+        self, ids_BT: Tensor, state: GPTState | None = None, lengths_B: Tensor | None = None
+    ) -> tuple[Tensor, GPTState]:
+        """Hidden states (B, T, C) and the state after each row's real tokens."""
+        before_B = state.lengths_B if state else ragged.start_lengths(ids_BT)
+        rope = _rope(self.config, ragged.new_positions(before_B, ids_BT.shape[1]))
+        x_BTC = self.dropout(self.model.embed_tokens(ids_BT))
+        keys, values = [], []
+        for number, layer in enumerate(self.model.layers):
+            past = (state.keys[number], state.values[number]) if state else None
+            x_BTC, key, value = layer(x_BTC, rope, past, before_B)
+            keys.append(key)
+            values.append(value)
+        return self.model.norm(x_BTC), GPTState(keys, values, before_B + ragged.added(lengths_B, ids_BT))
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Logits (…, V) of hidden states (…, C)."""
+        weight = self.model.embed_tokens.weight if self.config.tie_word_embeddings else self.lm_head.weight
+        return F.linear(hidden, weight)
+
+    def save(self, directory: Path) -> None:
+        """Write config.json and model.safetensors in the layout of the stock class."""
+        write_config(directory, _stock_config(self.config))
+        write_tensors(directory / "model.safetensors", self.state_dict())
+
+
+def _rope(config: GPTConfig, positions_BT: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines and sines (B, T, 1, D) of rotary positions (Su et al. 2021), halves convention."""
+    half = torch.arange(0, config.head_dim, 2, device=positions_BT.device, dtype=torch.float32)
+    angles = positions_BT[:, :, None, None].float() / config.rope_theta ** (half / config.head_dim)
+    angles = torch.cat([angles, angles], dim=-1)
+    return angles.cos(), angles.sin()
+
+
+def _rotate(x_BTHD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    first, second = x_BTHD.chunk(2, dim=-1)
+    return x_BTHD * cos + torch.cat([-second, first], dim=-1) * sin
+
+
+def build(sizes: Mapping[str, Any]) -> GPT:
+    """An untrained model. Keys: vocab_size, hidden_size, num_hidden_layers, num_attention_heads, dropout, max_length.
+
+    Matrices start at N(0, 0.02), what writes into the residual stream at zero (each layer begins as identity).
+    """
+    width, heads = sizes["hidden_size"], sizes["num_attention_heads"]
+    if width % (2 * heads):
+        raise UserError(
+            f"hidden_size={width} does not divide into {heads} heads of an even width",
+            f"choose a multiple of {2 * heads}, or another num_attention_heads",
+        )
+    config = GPTConfig(
+        vocab_size=sizes["vocab_size"],
+        hidden_size=width,
+        intermediate_size=-(-width * 8 // 3 // 32) * 32,
+        num_hidden_layers=sizes["num_hidden_layers"],
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        head_dim=width // heads,
+        max_position_embeddings=sizes["max_length"],
+        dropout=sizes["dropout"],
+    )
+    model = GPT(config)
+    for name, parameter in model.named_parameters():
+        if name.endswith(("o_proj.weight", "down_proj.weight")):
+            nn.init.zeros_(parameter)
+        elif parameter.dim() > 1:
+            nn.init.normal_(parameter, std=0.02)
+    return model
+
+
+def load(directory: Path) -> GPT:
+    """Read a saved model. Raises UserError when files are missing or damaged."""
+    stock = read_config(directory)
+    names = GPTConfig.__dataclass_fields__
+    kept = {name: stock[name] for name in names if name in stock}
+    rope = stock.get("rope_parameters") or {}
+    config = GPTConfig(
+        **{**kept, "qk_norm": stock["model_type"] == "qwen3", "rope_theta": rope.get("rope_theta", 10000.0)}
+    )
+    with torch.device("meta"):
+        model = GPT(config)
+    model.load_state_dict(read_tensors(directory / "model.safetensors"), assign=True)
+    return model
+
+
+def _stock_config(config: GPTConfig) -> dict[str, Any]:
+    kind, architecture = ("qwen3", "Qwen3ForCausalLM") if config.qk_norm else ("llama", "LlamaForCausalLM")
+    return {
+        "architectures": [architecture],
+        "model_type": kind,
+        "plume": "gpt",
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_hidden_layers": config.num_hidden_layers,
+        "num_attention_heads": config.num_attention_heads,
+        "num_key_value_heads": config.num_key_value_heads,
+        "head_dim": config.head_dim,
+        "max_position_embeddings": config.max_position_embeddings,
+        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
+        "rms_norm_eps": config.rms_norm_eps,
+        "tie_word_embeddings": config.tie_word_embeddings,
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "dropout": config.dropout,
+        "dtype": "float32",
+    }

@@ -1,0 +1,127 @@
+"""Any causal language model that transformers knows, behind Plume's protocol.
+
+The cache grows by whole columns, so a shorter row has holes in it; the attention mask hides them and
+positions count real tokens only. Shape suffixes: B batch, T new tokens, S slots.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
+
+from plume.errors import UserError
+from plume.models import ragged
+
+
+@dataclass(slots=True)
+class HFState:
+    """transformers' cache, which tokens in it are real (B, S), and how many each row has."""
+
+    cache: DynamicCache
+    real_BS: Tensor
+    lengths_B: Tensor
+
+    @property
+    def nbytes(self) -> int:
+        return sum(layer.keys.nbytes + layer.values.nbytes for layer in self.cache.layers)
+
+    def select(self, rows: Tensor) -> HFState:
+        self.cache.batch_select_indices(rows)
+        return HFState(self.cache, self.real_BS[rows], self.lengths_B[rows])
+
+    def fork(self) -> HFState:
+        return HFState(copy.deepcopy(self.cache), self.real_BS.clone(), self.lengths_B.clone())
+
+    def truncate(self, n: int) -> HFState:
+        """Forget every row's tokens from the n-th on: hidden, and cut off where no row needs the column."""
+        real_BS = self.real_BS & (self.real_BS.cumsum(dim=1) <= n)
+        needed = int(real_BS.any(dim=0).nonzero().max()) + 1 if real_BS.any() else 0
+        self.cache.crop(needed - real_BS.shape[1])
+        return HFState(self.cache, real_BS[:, :needed], real_BS.sum(dim=1))
+
+
+class HFModel(nn.Module):
+    """`plume.types.LanguageModel` around an `AutoModelForCausalLM`."""
+
+    def __init__(self, inner: PreTrainedModel) -> None:
+        super().__init__()
+        self.inner = inner
+        self._check_head()
+
+    @property
+    def vocab_size(self) -> int:
+        return int(self.inner.get_output_embeddings().weight.shape[0])
+
+    @property
+    def context_length(self) -> int:
+        return int(getattr(self.inner.config, "max_position_embeddings", None) or 2048)
+
+    def forward(
+        self, ids_BT: Tensor, state: HFState | None = None, lengths_B: Tensor | None = None
+    ) -> tuple[Tensor, HFState]:
+        """Hidden states (B, T, C) and the state after each row's real tokens."""
+        before_B = state.lengths_B if state else ragged.start_lengths(ids_BT)
+        added_B = ragged.added(lengths_B, ids_BT)
+        new_BT = torch.arange(ids_BT.shape[1], device=ids_BT.device) < added_B[:, None]
+        real_BS = torch.cat([state.real_BS, new_BT], dim=1) if state else new_BT
+        cache = state.cache if state else DynamicCache(config=self.inner.config)
+        positions = ragged.new_positions(before_B, ids_BT.shape[1]).clamp(max=self.context_length - 1)
+        output = self.inner.base_model(
+            input_ids=ids_BT,
+            attention_mask=real_BS.long(),
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        return output.last_hidden_state, HFState(output.past_key_values, real_BS, before_B + added_B)
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Logits (…, V) of hidden states (…, C)."""
+        logits: Tensor = self.inner.get_output_embeddings()(hidden)
+        return logits
+
+    def resize(self, vocab_size: int) -> None:
+        """Widen the vocabulary; new rows start around the mean of the old ones (transformers' default)."""
+        if vocab_size > self.vocab_size:
+            self.inner.resize_token_embeddings(vocab_size)
+
+    def save(self, directory: Path) -> None:
+        self.inner.save_pretrained(directory)
+
+    @torch.no_grad()
+    def _check_head(self) -> None:
+        """Some architectures scale or cap logits behind the head; then `head` alone would be wrong."""
+        self.inner.eval()
+        ids = torch.tensor([[0, 1]], device=self.inner.device)
+        hidden, _ = self(ids)
+        if not torch.allclose(self.head(hidden), self.inner(input_ids=ids).logits, atol=1e-4):
+            kind = self.inner.config.model_type
+            raise UserError(
+                f"the architecture {kind} changes its logits behind the output layer, which is not supported",
+                "use a model without logit scaling or soft-capping",
+            )
+
+
+def load(directory: Path) -> HFModel:
+    """Read a transformers model directory in float32. Raises UserError when it is not one."""
+    if not any(directory.glob("*.safetensors")):
+        raise UserError(
+            f"{directory} has no weights in safetensors",
+            "Plume reads safetensors only; convert older weights with transformers: model.save_pretrained(DIR)",
+        )
+    try:
+        inner = AutoModelForCausalLM.from_pretrained(
+            directory, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
+        )
+    except (ValueError, OSError, KeyError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise UserError(f"{directory}: transformers cannot open it: {first}", "check config.json and the weights") from None
+    return HFModel(inner)
+
+

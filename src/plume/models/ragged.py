@@ -1,0 +1,50 @@
+"""Memory of rows of different lengths: row b of a buffer holds `lengths_B[b]` real entries, then anything.
+
+Entries written for padding lie beyond a row's length, where the next write covers them and no mask looks.
+Shape suffixes: B batch, T new tokens, S slots.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_GROWTH = 64
+
+
+def new_positions(lengths_B: Tensor, count: int) -> Tensor:
+    """Positions (B, T) of the next `count` tokens of every row."""
+    return lengths_B[:, None] + torch.arange(count, device=lengths_B.device)
+
+
+def append(buffer_BS: Tensor | None, new_BT: Tensor, lengths_B: Tensor) -> Tensor:
+    """Write `new_BT` (B, T, …) behind every row's real entries, in place where the buffer has room."""
+    count = new_BT.shape[1]
+    longest = int(lengths_B.max())
+    if buffer_BS is None:
+        return new_BT
+    if buffer_BS.shape[1] < longest + count:
+        spare = new_BT.new_zeros(new_BT.shape[0], longest + count - buffer_BS.shape[1] + _GROWTH, *new_BT.shape[2:])
+        buffer_BS = torch.cat([buffer_BS, spare], dim=1)
+    if int(lengths_B.min()) == longest:
+        buffer_BS[:, longest : longest + count] = new_BT
+    else:
+        rows = torch.arange(len(lengths_B), device=lengths_B.device)[:, None]
+        buffer_BS[rows, new_positions(lengths_B, count)] = new_BT
+    return buffer_BS
+
+
+def visible(lengths_B: Tensor, count: int, slots: int) -> Tensor:
+    """Mask (B, T, S): which slots each of the next `count` tokens may look at, itself included."""
+    return torch.arange(slots, device=lengths_B.device) <= new_positions(lengths_B, count)[:, :, None]
+
+
+def start_lengths(ids_BT: Tensor) -> Tensor:
+    return torch.zeros(ids_BT.shape[0], dtype=torch.long, device=ids_BT.device)
+
+
+def added(lengths_B: Tensor | None, ids_BT: Tensor) -> Tensor:
+    """How many real tokens each row of a call brings."""
+    if lengths_B is None:
+        return torch.full((ids_BT.shape[0],), ids_BT.shape[1], dtype=torch.long, device=ids_BT.device)
+    return lengths_B

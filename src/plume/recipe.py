@@ -1,0 +1,138 @@
+"""The recipe: every choice a run was made with. Keys have Hugging Face's names; unset ones are chosen from
+the data before the first step and written to the run's recipe.yaml, so that `--recipe` repeats the run."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from plume.errors import UserError
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+class Recipe(BaseModel):
+    """One training run, whole. `None` means: chosen from the data, printed and recorded."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    data: str = Field(default="", description="File of training rows or text.")
+    eval_data: str | None = Field(default=None, description="File of evaluation rows; replaces the automatic split.")
+    model: str = Field(default="gpt", description="`gpt`, `gru`, `bigram`, or a model directory to fine-tune.")
+    split_documents: bool = Field(default=False, description="Plain text: blank lines separate documents.")
+    test_size: float = Field(default=0.1, ge=0, lt=1, description="Fraction of rows held out; 0 trains on all.")
+    split_by: Literal["phrasing", "answer"] = Field(
+        default="phrasing", description="Hold out wordings of taught answers, or whole answers."
+    )
+    seed: int = Field(default=0, ge=0, description="Decides initial weights, split, order and dropout.")
+
+    tokenizer: Literal["bpe", "word", "char"] | None = Field(
+        default=None, description="Kind of tokenizer to train; a fine-tuned model keeps its own."
+    )
+    vocab_size: Positive | None = Field(default=None, description="Largest number of token ids.")
+    template: Literal["chat", "sep", "raw"] | None = Field(
+        default=None, description="How messages become text; a fine-tuned model keeps its own."
+    )
+    max_length: Positive | None = Field(default=None, description="Longest example, in tokens; also the model's context.")
+    hidden_size: Positive | None = Field(default=None, description="Width of the model.")
+    num_hidden_layers: Positive | None = Field(default=None, description="Depth of the model.")
+    num_attention_heads: Positive | None = Field(default=None, description="Attention heads (`gpt`).")
+    dropout: float | None = Field(default=None, ge=0, lt=1, description="Dropout probability while training.")
+
+    max_steps: Positive | None = Field(default=None, description="Optimiser steps.")
+    num_train_epochs: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="Passes over the training rows; `max_steps` wins over it."
+    )
+    per_device_train_batch_size: Positive | None = Field(default=None, description="Rows in one forward pass.")
+    gradient_accumulation_steps: Positive = Field(default=1, description="Forward passes in one step.")
+    learning_rate: Annotated[float, Field(gt=0)] | None = Field(default=None, description="Peak learning rate.")
+    lr_scheduler_type: Literal["linear", "cosine", "constant"] = Field(
+        default="cosine", description="Decay after the warm-up, to a twentieth of the peak; `constant` keeps it."
+    )
+    warmup_steps: Annotated[int, Field(ge=0)] | None = Field(default=None, description="Steps of linear warm-up.")
+    weight_decay: float = Field(default=0.01, ge=0, description="AdamW's decay of matrices.")
+    adam_beta1: float = Field(default=0.9, ge=0, lt=1, description="AdamW's first moment.")
+    adam_beta2: float = Field(default=0.98, ge=0, lt=1, description="AdamW's second moment.")
+    max_grad_norm: float = Field(default=1.0, gt=0, description="Gradients are clipped to this norm.")
+
+    logging_steps: Positive = Field(default=10, description="Steps between lines of metrics.jsonl.")
+    eval_steps: Positive | None = Field(default=None, description="Steps between evaluations.")
+    save_steps: Positive | None = Field(default=None, description="Steps between checkpoints.")
+    save_total_limit: Positive = Field(default=2, description="Newest checkpoints kept, beside the best.")
+    eval_samples: Positive = Field(default=64, description="Questions answered at each evaluation during training.")
+    max_new_tokens: Positive | None = Field(default=None, description="Longest answer, in tokens.")
+    torch_num_threads: Positive | None = Field(default=None, description="CPU threads; part of bit-identical repeats.")
+
+
+def parse_recipe(values: Mapping[str, Any], origin: str = "recipe") -> Recipe:
+    """Validate keys and values. Raises UserError naming the key, the nearest known one, or the bound."""
+    try:
+        return Recipe.model_validate(dict(values))
+    except ValidationError as error:
+        raise _explain(error, list(Recipe.model_fields), origin) from None
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe.yaml. Raises UserError when it is missing, not YAML, or holds a wrong key or value."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such recipe", "name a YAML file of recipe keys, such as a run's recipe.yaml") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}", "name a YAML file of recipe keys") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}", "write one `key: value` a line") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path} holds no keys", "write one `key: value` a line, such as `learning_rate: 0.001`")
+    return parse_recipe(values, str(path))
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The YAML text of a recipe, in the order of its keys."""
+    return yaml.safe_dump(recipe.model_dump(), sort_keys=False, allow_unicode=True)
+
+
+def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
+    """`key=value` strings to a mapping; values are read as YAML scalars. Raises UserError."""
+    settings: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key.strip():
+            raise UserError(f"--set {pair}: not of the form key=value", "write for example --set max_steps=300")
+        try:
+            settings[key.strip()] = _number(yaml.safe_load(value), value)
+        except yaml.YAMLError:
+            settings[key.strip()] = value
+    return settings
+
+
+def _number(parsed: Any, text: str) -> Any:
+    """YAML 1.1 reads `1e-3` as text; people mean a number."""
+    if isinstance(parsed, str):
+        try:
+            return float(text)
+        except ValueError:
+            return parsed
+    return parsed
+
+
+def unknown_key(key: str, known: Sequence[str], origin: str) -> UserError:
+    """The error for a key that nothing reads, with the nearest one that something does."""
+    near = difflib.get_close_matches(key, known, 1)
+    hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(sorted(known))}"
+    return UserError(f"{origin}: unknown key {key!r}", hint)
+
+
+def _explain(error: ValidationError, known: Sequence[str], origin: str) -> UserError:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return unknown_key(key, known, origin)
+    field = Recipe.model_fields.get(key)
+    message = first["msg"][0].lower() + first["msg"][1:]
+    return UserError(f"{origin}: {key}={first['input']!r}: {message}", field.description if field else None)

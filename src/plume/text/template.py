@@ -1,0 +1,213 @@
+"""Templates: the only way from messages to ids, for training, scoring, asking and serving alike.
+
+A template is a Hugging Face chat template. The ids of a prompt are a prefix of the ids of prompt + reply by
+construction: the rendered text is cut where replies begin and end, and each piece is encoded by itself.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple, NoReturn
+
+import jinja2
+from jinja2 import nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from plume.errors import UserError
+from plume.types import Encoded, Message, Tokenizer
+
+CHAT = """\
+{{- bos_token -}}
+{%- for message in messages -%}
+{%- if message.role == 'assistant' -%}
+<|assistant|>{% generation %}{{ message.content }}{{ eos_token }}{% endgeneration %}
+{%- else -%}
+<|{{ message.role }}|>{{ message.content }}
+{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}<|assistant|>{%- endif -%}
+"""
+SEP = """\
+{{- bos_token -}}
+{%- for message in messages -%}
+{%- if message.role == 'assistant' -%}
+{% generation %}{{ message.content }}{{ eos_token }}{% endgeneration %}
+{%- else -%}
+{{- message.content }}{{ sep_token -}}
+{%- endif -%}
+{%- endfor -%}
+"""
+RAW = """\
+{{- bos_token -}}
+{%- for message in messages -%}
+{%- if message.role == 'assistant' -%}
+{% generation %}{{ message.content }}{{ eos_token }}{% endgeneration %}
+{%- else -%}
+{{- message.content }}{{ '\\n' -}}
+{%- endif -%}
+{%- endfor -%}
+"""
+TEMPLATES = {"chat": CHAT, "sep": SEP, "raw": RAW}
+
+# Unicode noncharacters: they stand in no text, and mark places in a rendering until it is cut.
+_BEGIN, _END, _BREAK = "\ufdd1", "\ufdd2", "\ufdd3"
+
+
+class _Span(NamedTuple):
+    start: int
+    end: int
+
+
+class ChatTemplate:
+    """A chat template with the tokenizer's special tokens bound; implements `plume.types.Template`."""
+
+    def __init__(self, source: str, tokenizer: Tokenizer) -> None:
+        """`tokenizer` says which special tokens there are and what the template may call them."""
+        self.source = source
+        self._variables = dict(tokenizer.special_token_names)
+        self._specials = tuple(tokenizer.special_tokens)
+        try:
+            self._compiled = _environment().from_string(source)
+        except jinja2.TemplateError as error:
+            raise UserError(f"the chat template does not compile: {error}", "correct chat_template.jinja") from None
+        self._marked = re.search(r"\{%-?\s*generation\s*-?%\}", source) is not None
+
+    @functools.cached_property
+    def stop(self) -> tuple[str, ...]:
+        """Text of the token that ends a reply, found by rendering one."""
+        text, spans = self._render((Message("user", "question"), Message("assistant", "answer")), reply=False)
+        return (max((token for token in self._specials if text[: spans[-1].end].endswith(token)), key=len),)
+
+    def encode(self, messages: Sequence[Message], tokenizer: Tokenizer, *, reply: bool = False) -> Encoded:
+        """Ids and mask of a conversation; with `reply` it ends where the assistant is to speak.
+
+        Raises UserError (D309) when the template does not let replies be told from prompts.
+        """
+        text, spans = self._render(messages, reply=reply)
+        ids: list[int] = []
+        trained: list[bool] = []
+        position = 0
+        for span in (*spans, _Span(len(text), len(text))):
+            for piece, learnt in ((text[position : span.start], False), (text[span.start : span.end], True)):
+                found = _encode_piece(piece, tokenizer)
+                ids += found
+                trained += [learnt] * len(found)
+            position = span.end
+        return Encoded(tuple(ids), tuple(trained))
+
+    def _render(self, messages: Sequence[Message], *, reply: bool) -> tuple[str, list[_Span]]:
+        """The rendered text and where in it the replies stand, each up to and with its end token."""
+        guard = _guard(self._specials)
+        rows = [{"role": message.role, "content": guard(message.content)} for message in messages]
+        text, spans = _take_marks(self._fill(rows, reply))
+        if not self._marked:
+            spans = self._spans_by_prefix(rows, text)
+        return text, [_with_end_token(text, span, self._specials) for span in spans]
+
+    def _fill(self, rows: list[dict[str, str]], reply: bool) -> str:
+        try:
+            return self._compiled.render(messages=rows, add_generation_prompt=reply, tools=None, **self._variables)
+        except jinja2.TemplateError as error:
+            hint = "the model's template does not accept such a conversation (system turn, order of roles)"
+            raise UserError(f"the chat template refuses the messages: {error}", hint) from None
+
+    def _spans_by_prefix(self, rows: list[dict[str, str]], text: str) -> list[_Span]:
+        """Without marks, a reply is what a turn adds to the text that asks for it."""
+        spans = []
+        for position, row in enumerate(rows):
+            if row["role"] != "assistant":
+                continue
+            before = self._fill(rows[:position], True)
+            after = self._fill(rows[: position + 1], False)
+            if not (text.startswith(before) and text.startswith(after) and len(after) > len(before)):
+                raise UserError(
+                    "D309: the chat template renders a prompt that is not a prefix of prompt + reply",
+                    "mark the assistant's text with {% generation %} … {% endgeneration %} in chat_template.jinja",
+                )
+            end = len(before) + after[len(before) :].rfind(row["content"].strip()) + len(row["content"].strip())
+            spans.append(_Span(len(before), end))
+        return spans
+
+
+def _with_end_token(text: str, span: _Span, specials: tuple[str, ...]) -> _Span:
+    """A reply ends with its end token, whether or not the template's author marked it."""
+    if any(text[: span.end].endswith(token) for token in specials):
+        return span
+    rest = text[span.end :]
+    space = len(rest) - len(rest.lstrip())
+    following = [token for token in specials if rest.startswith(token, space)]
+    if not following:
+        raise UserError(
+            "D309: the chat template ends a reply without any end token, so no model can learn to stop",
+            "write {{ eos_token }} after the assistant's content in chat_template.jinja",
+        )
+    return _Span(span.start, span.end + space + len(max(following, key=len)))
+
+
+def _encode_piece(piece: str, tokenizer: Tokenizer) -> list[int]:
+    """Special tokens written by the template count as such; those broken by the guard do not."""
+    return [id for part in piece.split(_BREAK) if part for id in tokenizer.encode(part, specials=True)]
+
+
+@functools.lru_cache(maxsize=64)
+def _guard(specials: tuple[str, ...]) -> Callable[[str], str]:
+    """Break every special token's text inside a message, so that a person cannot forge a turn."""
+    if not specials:
+        return lambda content: content
+    pattern = re.compile("|".join(re.escape(token) for token in sorted(specials, key=len, reverse=True)))
+    return lambda content: pattern.sub(lambda match: match.group()[0] + _BREAK + match.group()[1:], content)
+
+
+def _take_marks(marked: str) -> tuple[str, list[_Span]]:
+    pieces: list[str] = []
+    spans: list[_Span] = []
+    length = start = 0
+    for piece in re.split(f"([{_BEGIN}{_END}])", marked):
+        if piece == _BEGIN:
+            start = length
+        elif piece == _END:
+            spans.append(_Span(start, length))
+        else:
+            pieces.append(piece)
+            length += len(piece)
+    return "".join(pieces), spans
+
+
+class _Generation(Extension):
+    """`{% generation %} … {% endgeneration %}`: Hugging Face's marks around what the assistant says."""
+
+    tags = {"generation"}  # noqa: RUF012 - jinja2 declares it so
+
+    def parse(self, parser: Parser) -> nodes.CallBlock:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.CallBlock(self.call_method("_mark"), [], [], body).set_lineno(line)
+
+    def _mark(self, caller: Callable[[], str]) -> str:
+        return f"{_BEGIN}{caller()}{_END}"
+
+
+@functools.cache
+def _environment() -> ImmutableSandboxedEnvironment:
+    """The environment in which transformers renders chat templates."""
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = _raise_exception
+    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    return environment
+
+
+def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, **rest: Any) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **rest)
+
+
+def _raise_exception(message: str) -> NoReturn:
+    raise jinja2.TemplateError(message)

@@ -1,0 +1,228 @@
+"""The training loop: a generator of events. Closing it cancels; what was saved stays resumable."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from plume.errors import RunFailed, UserError
+from plume.evaluation.metrics import summarise
+from plume.evaluation.run import evaluate
+from plume.generation.engine import Engine
+from plume.recipe import Recipe
+from plume.runs import Run, fingerprint, refuse_occupied
+from plume.training.batches import IGNORE, Batch, batches
+from plume.training.checkpoint import Progress, checkpoints, load_checkpoint, prune, save_checkpoint
+from plume.training.finish import finish, recall_rows
+from plume.training.optim import learning_rate, make_optimizer
+from plume.training.prepare import Prepared, prepare
+from plume.types import Evaluated, EvaluationKind, Example, LanguageModel, Sampling, Saved, Started, Step, TrainEvent
+
+
+def train(
+    recipe: Recipe, output_dir: Path, *, resume: bool = False, force: bool = False
+) -> Generator[TrainEvent, None, None]:
+    """Train by a recipe into a run directory and yield what happens.
+
+    With `resume` the run in `output_dir` goes on from its last complete checkpoint with its own recipe, and
+    ends bit for bit where it would have ended (CPU, same threads); a finished run yields nothing.
+    Raises UserError (DataError for rows) before anything is written, RunFailed when the result is no good.
+    """
+    if resume:
+        run = Run.open(output_dir)
+        if run.info()["status"] == "finished":
+            return
+        recipe = run.recipe()
+        _refuse_changed_data(run)
+        prepared = prepare(recipe, force=True)
+        run.update(status="running")
+    else:
+        refuse_occupied(output_dir)
+        prepared = prepare(recipe, force=force)
+        run = Run.create(output_dir, prepared.recipe, _facts(prepared))
+    try:
+        yield from _train(prepared, run)
+    except (KeyboardInterrupt, GeneratorExit):
+        run.update(status="interrupted")
+        raise
+    except RunFailed as error:
+        run.update(status="failed", failure=error.message)
+        raise
+
+
+def _train(prepared: Prepared, run: Run) -> Iterator[TrainEvent]:
+    recipe, model = prepared.recipe, prepared.bundle.model
+    began = time.monotonic()
+    optimizer = make_optimizer(model, recipe)
+    saved = checkpoints(run.checkpoints)
+    torch.manual_seed(recipe.seed)
+    progress = load_checkpoint(saved[-1], model, optimizer) if saved else Progress()
+    run.forget_after(progress.step)
+    before = progress.seconds
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    yield Started(
+        prepared.recipe,
+        run.path,
+        prepared.findings,
+        prepared.choices,
+        prepared.split.reason,
+        parameters,
+        prepared.trained_tokens,
+        progress.step,
+    )
+    asked, kind = questions(prepared)
+    last = recipe.max_steps or 0
+    stream = _batches(prepared, skip=progress.step * recipe.gradient_accumulation_steps)
+    for step in range(progress.step + 1, last + 1):
+        event = _step(model, optimizer, stream, step, recipe)
+        if step % recipe.logging_steps == 0 or step in (1, last):
+            run.log(run.metrics_file, _row(event))
+        yield event
+        due = step % (recipe.eval_steps or last) == 0 or step == last
+        best = False
+        if due:
+            evaluated, key = _evaluate(prepared, asked, kind, step, progress.best_key)
+            best = evaluated.best
+            run.log(run.metrics_file, {"step": step, "kind": kind, **evaluated.scores})
+            run.log(run.samples_file, {"step": step, "sample": evaluated.sample})
+            if best:
+                progress = replace(progress, best_step=step, best_key=key)
+            yield evaluated
+        progress = replace(progress, step=step, seconds=before + time.monotonic() - began)
+        if best or due or step % (recipe.save_steps or last) == 0:
+            path = save_checkpoint(run.checkpoints, model, optimizer, progress)
+            prune(run.checkpoints, recipe.save_total_limit, progress.best_step)
+            yield Saved(step, path)
+    yield finish(prepared, run, progress, lambda: before + time.monotonic() - began)
+
+
+def _batches(prepared: Prepared, skip: int) -> Iterator[tuple[float, Batch]]:
+    recipe = prepared.recipe
+    return batches(
+        prepared.rows,
+        batch_size=recipe.per_device_train_batch_size or 1,
+        max_length=recipe.max_length or prepared.bundle.model.context_length,
+        pad_id=prepared.bundle.tokenizer.pad_id,
+        seed=recipe.seed,
+        skip=skip,
+    )
+
+
+def _step(
+    model: LanguageModel,
+    optimizer: torch.optim.Optimizer,
+    stream: Iterator[tuple[float, Batch]],
+    step: int,
+    recipe: Recipe,
+) -> Step:
+    """One optimiser step: the summed token loss divided by the trained tokens of the whole accumulation."""
+    began = time.monotonic()
+    model.train(True)
+    group = [next(stream) for _ in range(recipe.gradient_accumulation_steps)]
+    tokens = max(1, sum(batch.trained for _, batch in group))
+    rate = learning_rate(step, recipe)
+    for settings in optimizer.param_groups:
+        settings["lr"] = rate
+    optimizer.zero_grad(set_to_none=True)
+    total = 0.0
+    for _, batch in group:
+        loss = summed_loss(model, batch) / tokens
+        loss.backward()  # type: ignore[no-untyped-call]
+        total += loss.item()
+    norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.max_grad_norm))
+    if not math.isfinite(total) or not math.isfinite(norm):
+        raise RunFailed(
+            f"the loss is {total} at step {step}: training has diverged",
+            f"lower the learning rate: --set learning_rate={rate / 10:.1g}",
+        )
+    optimizer.step()
+    seconds = time.monotonic() - began
+    return Step(step, recipe.max_steps or 0, group[-1][0], total, rate, norm, tokens, seconds)
+
+
+def summed_loss(model: LanguageModel, batch: Batch) -> torch.Tensor:
+    """Negative log-likelihood in nats, summed over trained positions; logits exist at those alone."""
+    hidden_BTC, _ = model(batch.ids_BT, None, batch.lengths_B)
+    trained_BT = batch.labels_BT != IGNORE
+    logits_NV = model.head(hidden_BTC[trained_BT])
+    return F.cross_entropy(logits_NV.float(), batch.labels_BT[trained_BT], reduction="sum")
+
+
+def questions(prepared: Prepared) -> tuple[Sequence[Example], EvaluationKind]:
+    """What is asked during training: held-out rows, or training rows when nothing is held out."""
+    limit = prepared.recipe.eval_samples
+    if prepared.split.held_out:
+        return _spread(prepared.split.held_out, limit), "held_out"
+    return _spread(recall_rows(prepared.split.train), limit), "recall"
+
+
+def _spread(examples: Sequence[Example], limit: int) -> Sequence[Example]:
+    """At most `limit` examples, evenly over the file."""
+    if len(examples) <= limit:
+        return examples
+    return [examples[index * len(examples) // limit] for index in range(limit)]
+
+
+def _evaluate(
+    prepared: Prepared, asked: Sequence[Example], kind: EvaluationKind, step: int, best_key: tuple[float, ...]
+) -> tuple[Evaluated, tuple[float, ...]]:
+    """Scores now; better means more exact answers, then a lower loss."""
+    began = time.monotonic()
+    engine = Engine(prepared.bundle)
+    rows = list(evaluate(engine, asked))
+    scores = summarise(rows)
+    key = (scores["exact_match"] or 0.0, -(scores["loss"] or 0.0))
+    sample = sample_text(engine, prepared) if prepared.is_text else f"{rows[0].prompt} → {rows[0].answer}"
+    best = not best_key or key > best_key
+    return Evaluated(step, kind, scores, sample, best, time.monotonic() - began), key
+
+
+def sample_text(engine: Engine, prepared: Prepared) -> str:
+    """A continuation of the first words of the training text, at a temperature that shows what was learnt."""
+    first = next(iter(prepared.split.train)).messages[0].content.strip()[:16]
+    ids = prepared.bundle.tokenizer.encode(first) or [prepared.bundle.tokenizer.eos_id]
+    sampling = Sampling(max_new_tokens=prepared.recipe.max_new_tokens or 200, temperature=0.8, seed=prepared.recipe.seed)
+    return first + "".join(chunk.text for chunk in engine.stream(ids, sampling, reply=False))
+
+
+def _facts(prepared: Prepared) -> dict[str, Any]:
+    return {
+        "split": prepared.split.reason,
+        "train_rows": len(prepared.split.train),
+        "held_out": [str(example.source) for example in prepared.split.held_out],
+        "trained_tokens": prepared.trained_tokens,
+        "parameters": sum(parameter.numel() for parameter in prepared.bundle.model.parameters()),
+        "findings": [f"{found.source}: {found.code} {found.message}" for found in prepared.findings],
+        "device": "cpu",
+    }
+
+
+def _row(event: Step) -> dict[str, Any]:
+    return {
+        "step": event.step,
+        "epoch": round(event.epoch, 4),
+        "train_loss": event.loss,
+        "learning_rate": event.learning_rate,
+        "grad_norm": event.grad_norm,
+        "tokens_per_second": round(event.tokens / event.seconds, 1),
+    }
+
+
+def _refuse_changed_data(run: Run) -> None:
+    for file, digest in run.info()["data"].items():
+        try:
+            now = fingerprint(file)
+        except OSError as error:
+            raise UserError(f"{file}: cannot be read to resume the run ({error.strerror})", "restore the file") from None
+        if now != digest:
+            raise UserError(
+                f"{file} has changed since the run began: resuming would train on something else",
+                "restore the file, or start a new run in another --output-dir",
+            )

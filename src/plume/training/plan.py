@@ -1,0 +1,131 @@
+"""What the recipe leaves open is chosen here: a function of data, model and seed, never of time.
+
+The figures behind the choices are in docs/lab-notes.md.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from plume.recipe import Recipe
+
+_TEXT_CONTEXT = 128
+_LONGEST_CONTEXT = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class TextFacts:
+    """What is known of the data before there is a tokenizer."""
+
+    is_text: bool
+    characters: int
+
+
+@dataclass(frozen=True, slots=True)
+class TokenFacts:
+    """What is known once it is encoded. Lengths in tokens."""
+
+    is_text: bool
+    rows: int
+    tokens: int
+    longest: int
+    longest_reply: int
+    context_length: int | None  # of a pretrained model
+    parameters: int | None
+
+
+def choose_text(recipe: Recipe, facts: TextFacts) -> dict[str, Any]:
+    """Tokenizer, vocabulary and template for a model from scratch."""
+    if recipe.model == "bigram" or facts.is_text:
+        kind = "char"
+    else:
+        kind = "word" if recipe.model == "gru" else "bpe"
+    largest = {"char": 4096, "word": 20_000, "bpe": _between(512, facts.characters // 50, 8192)}
+    chosen = recipe.tokenizer or kind
+    return _unset(
+        recipe,
+        tokenizer=chosen,
+        vocab_size=largest[chosen],
+        template="chat" if recipe.model == "gpt" and not facts.is_text else "raw" if facts.is_text else "sep",
+    )
+
+
+def choose_lengths(recipe: Recipe, facts: TokenFacts) -> dict[str, Any]:
+    """Context and longest answer: twice what the data needs, so that longer questions still fit."""
+    if facts.is_text:
+        context, reply = _TEXT_CONTEXT, 200
+    else:
+        context = _between(64, -(-2 * facts.longest // 32) * 32, _LONGEST_CONTEXT)
+        reply = math.ceil(facts.longest_reply * 1.5) + 8
+    if facts.context_length:
+        context = facts.context_length if not facts.is_text else min(facts.context_length, 256)
+    context = recipe.max_length or context
+    return _unset(recipe, max_length=context, max_new_tokens=reply if facts.is_text else min(reply, context))
+
+
+def choose_sizes(recipe: Recipe, facts: TokenFacts, vocab_size: int) -> dict[str, Any]:
+    """Width, depth and dropout of a model from scratch."""
+    if recipe.model == "bigram":
+        return _unset(recipe, hidden_size=min(vocab_size, 256), num_hidden_layers=1, num_attention_heads=1, dropout=0.0)
+    if recipe.model == "gru":
+        return _unset(recipe, hidden_size=256, num_hidden_layers=1, num_attention_heads=1, dropout=0.1)
+    width = 128 if facts.is_text and facts.tokens < 2_000_000 else 192
+    return _unset(recipe, hidden_size=width, num_hidden_layers=4, num_attention_heads=4, dropout=0.1)
+
+
+def choose_schedule(recipe: Recipe, facts: TokenFacts) -> dict[str, Any]:
+    """Batch, steps, rate and intervals."""
+    batch = recipe.per_device_train_batch_size or _batch_size(recipe, facts)
+    per_epoch = max(1, math.ceil(facts.rows / (batch * recipe.gradient_accumulation_steps)))
+    if recipe.max_steps:
+        steps = recipe.max_steps
+    elif recipe.num_train_epochs:
+        steps = max(1, round(per_epoch * recipe.num_train_epochs))
+    else:
+        steps = _steps(recipe, facts, per_epoch)
+    interval = recipe.eval_steps or max(1, math.ceil(steps / (5 if facts.is_text else 8)))
+    return _unset(
+        recipe,
+        per_device_train_batch_size=batch,
+        max_steps=steps,
+        num_train_epochs=round(steps / per_epoch, 2),
+        learning_rate=_learning_rate(recipe, facts),
+        warmup_steps=min(steps // 10, 100),
+        eval_steps=interval,
+        save_steps=interval,
+        torch_num_threads=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+    )
+
+
+def _batch_size(recipe: Recipe, facts: TokenFacts) -> int:
+    if facts.is_text:
+        return 64 if recipe.model == "bigram" else 16
+    return 16 if facts.rows < 400 else 32
+
+
+def _steps(recipe: Recipe, facts: TokenFacts, per_epoch: int) -> int:
+    if facts.is_text:
+        return 1000 if recipe.model == "bigram" else 1500
+    if facts.parameters:  # fine-tuning starts from something
+        return _between(200, 15 * per_epoch, 3 * per_epoch + 1500)
+    return _between(600, 30 * per_epoch, 3 * per_epoch + 1500)
+
+
+def _learning_rate(recipe: Recipe, facts: TokenFacts) -> float:
+    """Smaller models take larger rates; a pretrained one about 1/sqrt(parameters)."""
+    scratch = {"bigram": 2e-2, "gru": 3e-3, "gpt": 1.5e-3}
+    if recipe.model in scratch:
+        return scratch[recipe.model]
+    return float(f"{min(1e-3, 1 / math.sqrt(facts.parameters or 1)):.1e}")
+
+
+def _unset(recipe: Recipe, **choices: Any) -> dict[str, Any]:
+    """Only the choices for keys that the recipe leaves open."""
+    return {key: value for key, value in choices.items() if getattr(recipe, key) is None}
+
+
+def _between(low: int, value: int, high: int) -> int:
+    return max(low, min(value, high))

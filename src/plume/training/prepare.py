@@ -1,0 +1,209 @@
+"""Everything before the first step: data read and checked, rows split and encoded, the model built, the
+recipe completed. Nothing is written, so a mistake costs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from plume.checks.run import Examined, examine
+from plume.checks.splits import overlap
+from plume.checks.tokens import too_long
+from plume.data.split import Split, split
+from plume.errors import DataError, UserError
+from plume.models.bundle import Bundle, bundle, for_training, load
+from plume.models.catalog import CATALOG, build_model, find_directory
+from plume.recipe import Recipe
+from plume.text.template import TEMPLATES, ChatTemplate
+from plume.text.tokenizer import TextTokenizer, train_tokenizer
+from plume.training import plan
+from plume.types import Encoded, Example, Finding, LanguageModel
+
+_TOKENIZER_SAMPLE = 10_000_000  # characters
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the loop needs; `choices` are the recipe keys that the data decided, with their values."""
+
+    recipe: Recipe
+    findings: tuple[Finding, ...]
+    split: Split
+    bundle: Bundle
+    rows: tuple[Encoded, ...]
+    choices: dict[str, str]
+
+    @property
+    def from_scratch(self) -> bool:
+        return self.recipe.model in CATALOG
+
+    @property
+    def is_text(self) -> bool:
+        return any(example.is_text for example in self.split.train)
+
+    @property
+    def trained_tokens(self) -> int:
+        """Tokens in the loss of one epoch."""
+        return sum(sum(row.trained[1:]) for row in self.rows)
+
+
+def prepare(recipe: Recipe, *, force: bool = False) -> Prepared:
+    """Read, check, split, encode, choose, build.
+
+    Raises DataError with every error found (unless `force`), UserError for a wrong model or value.
+    """
+    examined = examine(recipe.data, split_documents=recipe.split_documents)
+    _refuse(examined.errors, recipe.data, examined.examples, force=force)
+    parts, findings = _parts(recipe, examined, force=force)
+    findings = [*examined.findings, *findings]
+    if recipe.torch_num_threads:
+        torch.set_num_threads(recipe.torch_num_threads)
+    if recipe.model in CATALOG:
+        completed, made = _from_scratch(recipe, parts)
+    else:
+        completed, made = _from_base(recipe, parts)
+    torch.set_num_threads(completed.torch_num_threads or 1)
+    rows = _encode(parts.train, made)
+    held_out = _encode(parts.held_out, made)
+    context = completed.max_length or made.model.context_length
+    long = [*too_long(parts.train, rows, context), *too_long(parts.held_out, held_out, context)]
+    if long:  # not even by force: a cut answer is never what was meant
+        raise DataError(_count(long, "are longer than the context"), long)
+    choices = {
+        key: _show(value) for key, value in completed.model_dump().items() if getattr(recipe, key) is None and value is not None
+    }
+    return Prepared(completed, tuple(findings), parts, made, tuple(rows), choices)
+
+
+def _parts(recipe: Recipe, examined: Examined, *, force: bool) -> tuple[Split, list[Finding]]:
+    """Training and evaluation rows: the automatic split, or the file that was given."""
+    if not recipe.eval_data:
+        return split(
+            examined.examples, test_size=recipe.test_size, split_by=recipe.split_by, seed=recipe.seed
+        ), []
+    given = examine(recipe.eval_data, split_documents=recipe.split_documents)
+    errors = [finding for finding in given.errors if finding.code != "D215" or not given.examples]
+    shared = list(overlap(examined.examples, given.examples))
+    _refuse((*errors, *shared), recipe.eval_data, given.examples, force=force)
+    reason = f"{len(given.examples)} rows of {recipe.eval_data} are asked in evaluation"
+    return Split(examined.examples, given.examples, reason), [*given.findings, *shared]
+
+
+def _refuse(errors: Sequence[Finding], file: str, examples: Sequence[Example], *, force: bool) -> None:
+    if not examples:
+        raise DataError(f"{file} holds no example", errors)
+    if errors and not force:
+        hint = f"correct them (`plume check {file}` lists all), or train all the same with --force"
+        raise DataError(f"{file}: {_count(errors, 'stop the training')}", errors, hint)
+
+
+def _from_scratch(recipe: Recipe, parts: Split) -> tuple[Recipe, Bundle]:
+    texts = [message.content for example in parts.train for message in example.messages]
+    is_text = any(example.is_text for example in parts.train)
+    facts = plan.TextFacts(is_text, sum(len(text) for text in texts))
+    recipe = recipe.model_copy(update=plan.choose_text(recipe, facts))
+    tokenizer = train_tokenizer(recipe.tokenizer or "bpe", _sample(texts), recipe.vocab_size or 0)
+    template = ChatTemplate(TEMPLATES[recipe.template or "chat"], tokenizer)
+    token_facts = _facts(parts, tokenizer, template, None, None)
+    for choose in (plan.choose_lengths, plan.choose_schedule):
+        recipe = recipe.model_copy(update=choose(recipe, token_facts))
+    recipe = recipe.model_copy(update=plan.choose_sizes(recipe, token_facts, tokenizer.vocab_size))
+    model = _build(recipe, tokenizer.vocab_size)
+    return recipe, bundle(model, tokenizer, template.source, recipe.max_new_tokens or 1)
+
+
+def _from_base(recipe: Recipe, parts: Split) -> tuple[Recipe, Bundle]:
+    made_anew = [key for key in ("tokenizer", "vocab_size", "template", "hidden_size", "num_hidden_layers") if getattr(recipe, key)]
+    made_anew += [key for key in ("num_attention_heads", "dropout") if getattr(recipe, key) is not None]
+    if made_anew:
+        raise UserError(
+            f"{made_anew[0]} cannot be set when fine-tuning: {recipe.model} brings its own",
+            f"leave {made_anew[0]} out, or train from scratch with --model gpt",
+        )
+    base = _base(recipe)
+    parameters = sum(parameter.numel() for parameter in base.model.parameters())
+    context = base.model.context_length
+    if recipe.max_length and recipe.max_length > context:
+        raise UserError(f"max_length={recipe.max_length} is beyond the model's context of {context}", f"use {context} or less")
+    facts = _facts(parts, base.tokenizer, base.template, context, parameters)
+    for choose in (plan.choose_lengths, plan.choose_schedule):
+        recipe = recipe.model_copy(update=choose(recipe, facts))
+    made = Bundle(base.model, base.tokenizer, base.template, base.stop_ids, recipe.max_new_tokens or 1)
+    return recipe, made
+
+
+def _facts(
+    parts: Split, tokenizer: TextTokenizer, template: ChatTemplate, context: int | None, parameters: int | None
+) -> plan.TokenFacts:
+    encoded = [template.encode(example.messages, tokenizer) for example in (*parts.train, *parts.held_out)]
+    replies = [
+        len(tokenizer.encode(turn.reply.content)) + 1
+        for example in (*parts.train, *parts.held_out)
+        if not example.is_text
+        for turn in example.turns()
+    ]
+    is_text = any(example.is_text for example in parts.train)
+    return plan.TokenFacts(
+        is_text=is_text,
+        rows=len(parts.train),
+        tokens=sum(len(row.ids) for row in encoded[: len(parts.train)]),
+        longest=max(len(row.ids) for row in encoded),
+        longest_reply=max(replies, default=0),
+        context_length=context,
+        parameters=parameters,
+    )
+
+
+def _encode(examples: Sequence[Example], made: Bundle) -> list[Encoded]:
+    return [made.template.encode(example.messages, made.tokenizer) for example in examples]
+
+
+def _sample(texts: Sequence[str]) -> Iterator[str]:
+    """Enough text to learn a vocabulary from, in pieces that keep line ends."""
+    left = _TOKENIZER_SAMPLE
+    for text in texts:
+        if left <= 0:
+            return
+        yield text[:left]
+        left -= len(text)
+
+
+def _count(findings: Sequence[Finding], what: str) -> str:
+    return f"1 row: {findings[0].message}" if len(findings) == 1 else f"{len(findings)} findings {what}"
+
+
+def _show(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+
+
+def initial_model(prepared: Prepared) -> LanguageModel:
+    """The model as it was before the first step, made again."""
+    return _from_scratch_model(prepared) if prepared.from_scratch else _base(prepared.recipe).model
+
+
+def baseline_bundle(prepared: Prepared) -> Bundle:
+    """The model to beat: untrained, or the base asked as it came."""
+    if not prepared.from_scratch:
+        return load(find_directory(prepared.recipe.model))
+    return replace(prepared.bundle, model=_from_scratch_model(prepared))
+
+
+def _from_scratch_model(prepared: Prepared) -> LanguageModel:
+    return _build(prepared.recipe, prepared.bundle.tokenizer.vocab_size)
+
+
+def _build(recipe: Recipe, vocab_size: int) -> LanguageModel:
+    torch.manual_seed(recipe.seed)
+    return build_model(recipe.model, {**recipe.model_dump(), "vocab_size": vocab_size})
+
+
+def _base(recipe: Recipe) -> Bundle:
+    """The base with the tokens that fine-tuning adds; new rows of its embeddings depend on the seed."""
+    torch.manual_seed(recipe.seed)
+    return for_training(load(find_directory(recipe.model)))

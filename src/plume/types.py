@@ -1,0 +1,294 @@
+"""The values that travel along the road, and the protocols of what carries them.
+
+Values are frozen; identity, order and time belong to whoever stores them. No import here needs torch.
+Shape suffixes: B batch, T time, C hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from plume.recipe import Recipe
+
+Role = Literal["system", "user", "assistant"]
+Severity = Literal["error", "warning", "info"]
+FinishReason = Literal["stop", "length", "cancelled"]
+EvaluationKind = Literal["held_out", "recall"]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where something stands: a file as the person named it, and 1-based physical line and column."""
+
+    file: str
+    line: int | None = None
+    column: int | None = None
+
+    def __str__(self) -> str:
+        return ":".join(str(part) for part in (self.file, self.line, self.column) if part is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation; the content is always text."""
+
+    role: Role
+    content: str
+
+
+class Turn(NamedTuple):
+    """A reply together with everything said before it."""
+
+    history: tuple[Message, ...]
+    reply: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A conversation to learn. A prompt/completion row is user + assistant, plain text is assistant alone."""
+
+    messages: tuple[Message, ...]
+    source: Source
+
+    @property
+    def is_text(self) -> bool:
+        """Plain text has no prompt: all of it is learnt and any stretch of it is worth learning."""
+        return len(self.messages) == 1
+
+    def turns(self) -> Iterator[Turn]:
+        """Every assistant reply with its own history, in order."""
+        for position, message in enumerate(self.messages):
+            if message.role == "assistant":
+                yield Turn(self.messages[:position], message)
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Token ids and, for each, whether the loss counts it. Both have the same length."""
+
+    ids: tuple[int, ...]
+    trained: tuple[bool, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing a check has to say about one place; `related` are the other rows concerned."""
+
+    code: str
+    severity: Severity
+    source: Source
+    message: str
+    hint: str
+    related: tuple[Source, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is chosen. Temperature 0 is greedy; names and meanings are Hugging Face's."""
+
+    max_new_tokens: int = 256
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of an answer: text that is final, the ids behind it, and why it ended on the last piece."""
+
+    text: str
+    ids: tuple[int, ...]
+    finish: FinishReason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer: what `Engine.generate` returns for one prompt."""
+
+    text: str
+    ids: tuple[int, ...]
+    finish: FinishReason
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Teacher-forced likelihood of one reply: summed negative log-likelihood in nats.
+
+    `loss` covers `tokens` tokens, the end token included; `text_loss` only the tokens that stand for the
+    `bytes` bytes of the reply's text, so that bits per byte do not depend on the tokenizer.
+    """
+
+    loss: float
+    tokens: int
+    text_loss: float
+    bytes: int
+
+
+# --- events of long work -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """Data checked, choices made, nothing trained yet. `choices` are the recipe keys that the data decided."""
+
+    recipe: Recipe
+    path: Path
+    findings: tuple[Finding, ...]
+    choices: Mapping[str, str]
+    split: str
+    parameters: int
+    trained_tokens: int
+    resumed_from: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One optimiser step. `loss` is nats per trained token over the whole accumulated batch."""
+
+    step: int
+    max_steps: int
+    epoch: float
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """Scores during training; `kind` says what was asked: held-out rows or training rows (recall).
+
+    `sample` is one answer of the model as it is now, or for plain text a continuation.
+    """
+
+    step: int
+    kind: EvaluationKind
+    scores: Mapping[str, float | None]
+    sample: str
+    best: bool
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A complete checkpoint lies at `path`."""
+
+    step: int
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The run is done and its post-conditions held; `scores` by kind of question."""
+
+    step: int
+    best_step: int
+    model: Path
+    report: Path
+    seconds: float
+    scores: Mapping[EvaluationKind, Mapping[str, float | None]]
+    baseline: Mapping[EvaluationKind, Mapping[str, float | None]]
+    findings: tuple[Finding, ...]
+
+
+TrainEvent = Started | Step | Evaluated | Saved | Finished
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """One reply of an evaluated file: what was asked, what was expected, what was answered, how good it is.
+
+    A score is None where the row cannot have it: plain text is not asked, `json_valid` needs a reference that
+    is JSON, `schema_valid` a schema. An answer that did not stop by itself is no exact match.
+    """
+
+    source: Source
+    turn: int
+    prompt: str
+    reference: str
+    answer: str
+    exact_match: bool | None
+    token_f1: float | None
+    json_valid: bool | None
+    schema_valid: bool | None
+    stopped: bool | None
+    likelihood: Score
+    history: tuple[Message, ...] = field(default=(), repr=False)
+
+
+# --- protocols -----------------------------------------------------------------------------------
+
+
+class Tokenizer(Protocol):
+    """Text to ids and back. `decode(encode(text)) == text` up to Unicode NFC for every kind without unknowns."""
+
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def eos_id(self) -> int: ...
+    @property
+    def pad_id(self) -> int: ...
+    @property
+    def special_tokens(self) -> Mapping[str, int]: ...
+    @property
+    def special_token_names(self) -> Mapping[str, str]: ...
+    def encode(self, text: str, *, add_special_tokens: bool = False, specials: bool = False) -> list[int]: ...
+    def decode(self, ids: Sequence[int]) -> str: ...
+    def token_bytes(self, id: int) -> bytes: ...
+    @property
+    def prepends_space(self) -> bool: ...
+    def save(self, directory: Path, *, chat_template: str | None = None) -> None: ...
+
+
+class Template(Protocol):
+    """The only way from messages to ids. `stop` are the token texts that end a reply."""
+
+    @property
+    def source(self) -> str: ...
+    @property
+    def stop(self) -> tuple[str, ...]: ...
+    def encode(self, messages: Sequence[Message], tokenizer: Tokenizer, *, reply: bool = False) -> Encoded: ...
+
+
+class State(Protocol):
+    """What a model remembers of the tokens it has read, one row a sequence. Opaque, and consumed by the
+    call it is given to: `fork` it first to use it twice."""
+
+    @property
+    def nbytes(self) -> int: ...
+    def select(self, rows: Tensor) -> State: ...
+    def fork(self) -> State: ...
+    def truncate(self, n: int) -> State: ...
+
+
+class LanguageModel(Protocol):
+    """`hidden_BTC, state = model(ids_BT, state, lengths_B)`; `head` turns hidden states into logits.
+
+    `lengths_B` gives the number of real tokens of each right-padded row of this call; the state afterwards
+    is that after those tokens, whatever the padding.
+    """
+
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def context_length(self) -> int: ...
+    def __call__(
+        self, ids_BT: Tensor, state: Any = None, lengths_B: Tensor | None = None
+    ) -> tuple[Tensor, State]: ...
+    def head(self, hidden: Tensor) -> Tensor: ...
+    def parameters(self) -> Iterator[torch.nn.Parameter]: ...
+    def named_parameters(self) -> Iterator[tuple[str, torch.nn.Parameter]]: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any: ...
+    def train(self, mode: bool = True) -> Any: ...
+    def save(self, directory: Path) -> None: ...
