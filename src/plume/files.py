@@ -19,7 +19,7 @@ def write_atomic(path: Path, content: str | bytes) -> None:
             file.write(raw)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, path)
+        beside.replace(path)
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
@@ -41,7 +41,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         if path.exists():
             _replace_directory(building, path)
         else:
-            os.rename(building, path)
+            building.rename(path)
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
         raise
@@ -50,8 +50,8 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 
 def _replace_directory(new: Path, path: Path) -> None:
     old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old-", dir=path.parent))
-    os.rename(path, old / path.name)
-    os.rename(new, path)
+    path.rename(old / path.name)
+    new.rename(path)
     shutil.rmtree(old, ignore_errors=True)
 
 

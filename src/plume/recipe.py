@@ -38,7 +38,9 @@ class Recipe(BaseModel):
     template: Literal["chat", "sep", "raw"] | None = Field(
         default=None, description="How messages become text; a fine-tuned model keeps its own."
     )
-    max_length: Positive | None = Field(default=None, description="Longest example, in tokens; also the model's context.")
+    max_length: Positive | None = Field(
+        default=None, description="Longest example, in tokens; also the model's context."
+    )
     hidden_size: Positive | None = Field(default=None, description="Width of the model.")
     num_hidden_layers: Positive | None = Field(default=None, description="Depth of the model.")
     num_attention_heads: Positive | None = Field(default=None, description="Attention heads (`gpt`).")
@@ -82,11 +84,15 @@ def load_recipe(path: Path) -> Recipe:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path}: no such recipe", "name a YAML file of recipe keys, such as a run's recipe.yaml") from None
+        raise UserError(
+            f"{path}: no such recipe", "name a YAML file of recipe keys, such as a run's recipe.yaml"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {error}", "name a YAML file of recipe keys") from None
     except yaml.YAMLError as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}", "write one `key: value` a line") from None
+        raise UserError(
+            f"{path} is not YAML: {' '.join(str(error).split())}", "write one `key: value` a line"
+        ) from None
     if not isinstance(values, dict):
         raise UserError(f"{path} holds no keys", "write one `key: value` a line, such as `learning_rate: 0.001`")
     return parse_recipe(values, str(path))

@@ -45,7 +45,9 @@ class Run:
         """An existing run. Raises UserError when the directory is none."""
         run = cls(path)
         if not run.recipe_file.is_file():
-            raise UserError(f"{path} is not a run: it has no recipe.yaml", "start one: plume train DATA --output-dir DIR")
+            raise UserError(
+                f"{path} is not a run: it has no recipe.yaml", "start one: plume train DATA --output-dir DIR"
+            )
         remove_leftovers(run.checkpoints)
         remove_leftovers(run.path)
         return run

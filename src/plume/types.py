@@ -189,7 +189,11 @@ class Saved:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The run is done and its post-conditions held; `scores` by kind of question."""
+    """The run is done and its post-conditions held; `scores` by kind of question.
+
+    For plain text, `sample` is a continuation and `bigram_entropy` what the best bigram table would leave, in
+    nats a token.
+    """
 
     step: int
     best_step: int
@@ -198,6 +202,8 @@ class Finished:
     seconds: float
     scores: Mapping[EvaluationKind, Mapping[str, float | None]]
     baseline: Mapping[EvaluationKind, Mapping[str, float | None]]
+    sample: str | None
+    bigram_entropy: float | None
     findings: tuple[Finding, ...]
 
 
@@ -282,9 +288,7 @@ class LanguageModel(Protocol):
     def vocab_size(self) -> int: ...
     @property
     def context_length(self) -> int: ...
-    def __call__(
-        self, ids_BT: Tensor, state: Any = None, lengths_B: Tensor | None = None
-    ) -> tuple[Tensor, State]: ...
+    def __call__(self, ids_BT: Tensor, state: Any = None, lengths_B: Tensor | None = None) -> tuple[Tensor, State]: ...
     def head(self, hidden: Tensor) -> Tensor: ...
     def parameters(self) -> Iterator[torch.nn.Parameter]: ...
     def named_parameters(self) -> Iterator[tuple[str, torch.nn.Parameter]]: ...

@@ -61,7 +61,9 @@ def amount(examples: Sequence[Example], file: str) -> Iterator[Finding]:
         return
     if len(examples) == 1:
         message = "there is only one example: nothing can be learnt from it but itself"
-        yield Finding("D215", "error", Source(file), message, "write at least 10, with several phrasings of each question")
+        yield Finding(
+            "D215", "error", Source(file), message, "write at least 10, with several phrasings of each question"
+        )
     elif 1 < len(examples) < _FEW:
         message = f"there are only {len(examples)} examples"
         yield Finding("D215", "warning", Source(file), message, "write more, with several phrasings of each question")

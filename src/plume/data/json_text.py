@@ -225,7 +225,7 @@ def _cause(text: str, position: int, at: str, message: str) -> tuple[str, str]:
     if not text[position:].strip():
         return "the JSON ends too early: it is cut short", "restore the missing end of the object"
     if message.startswith("Expecting ',' delimiter") and re.match(r"\w", at):
-        return 'a quote inside a string is not escaped, or a comma is missing', 'write a quote inside a string as \\"'
+        return "a quote inside a string is not escaped, or a comma is missing", 'write a quote inside a string as \\"'
     if not re.match(r"[\s{\[\"]", text.lstrip()[:1]):
         return "the line is not JSON", 'write one object a line: {"prompt": "…", "completion": "…"}'
     return f"not valid JSON ({message[0].lower()}{message[1:]})", "correct the JSON at this place"
@@ -244,7 +244,9 @@ def _trailing_fault(rest: str, line: int, column: int) -> Fault:
         return Fault(line, column, "two objects stand on one line", "put each object on a line of its own")
     if rest.startswith(("//", "/*", "#")):
         return Fault(line, column, "a comment is not JSON", "remove the comment")
-    return Fault(line, column, "there is text after the end of the object", "remove it, or escape quotes inside strings")
+    return Fault(
+        line, column, "there is text after the end of the object", "remove it, or escape quotes inside strings"
+    )
 
 
 def _place(text: str, position: int) -> tuple[int, int]:

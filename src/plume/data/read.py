@@ -79,7 +79,11 @@ def _decode(raw: bytes, file: str) -> str | Finding:
             return _wrong_encoding(file, "UTF-16")
         line = text.count("\n", 0, text.index("\0")) + 1
         return Finding(
-            "D107", "error", Source(file, line), "the file holds zero bytes: it is binary, not text", "export it as text"
+            "D107",
+            "error",
+            Source(file, line),
+            "the file holds zero bytes: it is binary, not text",
+            "export it as text",
         )
     return text
 
@@ -95,7 +99,8 @@ def _undecodable(raw: bytes, position: int, file: str) -> Finding:
     control = sum(byte < 9 or 13 < byte < 32 for byte in raw[:4096])
     if control:
         return Finding("D107", "error", source, "the file is binary, not text", "export it as UTF-8 text")
-    message = f"byte 0x{raw[position]:02x} is not UTF-8; it reads {raw[position : position + 1].decode('latin-1')!r} in Latin-1"
+    latin = raw[position : position + 1].decode("latin-1")
+    message = f"byte 0x{raw[position]:02x} is not UTF-8; it reads {latin!r} in Latin-1"
     hint = f"convert it: iconv -f WINDOWS-1252 -t UTF-8 {file} > {Path(file).stem}.utf8{Path(file).suffix}"
     return Finding("D107", "error", source, message, hint)
 
@@ -146,7 +151,10 @@ def _about_layout(found: json_text.Value, file: str, source: Source) -> Iterator
 def _about_fields(found: json_text.Value, source: Source) -> Iterator[tuple[str, Finding]]:
     for name in rows.extra_fields(found.value):
         message = f'the field "{name}" is not used (said once for the file)'
-        yield f"field {name}", Finding("D103", "warning", source, message, "nothing to do, unless it was meant to be learnt")
+        yield (
+            f"field {name}",
+            Finding("D103", "warning", source, message, "nothing to do, unless it was meant to be learnt"),
+        )
     for name in found.duplicate_keys:
         message = f'the key "{name}" stands twice in one object; the last value counts'
         yield f"key {source}", Finding("D111", "warning", source, message, "keep one of them")

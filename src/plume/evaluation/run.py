@@ -12,7 +12,7 @@ import jsonschema_rs
 from plume.errors import UserError
 from plume.evaluation import metrics
 from plume.generation.engine import Engine
-from plume.types import Encoded, Example, Sampling, Scored, Score, Turn
+from plume.types import Encoded, Example, Sampling, Score, Scored, Turn
 
 _CHUNK = 64
 

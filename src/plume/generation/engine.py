@@ -35,7 +35,7 @@ class Engine:
         ids = self.bundle.template.encode(messages, self.bundle.tokenizer, reply=True).ids
         if len(ids) >= self._context:
             raise UserError(
-                f"the question has {len(ids)} tokens; the model's context is {self._context} and must hold the answer too",
+                f"the question has {len(ids)} tokens; the model's context of {self._context} must hold the answer too",
                 "shorten it, or train with a larger max_length",
             )
         return ids

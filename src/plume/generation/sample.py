@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
@@ -60,16 +60,17 @@ def make_sampling(settings: Mapping[str, Any], defaults: Sampling) -> Sampling:
 
 
 def _check(sampling: Sampling, given: Mapping[str, Any]) -> None:
-    bounds = {
-        "max_new_tokens": (int, sampling.max_new_tokens, lambda n: n >= 1, "a whole number of at least 1"),
-        "temperature": ((int, float), sampling.temperature, lambda t: 0 <= t < float("inf"), "0 (greedy) or more"),
-        "top_k": (int, sampling.top_k, lambda k: k >= 0, "0 (off) or a number of tokens"),
-        "top_p": ((int, float), sampling.top_p, lambda p: 0 < p <= 1, "above 0 and at most 1"),
-        "seed": (int, sampling.seed, lambda s: s >= 0, "a whole number of at least 0"),
-        "stop": (tuple, sampling.stop, lambda s: all(s), "a text, or a list of texts, none empty"),
+    bounds: dict[str, tuple[tuple[type, ...], Callable[[Any], bool], str]] = {
+        "max_new_tokens": ((int,), lambda count: count >= 1, "a whole number of at least 1"),
+        "temperature": ((int, float), lambda degree: 0 <= degree < float("inf"), "0 (greedy) or more"),
+        "top_k": ((int,), lambda count: count >= 0, "0 (off) or a number of tokens"),
+        "top_p": ((int, float), lambda share: 0 < share <= 1, "above 0 and at most 1"),
+        "seed": ((int,), lambda seed: seed >= 0, "a whole number of at least 0"),
+        "stop": ((tuple,), all, "a text, or a list of texts, none empty"),
     }
-    for name, (kind, value, allowed, words) in bounds.items():
-        if isinstance(value, bool) or not isinstance(value, kind) or not allowed(value):
+    for name, (kinds, allowed, words) in bounds.items():
+        value = getattr(sampling, name)
+        if isinstance(value, bool) or not isinstance(value, kinds) or not allowed(value):
             raise UserError(f"--set {name}={given.get(name)!r}: must be {words}")
     idle = [name for name in ("top_k", "top_p", "seed") if name in given]
     if sampling.temperature == 0 and idle:

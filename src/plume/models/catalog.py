@@ -40,7 +40,9 @@ def find_directory(name: str) -> Path:
     path = Path(name)
     if (path / "recipe.yaml").is_file():
         if not (path / "model").is_dir():
-            raise UserError(f"{path} has no finished model yet", f"finish the run: plume train --resume --output-dir {path}")
+            raise UserError(
+                f"{path} has no finished model yet", f"finish the run: plume train --resume --output-dir {path}"
+            )
         return path / "model"
     if path.is_dir():
         return path
@@ -50,7 +52,11 @@ def find_directory(name: str) -> Path:
         return _from_hub(name)
     near = difflib.get_close_matches(name, CATALOG, 1)
     names = ", ".join(sorted(CATALOG))
-    hint = f"did you mean {near[0]}?" if near else f"name a run or model directory, a hub id (org/name), or train one of: {names}"
+    hint = (
+        f"did you mean {near[0]}?"
+        if near
+        else f"name a run or model directory, a hub id (org/name), or train one of: {names}"
+    )
     raise UserError(f"unknown model {name!r}: no such directory", hint)
 
 

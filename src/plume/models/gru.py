@@ -51,7 +51,9 @@ class GRUState:
         return GRUState([outputs[rows] for outputs in self.outputs_LBSC], self.keys_BSA[rows], self.lengths_B[rows])
 
     def fork(self) -> GRUState:
-        return GRUState([outputs.clone() for outputs in self.outputs_LBSC], self.keys_BSA.clone(), self.lengths_B.clone())
+        return GRUState(
+            [outputs.clone() for outputs in self.outputs_LBSC], self.keys_BSA.clone(), self.lengths_B.clone()
+        )
 
     def truncate(self, n: int) -> GRUState:
         return GRUState(self.outputs_LBSC, self.keys_BSA, self.lengths_B.clamp(max=n))
@@ -81,7 +83,7 @@ class GRU(PreTrainedModel):
         self.project = nn.Linear(2 * width, width)
         self.lm_head = nn.Linear(width, config.vocab_size)
         self.dropout = nn.Dropout(config.dropout)
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
 
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Embedding):

@@ -29,7 +29,8 @@ class HFState:
 
     @property
     def nbytes(self) -> int:
-        return sum(layer.keys.nbytes + layer.values.nbytes for layer in self.cache.layers)
+        layers: list[Any] = self.cache.layers
+        return sum(int(layer.keys.nbytes + layer.values.nbytes) for layer in layers)
 
     def select(self, rows: Tensor) -> HFState:
         self.cache.batch_select_indices(rows)
@@ -121,7 +122,7 @@ def load(directory: Path) -> HFModel:
         )
     except (ValueError, OSError, KeyError) as error:
         first = str(error).strip().splitlines()[0]
-        raise UserError(f"{directory}: transformers cannot open it: {first}", "check config.json and the weights") from None
+        raise UserError(
+            f"{directory}: transformers cannot open it: {first}", "check config.json and the weights"
+        ) from None
     return HFModel(inner)
-
-

@@ -187,7 +187,7 @@ class _Generation(Extension):
     def parse(self, parser: Parser) -> nodes.CallBlock:
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return nodes.CallBlock(self.call_method("_mark"), [], [], body).set_lineno(line)
+        return nodes.CallBlock(self.call_method("_mark"), [], [], body, lineno=line)
 
     def _mark(self, caller: Callable[[], str]) -> str:
         return f"{_BEGIN}{caller()}{_END}"

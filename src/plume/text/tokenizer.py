@@ -207,13 +207,16 @@ def _bytes_of(backend: Backend) -> Any:
     kinds = {part.get("type") for part in parts}
     if "ByteLevel" in kinds:
         unicode_to_byte = {character: byte for byte, character in _byte_alphabet().items()}
-        return lambda text: bytes(unicode_to_byte[c] for c in text) if set(text) <= unicode_to_byte.keys() else text.encode()
+        return lambda text: (
+            bytes(unicode_to_byte[c] for c in text) if set(text) <= unicode_to_byte.keys() else text.encode()
+        )
     if kinds & {"Metaspace", "ByteFallback", "Replace"}:
         return _sentencepiece_bytes
     if kinds <= {"Fuse"}:
         return lambda text: text.encode("utf-8")
+    named = ", ".join(sorted(str(kind) for kind in kinds))
     raise UserError(
-        f"the tokenizer's decoder ({', '.join(sorted(str(kind) for kind in kinds))}) is not one of a causal language model",
+        f"the tokenizer's decoder ({named}) is not one of a causal language model",
         "use a model whose tokenizer is byte-level BPE, SentencePiece, word- or character-level",
     )
 
@@ -230,5 +233,3 @@ def _byte_alphabet() -> dict[int, str]:
     table = {byte: chr(byte) for byte in printable}
     others = [byte for byte in range(256) if byte not in table]
     return {**table, **{byte: chr(256 + index) for index, byte in enumerate(others)}}
-
-

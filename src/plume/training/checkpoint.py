@@ -29,9 +29,7 @@ class Progress:
     seconds: float = 0.0
 
 
-def save_checkpoint(
-    folder: Path, model: LanguageModel, optimizer: torch.optim.Optimizer, progress: Progress
-) -> Path:
+def save_checkpoint(folder: Path, model: LanguageModel, optimizer: torch.optim.Optimizer, progress: Progress) -> Path:
     """Write step-NNNNNN atomically. Raises OSError."""
     path = folder / f"step-{progress.step:06d}"
     with atomic_directory(path) as building:

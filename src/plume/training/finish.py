@@ -22,7 +22,7 @@ from plume.models.bundle import Bundle, load, save
 from plume.runs import Run
 from plume.training.card import model_card
 from plume.training.checkpoint import Progress, load_weights
-from plume.training.prepare import Prepared, baseline_bundle, initial_model
+from plume.training.prepare import Prepared, baseline, initial_model
 from plume.types import EvaluationKind, Example, Finding, Finished, Message, Sampling, Scored, Source
 
 _RECALL_ROWS = 512
@@ -41,13 +41,14 @@ def finish(prepared: Prepared, run: Run, progress: Progress, elapsed: Callable[[
     reloaded = load(run.model)
     _prove_reloaded(prepared, made, reloaded)
     scored = {kind: list(evaluate(Engine(reloaded), rows)) for kind, rows in asked_at_the_end(prepared).items()}
-    compared = _baseline(prepared)
+    compared, name = _baseline(prepared)
     scores = {kind: summarise(rows) for kind, rows in scored.items()}
     findings = tuple(_about_run(run, scores, {kind: summarise(rows) for kind, rows in compared.items()}))
-    name = "untrained" if prepared.from_scratch else f"base model {prepared.recipe.model}"
     for kind, rows in scored.items():
         run.write_eval(kind, result(str(run.path), prepared.recipe.data, rows, compared[kind], name))
     write_atomic(run.model / "README.md", model_card(prepared, scores))
+    entropy = bigram_entropy(prepared) if prepared.is_text else None
+    sample = sample_text(Engine(reloaded), prepared) if prepared.is_text else None
     seconds = elapsed()
     run.update(
         status="finished",
@@ -55,7 +56,7 @@ def finish(prepared: Prepared, run: Run, progress: Progress, elapsed: Callable[[
         best_step=progress.best_step,
         scores={kind: rounded(values) for kind, values in scores.items()},
         findings=[*run.info()["findings"], *(f"{found.code} {found.message}" for found in findings)],
-        **({"bigram_entropy": bigram_entropy(prepared)} if prepared.is_text else {}),
+        bigram_entropy=entropy,
     )
     return Finished(
         step=progress.step,
@@ -65,6 +66,8 @@ def finish(prepared: Prepared, run: Run, progress: Progress, elapsed: Callable[[
         seconds=seconds,
         scores=scores,
         baseline={kind: summarise(rows) for kind, rows in compared.items()},
+        sample=sample,
+        bigram_entropy=entropy,
         findings=findings,
     )
 
@@ -135,12 +138,21 @@ def _prove_reloaded(prepared: Prepared, made: Bundle, reloaded: Bundle) -> None:
         raise RunFailed("the reloaded model answers differently")
 
 
-def _baseline(prepared: Prepared) -> dict[EvaluationKind, list[Scored]]:
-    engine = Engine(baseline_bundle(prepared))
-    return {
-        kind: list(evaluate(engine, rows[:_BASELINE_ROWS], max_new_tokens=prepared.bundle.max_new_tokens))
-        for kind, rows in asked_at_the_end(prepared).items()
-    }
+def _baseline(prepared: Prepared) -> tuple[dict[EvaluationKind, list[Scored]], str]:
+    """The first questions of each kind to the model before training."""
+    compared, name = baseline(prepared.recipe, prepared.bundle)
+    limit = prepared.bundle.max_new_tokens
+    asked = asked_at_the_end(prepared).items()
+    rows = {kind: list(evaluate(Engine(compared), rows[:_BASELINE_ROWS], max_new_tokens=limit)) for kind, rows in asked}
+    return rows, name
+
+
+def sample_text(engine: Engine, prepared: Prepared) -> str:
+    """A continuation of the first words of the training text, at a temperature that shows what was learnt."""
+    first = prepared.split.train[0].messages[0].content.strip()[:16]
+    ids = prepared.bundle.tokenizer.encode(first) or [prepared.bundle.tokenizer.eos_id]
+    sampling = Sampling(max_new_tokens=prepared.bundle.max_new_tokens, temperature=0.8, seed=prepared.recipe.seed)
+    return first + "".join(chunk.text for chunk in engine.stream(ids, sampling, reply=False))
 
 
 def _about_run(run: Run, scores: dict[EvaluationKind, Any], baseline: dict[EvaluationKind, Any]) -> list[Finding]:

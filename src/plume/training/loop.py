@@ -20,10 +20,10 @@ from plume.recipe import Recipe
 from plume.runs import Run, fingerprint, refuse_occupied
 from plume.training.batches import IGNORE, Batch, batches
 from plume.training.checkpoint import Progress, checkpoints, load_checkpoint, prune, save_checkpoint
-from plume.training.finish import finish, recall_rows
+from plume.training.finish import finish, recall_rows, sample_text
 from plume.training.optim import learning_rate, make_optimizer
 from plume.training.prepare import Prepared, prepare
-from plume.types import Evaluated, EvaluationKind, Example, LanguageModel, Sampling, Saved, Started, Step, TrainEvent
+from plume.types import Evaluated, EvaluationKind, Example, LanguageModel, Saved, Started, Step, TrainEvent
 
 
 def train(
@@ -134,7 +134,7 @@ def _step(
     total = 0.0
     for _, batch in group:
         loss = summed_loss(model, batch) / tokens
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         total += loss.item()
     norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.max_grad_norm))
     if not math.isfinite(total) or not math.isfinite(norm):
@@ -184,14 +184,6 @@ def _evaluate(
     return Evaluated(step, kind, scores, sample, best, time.monotonic() - began), key
 
 
-def sample_text(engine: Engine, prepared: Prepared) -> str:
-    """A continuation of the first words of the training text, at a temperature that shows what was learnt."""
-    first = next(iter(prepared.split.train)).messages[0].content.strip()[:16]
-    ids = prepared.bundle.tokenizer.encode(first) or [prepared.bundle.tokenizer.eos_id]
-    sampling = Sampling(max_new_tokens=prepared.recipe.max_new_tokens or 200, temperature=0.8, seed=prepared.recipe.seed)
-    return first + "".join(chunk.text for chunk in engine.stream(ids, sampling, reply=False))
-
-
 def _facts(prepared: Prepared) -> dict[str, Any]:
     return {
         "split": prepared.split.reason,
@@ -220,7 +212,9 @@ def _refuse_changed_data(run: Run) -> None:
         try:
             now = fingerprint(file)
         except OSError as error:
-            raise UserError(f"{file}: cannot be read to resume the run ({error.strerror})", "restore the file") from None
+            raise UserError(
+                f"{file}: cannot be read to resume the run ({error.strerror})", "restore the file"
+            ) from None
         if now != digest:
             raise UserError(
                 f"{file} has changed since the run began: resuming would train on something else",

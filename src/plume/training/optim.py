@@ -40,11 +40,10 @@ def learning_rate(step: int, recipe: Recipe) -> float:
 
 def optimizer_tensors(model: LanguageModel, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimizer's state as named tensors: `exp_avg.<parameter>` and so on."""
-    names = {parameter: name for name, parameter in model.named_parameters()}
     return {
-        f"{key}.{names[parameter]}": value
-        for parameter, state in optimizer.state.items()
-        for key, value in state.items()
+        f"{key}.{name}": value
+        for name, parameter in model.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
     }
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -74,7 +73,9 @@ def prepare(recipe: Recipe, *, force: bool = False) -> Prepared:
     if long:  # not even by force: a cut answer is never what was meant
         raise DataError(_count(long, "are longer than the context"), long)
     choices = {
-        key: _show(value) for key, value in completed.model_dump().items() if getattr(recipe, key) is None and value is not None
+        key: _show(value)
+        for key, value in completed.model_dump().items()
+        if getattr(recipe, key) is None and value is not None
     }
     return Prepared(completed, tuple(findings), parts, made, tuple(rows), choices)
 
@@ -82,9 +83,7 @@ def prepare(recipe: Recipe, *, force: bool = False) -> Prepared:
 def _parts(recipe: Recipe, examined: Examined, *, force: bool) -> tuple[Split, list[Finding]]:
     """Training and evaluation rows: the automatic split, or the file that was given."""
     if not recipe.eval_data:
-        return split(
-            examined.examples, test_size=recipe.test_size, split_by=recipe.split_by, seed=recipe.seed
-        ), []
+        return split(examined.examples, test_size=recipe.test_size, split_by=recipe.split_by, seed=recipe.seed), []
     given = examine(recipe.eval_data, split_documents=recipe.split_documents)
     errors = [finding for finding in given.errors if finding.code != "D215" or not given.examples]
     shared = list(overlap(examined.examples, given.examples))
@@ -117,7 +116,11 @@ def _from_scratch(recipe: Recipe, parts: Split) -> tuple[Recipe, Bundle]:
 
 
 def _from_base(recipe: Recipe, parts: Split) -> tuple[Recipe, Bundle]:
-    made_anew = [key for key in ("tokenizer", "vocab_size", "template", "hidden_size", "num_hidden_layers") if getattr(recipe, key)]
+    made_anew = [
+        key
+        for key in ("tokenizer", "vocab_size", "template", "hidden_size", "num_hidden_layers")
+        if getattr(recipe, key)
+    ]
     made_anew += [key for key in ("num_attention_heads", "dropout") if getattr(recipe, key) is not None]
     if made_anew:
         raise UserError(
@@ -128,7 +131,9 @@ def _from_base(recipe: Recipe, parts: Split) -> tuple[Recipe, Bundle]:
     parameters = sum(parameter.numel() for parameter in base.model.parameters())
     context = base.model.context_length
     if recipe.max_length and recipe.max_length > context:
-        raise UserError(f"max_length={recipe.max_length} is beyond the model's context of {context}", f"use {context} or less")
+        raise UserError(
+            f"max_length={recipe.max_length} is beyond the model's context of {context}", f"use {context} or less"
+        )
     facts = _facts(parts, base.tokenizer, base.template, context, parameters)
     for choose in (plan.choose_lengths, plan.choose_schedule):
         recipe = recipe.model_copy(update=choose(recipe, facts))
@@ -180,22 +185,18 @@ def _show(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-
-
 def initial_model(prepared: Prepared) -> LanguageModel:
     """The model as it was before the first step, made again."""
-    return _from_scratch_model(prepared) if prepared.from_scratch else _base(prepared.recipe).model
+    if prepared.from_scratch:
+        return _build(prepared.recipe, prepared.bundle.tokenizer.vocab_size)
+    return _base(prepared.recipe).model
 
 
-def baseline_bundle(prepared: Prepared) -> Bundle:
-    """The model to beat: untrained, or the base asked as it came."""
-    if not prepared.from_scratch:
-        return load(find_directory(prepared.recipe.model))
-    return replace(prepared.bundle, model=_from_scratch_model(prepared))
-
-
-def _from_scratch_model(prepared: Prepared) -> LanguageModel:
-    return _build(prepared.recipe, prepared.bundle.tokenizer.vocab_size)
+def baseline(recipe: Recipe, trained: Bundle) -> tuple[Bundle, str]:
+    """The model to beat and its name: untrained, or the base asked as it came."""
+    if recipe.model in CATALOG:
+        return replace(trained, model=_build(recipe, trained.tokenizer.vocab_size)), "untrained"
+    return load(find_directory(recipe.model)), f"base {recipe.model}"
 
 
 def _build(recipe: Recipe, vocab_size: int) -> LanguageModel:

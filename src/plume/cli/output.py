@@ -1,0 +1,138 @@
+"""What every verb prints with: results on stdout, all else on stderr, and errors in one form."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from plume.errors import DataError, PlumeError
+from plume.types import Finding
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+_COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
+_SHOWN = 20
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def write(text: str, *, end: str = "\n") -> None:
+    """Plain text on stdout, exactly as it is."""
+    sys.stdout.write(text + end)
+    sys.stdout.flush()
+
+
+def write_json(value: Any) -> None:
+    """One line of JSON on stdout; numbers that JSON cannot hold become null upstream."""
+    write(json.dumps(value, ensure_ascii=False, default=_plain, allow_nan=False))
+
+
+def note(text: str) -> None:
+    """A remark on stderr."""
+    err.print(text, markup=False)
+
+
+def show_findings(findings: Sequence[Finding], *, limit: int = _SHOWN) -> None:
+    """Findings on stderr, errors first when not all are shown."""
+    ranked = sorted(findings, key=lambda finding: finding.severity != "error") if len(findings) > limit else findings
+    for finding in ranked[:limit]:
+        show_finding(err, finding)
+    if len(findings) > limit:
+        err.print(f"… and {len(findings) - limit} more: plume check FILE lists all")
+
+
+def show_finding(console: Console, finding: Finding) -> None:
+    colour = _COLOURS[finding.severity]
+    head = f"[{colour}]{finding.severity}[/] [bold]{escape(str(finding.source))}[/] {finding.code}"
+    console.print(f"{head} {escape(finding.message)}")
+    console.print(f"  [dim]{escape(finding.hint)}[/]")
+
+
+def show_error(message: str, hint: str | None = None) -> None:
+    """The form of every error: what, an empty line, what to do."""
+    err.print(f"[bold red]error:[/] {escape(message)}")
+    if hint:
+        err.print(f"\n[bold]hint:[/] {escape(hint)}")
+
+
+@contextlib.contextmanager
+def errors(debug: bool) -> Iterator[None]:
+    """Turn every expected failure into its text and exit code; with `debug`, let tracebacks through."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        err.print("interrupted")
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        # The reader went away (`plume … | head`): nothing more can be said there.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+    except DataError as error:
+        _or_raise(debug)
+        show_findings(error.findings)
+        show_error(error.message, error.hint)
+        raise SystemExit(error.exit_code) from None
+    except PlumeError as error:
+        _or_raise(debug)
+        show_error(error.message, error.hint)
+        raise SystemExit(error.exit_code) from None
+    except OSError as error:
+        _or_raise(debug)
+        raise SystemExit(_operating_system(error)) from None
+
+
+def _or_raise(debug: bool) -> None:
+    if debug:
+        raise
+
+
+def _operating_system(error: OSError) -> int:
+    where = f"{error.filename}: " if error.filename else ""
+    if error.errno in _NO_SPACE:
+        show_error(
+            f"{where}the disk is full", "free some space; a run continues with: plume train --resume --output-dir DIR"
+        )
+        return 1
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        show_error(f"{where}permission denied", "choose a place that you may read and write")
+        return 2
+    show_error(f"{where}{error.strerror or error}")
+    return 1
+
+
+def finding_json(finding: Finding) -> dict[str, Any]:
+    """A finding as `--json` prints it."""
+    return {
+        "code": finding.code,
+        "severity": finding.severity,
+        "file": finding.source.file,
+        "line": finding.source.line,
+        "column": finding.source.column,
+        "message": finding.message,
+        "hint": finding.hint,
+        "related": [{"file": source.file, "line": source.line} for source in finding.related],
+    }
+
+
+def event_json(event: Any) -> dict[str, Any]:
+    """A training event as `--json` prints it."""
+    values = asdict(event)
+    if "findings" in values:
+        values["findings"] = [finding_json(finding) for finding in event.findings]
+    return {"event": type(event).__name__.lower(), **values}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} is not JSON")
