@@ -9,6 +9,7 @@ import os
 import platform
 import sys
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -115,7 +116,7 @@ class Run:
 def _rows(file: Path) -> Iterator[dict[str, Any]]:
     if not file.exists():
         return
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for line in file.read_text(encoding="utf-8").split("\n"):
         with contextlib.suppress(json.JSONDecodeError):  # a kill may cut the last line
             yield json.loads(line)
 
@@ -148,6 +149,7 @@ def fingerprint(file: str) -> str:
 
 def _environment(recipe: Recipe) -> dict[str, Any]:
     return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "plume": metadata.version("plume-lm"),
         "python": sys.version.split()[0],
         "platform": platform.platform(),

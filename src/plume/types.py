@@ -192,7 +192,7 @@ class Finished:
     """The run is done and its post-conditions held; `scores` by kind of question.
 
     For plain text, `sample` is a continuation and `bigram_entropy` what the best bigram table would leave, in
-    nats a token.
+    nats a token; `limit` says what the architecture cannot do, whatever it is fed.
     """
 
     step: int
@@ -204,6 +204,7 @@ class Finished:
     baseline: Mapping[EvaluationKind, Mapping[str, float | None]]
     sample: str | None
     bigram_entropy: float | None
+    limit: str | None
     findings: tuple[Finding, ...]
 
 

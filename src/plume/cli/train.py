@@ -177,6 +177,8 @@ def _show_result(event: Finished) -> None:
         output.write(
             f"bigram entropy of the training text: {event.bigram_entropy:.4f} nats a token, the limit of a bigram"
         )
+    if event.limit:
+        output.write(f"limit      {event.limit}")
     if event.sample:
         output.write(f"\n{event.sample}\n")
     output.write(f"best step  {event.best_step} of {event.step}, {event.seconds:.0f} s")

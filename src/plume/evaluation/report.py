@@ -2,64 +2,66 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from plume.files import write_atomic
 from plume.recipe import Recipe
 from plume.runs import Run
 
-_ROWS, _RIGHT_ROWS, _SAMPLES, _FINDINGS, _POINTS = 20, 5, 40, 100, 1000  # most of each on the page
-_AROUND, _DIFFERING = 160, 600  # characters shown beside a difference, and of it
-_LOG_RATIO = 100.0  # a loss that falls further than this is drawn on a logarithmic scale
-_NBSP = "\N{NO-BREAK SPACE}"
+Row = Mapping[str, Any]
+Points = list[tuple[int, float]]
 
+_ROWS, _RIGHT_ROWS, _SAMPLES, _FINDINGS, _POINTS = 20, 5, 12, 100, 1000  # most of each on the page
+_AROUND, _DIFFERING, _TEXT = 160, 600, 2000  # characters shown beside a difference, of it, of any other text
+_LOG_RATIO = 100.0  # a loss that falls further than this is drawn on a logarithmic scale
+_MEMORY = "memory, not understanding"
+_KINDS = {"held_out": "held-out", "recall": "recall"}
 _METRICS = {
     "exact_match": ("Exact match", "Answers that are the expected text, to the letter, and stop there."),
-    "token_f1": ("Word overlap (F1)", "Words that answer and expected text share; counts answers that are nearly right."),
+    "token_f1": ("Word overlap (F1)", "Words shared with the expected text, so that nearly right answers count too."),
     "json_valid": ("JSON valid", "Answers that parse as JSON, where JSON is expected."),
     "schema_valid": ("Schema valid", "Answers that fit the JSON Schema."),
     "stop_rate": ("Stop rate", "Answers that end by themselves instead of being cut off."),
-    "perplexity": ("Perplexity", "Tokens it hesitates between at each step of the expected text; lower is better, 1 is certain."),
-    "bits_per_byte": ("Bits per byte", "The same, whatever the tokenizer: bits for each byte of the expected text; lower is better."),
+    "perplexity": (
+        "Perplexity",
+        "Tokens it hesitates between at each step of the expected text. Lower is better, 1 best.",
+    ),
+    "bits_per_byte": (
+        "Bits per byte",
+        "Surprise at each byte of the expected text, whatever the tokenizer. Lower is better.",
+    ),
     "loss": ("Loss", "What training lowers: the logarithm of perplexity, in nats per token."),
 }
-_RATES = ("exact_match", "token_f1", "json_valid", "schema_valid", "stop_rate")
+_RATES = frozenset({"exact_match", "token_f1", "json_valid", "schema_valid", "stop_rate"})
 _PLOTTED_RATES = ("exact_match", "stop_rate", "json_valid", "schema_valid")
-_KINDS = {"held_out": "held-out", "recall": "recall"}
 
 
 @dataclass(frozen=True, slots=True)
 class _Evaluation:
-    """One file of eval/: what was asked, in words, and the stored result."""
+    """One file of eval/; `note` says in words what was asked."""
 
     name: str
     title: str
     note: str
-    result: Mapping[str, Any]
+    scores: Mapping[str, float | None]
+    baseline: Mapping[str, Any] | None
+    rows: Sequence[Row]
 
     @property
-    def scores(self) -> Mapping[str, float | None]:
-        return dict(self.result["scores"])
-
-    @property
-    def baseline(self) -> Mapping[str, Any] | None:
-        return self.result.get("baseline")
-
-    @property
-    def rows(self) -> Sequence[Mapping[str, Any]]:
-        return list(self.result["rows"])
+    def asks(self) -> bool:
+        """Questions were answered; plain text is only scored."""
+        return self.scores.get("exact_match") is not None
 
 
 def write_report(run: Run) -> Path:
@@ -70,28 +72,27 @@ def write_report(run: Run) -> Path:
 
 def _render(run: Run) -> str:
     info, recipe, metrics = run.info(), run.recipe(), run.metrics()
-    is_text = _is_text(info, metrics)
-    evaluations, unread = _evaluations(run.path / "eval", recipe, is_text=is_text)
-    samples = _json_lines(run.samples_file)
-    environment = Environment(
-        loader=PackageLoader("plume.evaluation", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(percent=_percent, number=_number, score=_score)
-    return environment.get_template("report.html.jinja").render(
+    evaluations = list(_evaluations(run.path / "eval", recipe, is_text="bigram_entropy" in info))
+    question, samples = _samples(run.samples_file)
+    return _template().render(
         name=run.path.resolve().name,
         info=info,
         facts=_facts(info, recipe, metrics),
-        verdict=_verdict(info, evaluations, is_text=is_text),
-        memory=_memory(evaluations, is_text=is_text),
+        verdict=_verdict(info, evaluations),
+        recall=_recall(evaluations),
         evaluations=evaluations,
-        unread=unread,
-        metrics=_metrics(evaluations),
+        metrics={
+            name: words
+            for name, words in _METRICS.items()
+            if any(evaluation.scores.get(name) is not None for evaluation in evaluations)
+        },
         plots=_plots(info, recipe, metrics),
-        lists=[_row_list(evaluation) for evaluation in evaluations],
-        question=_common_question(samples),
-        samples=_spread(samples, _SAMPLES),
+        row_lists=[_row_list(evaluation) for evaluation in evaluations],
+        is_text="bigram_entropy" in info,
+        question=question,
+        samples=_spread(samples),
         sample_count=len(samples),
-        is_text=is_text,
+        findings=info.get("findings", []),
         findings_shown=_FINDINGS,
         recipe=[(key, value, Recipe.model_fields[key].description) for key, value in recipe.model_dump().items()],
         script=_vendored("uPlot.iife.min.js"),
@@ -99,31 +100,297 @@ def _render(run: Run) -> str:
     )
 
 
-def _vendored(name: str) -> Markup:
-    return Markup((files("plume.evaluation") / "vendor" / name).read_text(encoding="utf-8"))
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("plume.evaluation", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["score"] = _score
+    return environment.get_template("report.html.jinja")
 
 
-# --- reading --------------------------------------------------------------------------------------
+def _vendored(name: str) -> str:
+    return (files("plume.evaluation") / "vendor" / name).read_text(encoding="utf-8")
 
 
-def _is_text(info: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) -> bool:
-    """Was plain text learnt? Then no question is asked and no answer can be right."""
-    evaluated = [row for row in metrics if "kind" in row]
-    return "bigram_entropy" in info or (bool(evaluated) and all(row.get("exact_match") is None for row in evaluated))
+# --- reading ------------------------------------------------------------------------------------------
 
 
-def _evaluations(folder: Path, recipe: Recipe, *, is_text: bool) -> tuple[list[_Evaluation], list[str]]:
-    """The stored results, held-out and recall first, and the names of files that are none."""
-    order = {"held_out": 0, "recall": 1}
-    found, unread = [], []
-    for file in sorted(folder.glob("*.json"), key=lambda file: (order.get(file.stem, 2), file.name)):
-        try:
+def _evaluations(folder: Path, recipe: Recipe, *, is_text: bool) -> Iterator[_Evaluation]:
+    """The stored evaluations, held-out and recall first; other JSON files in the folder are none."""
+    first = list(_KINDS)
+    for file in sorted(folder.glob("*.json"), key=lambda file: (file.stem not in first, file.name)):
+        with contextlib.suppress(ValueError):
             result = json.loads(file.read_text(encoding="utf-8"))
-            words = {"held_out": ("Held-out", _held_out(recipe, is_text=is_text)), "recall": ("Recall", "memory, not understanding")}
-            title, note = words.get(file.stem, (file.stem, str(result["data"])))
-            evaluation = _Evaluation(file.stem, title, note, result)
-            assert evaluation.scores and evaluation.rows is not None
-            found.append(evaluation)
-        except (ValueError, TypeError, KeyError):
-            unread.append(file.name)
-    return found, unread
+            if not isinstance(result, dict) or not {"data", "scores", "rows"} <= result.keys():
+                continue
+            words = {"held_out": ("Held-out", _held_out(recipe, is_text=is_text)), "recall": ("Recall", _MEMORY)}
+            title, note = words.get(file.stem, (file.stem, f"rows of {result['data']}"))
+            yield _Evaluation(file.stem, title, note, result["scores"], result.get("baseline"), result["rows"])
+
+
+def _held_out(recipe: Recipe, *, is_text: bool) -> str:
+    if recipe.eval_data:
+        return f"{'text' if is_text else 'questions'} of {recipe.eval_data}"
+    if is_text:
+        return "text it never saw"
+    return "questions " + (
+        "whose answers it was never taught" if recipe.split_by == "answer" else "phrased in ways it never saw"
+    )
+
+
+def _samples(file: Path) -> tuple[str | None, list[tuple[int, str]]]:
+    """The question that all samples answer, if it is one, and step and text of each."""
+    if not file.exists():
+        return None, []
+    samples: list[tuple[int, str]] = []
+    for line in file.read_text(encoding="utf-8").split("\n"):
+        with contextlib.suppress(json.JSONDecodeError):  # a kill may cut the last line
+            row = json.loads(line)
+            samples.append((row["step"], _cut(row["sample"])))
+    head, arrow, _ = samples[0][1].partition(" → ") if samples else ("", "", "")
+    if not arrow or not all(text.startswith(head + arrow) for _, text in samples):
+        return None, samples
+    return head, [(step, text.removeprefix(head + arrow)) for step, text in samples]
+
+
+def _facts(info: Row, recipe: Recipe, metrics: Sequence[Row]) -> list[tuple[str, str]]:
+    """What stands under the title, as far as the run knows it."""
+    trained = [row for row in metrics if "train_loss" in row]
+    last = trained[-1] if trained else {"step": 0, "epoch": 0.0}
+    facts = [
+        ("Status", info["status"]),
+        ("Model", recipe.model),
+        ("Parameters", f"{info['parameters']:,}" if "parameters" in info else ""),
+        ("Training data", recipe.data),
+        ("Trained tokens", f"{info['trained_tokens']:,} an epoch" if "trained_tokens" in info else ""),
+        ("Steps", f"{last['step']:,} of {recipe.max_steps or last['step']:,} ({last['epoch']:.4g} epochs)"),
+        ("Weights kept", f"of step {info['best_step']:,}" if "best_step" in info else ""),
+        ("Training time", _duration(info["train_seconds"]) if "train_seconds" in info else ""),
+    ]
+    return [(label, value) for label, value in facts if value]
+
+
+# --- words --------------------------------------------------------------------------------------------
+
+
+def _verdict(info: Row, evaluations: Sequence[_Evaluation]) -> str:
+    """Is it any good? One sentence."""
+    if info["status"] == "failed":
+        return f"Training failed: {info.get('failure', 'no reason is recorded')}."
+    if info["status"] != "finished":
+        return f"Training is not finished (status: {info['status']}): nothing is proven yet."
+    main = next((evaluation for evaluation in evaluations if evaluation.name in _KINDS), None)
+    if main is None:
+        return "Training is finished, but nothing was evaluated."
+    parts = [_achieved(main)]
+    rate = main.scores.get("stop_rate")
+    if rate is not None:
+        parts.append("all its answers stop" if rate == 1 else f"{_percent(1 - rate, 0)} of its answers do not stop")
+    if main.baseline:
+        parts.append(_compared(main, main.baseline))
+    return "; ".join(parts) + "."
+
+
+def _achieved(evaluation: _Evaluation) -> str:
+    held_out, scores = evaluation.name == "held_out", evaluation.scores
+    if evaluation.asks:
+        rate = _percent(scores["exact_match"] or 0.0, 0)
+        if held_out:
+            return f"Answers {rate} of {evaluation.note}, exactly"
+        return f"Repeats {rate} of the answers it was trained on, exactly ({_MEMORY}: no row was held out)"
+    where = evaluation.note if held_out else "the text it was trained on"
+    why = "its perplexity" if held_out else f"its perplexity; {_MEMORY}: no text was held out"
+    perplexity = _number(scores["perplexity"] or 0.0, 3)
+    return f"On {where} it hesitates between about {perplexity} tokens at each step ({why})"
+
+
+def _compared(evaluation: _Evaluation, baseline: Row) -> str:
+    ours, theirs = evaluation.scores, baseline["scores"]
+    shown = _percent(theirs["exact_match"], 0) if evaluation.asks else _number(theirs["perplexity"], 3)
+    no_better = ours["loss"] is not None and ours["loss"] >= theirs["loss"]
+    if evaluation.asks:
+        no_better &= (ours["exact_match"] or 0.0) <= (theirs["exact_match"] or 0.0)
+    return f"{baseline['name']}: {shown}" + (", so training has not helped" if no_better else "")
+
+
+def _recall(evaluations: Sequence[_Evaluation]) -> str:
+    """The second sentence, where held-out rows gave the first."""
+    found = {evaluation.name: evaluation for evaluation in evaluations}
+    if not found.keys() >= _KINDS.keys():
+        return ""
+    recall = found["recall"]
+    if recall.asks:
+        said = f"{_percent(recall.scores['exact_match'] or 0.0, 0)} of {len(recall.rows):,} training questions, exactly"
+    else:
+        said = f"perplexity {_number(recall.scores['perplexity'] or 0.0, 3)} on the text it was trained on"
+    return f"Recall: {said}. This is {_MEMORY}."
+
+
+def _score(value: float | None, metric: str) -> str:
+    if value is None:
+        return "–"
+    return _percent(value) if metric in _RATES else _number(value)
+
+
+def _percent(rate: float, digits: int = 1) -> str:
+    """Never rounds up to all nor down to none."""
+    smallest = 10.0**-digits
+    shown = 100 * rate if rate in (0, 1) else min(max(100 * rate, smallest), 100 - smallest)
+    text = f"{shown:.{digits}f}"
+    return (text.removesuffix(".0") if digits else text) + "\N{NO-BREAK SPACE}%"
+
+
+def _number(value: float, digits: int = 4) -> str:
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e7 else f"{value:#.{digits}g}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{seconds:.0f} s"
+
+
+# --- rows ---------------------------------------------------------------------------------------------
+
+
+def _row_list(evaluation: _Evaluation) -> dict[str, Any]:
+    """The rows that say most, worst first as they are stored, and what is said about them."""
+    rows = list(evaluation.rows)
+    wrong = [row for row in rows if row["exact_match"] is False]
+    if wrong:
+        shown, about = wrong[:_ROWS], f"{len(wrong):,} of {len(rows):,} answers are wrong, the worst first."
+    elif evaluation.asks:
+        shown, about = rows[:_RIGHT_ROWS], f"All {len(rows):,} answers are right. It was least certain of these:"
+    else:
+        shown, about = rows[:_RIGHT_ROWS], "The stretches of text that it predicts worst:"
+    rest = len(rows) - len(shown)
+    more = f"{rest:,} more{', all right,' if 0 < len(wrong) <= len(shown) else ''} in" if rest else "All of them are in"
+    return {"evaluation": evaluation, "about": about, "rows": [_shown_row(row) for row in shown], "more": more}
+
+
+def _shown_row(row: Row) -> dict[str, Any]:
+    answered = row["exact_match"] is not None
+    expected, answer = _difference(row["reference"], row["answer"]) if answered else (None, None)
+    wrong = row["exact_match"] is False
+    notes = [f"word overlap {_percent(row['token_f1'])}"] if wrong and row["token_f1"] is not None else []
+    faults = {"stopped": "does not stop", "json_valid": "not JSON", "schema_valid": "does not fit the schema"}
+    notes += [fault for key, fault in faults.items() if row[key] is False]
+    return {
+        "where": f"{row['file']}:{row['line']}" + (f", turn {row['turn']}" if row["turn"] > 1 else ""),
+        "notes": [*notes, f"loss {_number(row['loss'])}"],
+        "prompt": _cut(row["prompt"]),
+        "text": _cut(row["reference"]),
+        "answered": answered,
+        "differs": expected != answer,
+        "expected": expected,
+        "answer": answer,
+    }
+
+
+def _difference(expected: str, answer: str) -> tuple[tuple[str, str, str], tuple[str, str, str]]:
+    """Both texts as (common start, what differs, common end), cut at word borders and shortened."""
+    texts = [unicodedata.normalize("NFC", text).strip() for text in (expected, answer)]
+    start = _common(texts[0], texts[1])
+    end = _common(texts[0][start:][::-1], texts[1][start:][::-1])
+    if texts[0] != texts[1]:
+        letters = r"[0-9A-Za-z\u00c0-\u04ff]{0,24}"
+        start -= len(re.findall(f"{letters}$", texts[0][:start])[0])
+        after = texts[0][len(texts[0]) - end :]
+        end -= len((re.match(letters, after) or [""])[0])
+    parts = [(text[:start], text[start : len(text) - end], text[len(text) - end :]) for text in texts]
+    return _shortened(parts[0]), _shortened(parts[1])
+
+
+def _common(ours: str, theirs: str) -> int:
+    """How many characters both begin with."""
+    pairs = enumerate(zip(ours, theirs, strict=False))
+    return next((index for index, (one, other) in pairs if one != other), min(len(ours), len(theirs)))
+
+
+def _shortened(parts: tuple[str, str, str]) -> tuple[str, str, str]:
+    before, differing, after = parts
+    if len(before) > _AROUND:
+        before = "…" + before[-_AROUND:]
+    return before, _cut(differing, _DIFFERING), _cut(after, _AROUND)
+
+
+def _cut(text: str, length: int = _TEXT) -> str:
+    return text if len(text) <= length else text[:length] + "…"
+
+
+def _spread(samples: Sequence[tuple[int, str]]) -> Sequence[tuple[int, str]]:
+    """As many as are shown, evenly over all, the first and the last among them."""
+    last, count = len(samples) - 1, min(len(samples), _SAMPLES)
+    return [samples[index * last // max(1, count - 1)] for index in range(count)]
+
+
+# --- curves -------------------------------------------------------------------------------------------
+
+
+def _plots(info: Row, recipe: Recipe, metrics: Sequence[Row]) -> list[dict[str, Any]]:
+    """The curves that have points, as the page's script draws them."""
+    kinds = {row["kind"]: _KINDS.get(row["kind"], str(row["kind"])) for row in metrics if "kind" in row}
+    evaluated = {label: [row for row in metrics if row.get("kind") == kind] for kind, label in kinds.items()}
+    limit = info.get("bigram_entropy")
+    losses = {"training loss": _points(metrics, "train_loss")}
+    losses |= {f"{label} loss": _points(rows, "loss") for label, rows in evaluated.items()}
+    rates = {
+        _METRICS[name][0] + (f" ({label})" if len(evaluated) > 1 else ""): _points(rows, name)
+        for label, rows in evaluated.items()
+        for name in _PLOTTED_RATES
+    }
+    values = [value for points in losses.values() for _, value in points]
+    log = bool(values) and min(values) > 0 and max(values) / min(values) > _LOG_RATIO
+    loss_note = "Nats per token; lower is better." + (" The scale is logarithmic." if log else "")
+    if limit is not None:
+        loss_note += f" Bigram entropy, {limit:.3f}: a table of token pairs can do no better on the training text."
+    asked = f"{' and '.join(evaluated).capitalize()}: at most {recipe.eval_samples} questions at each evaluation."
+    plots = [
+        _plot("Loss", loss_note, losses, _number, log=log, limit=limit),
+        _plot("Answers", asked, rates, _percent, percent=True),
+        _plot("Learning rate", "Size of the steps.", {"learning rate": _points(metrics, "learning_rate")}, _number),
+    ]
+    return [{**plot, "kept": info.get("best_step")} for plot in plots if plot["series"]]
+
+
+def _plot(
+    title: str, note: str, curves: Mapping[str, Points], show: Callable[[float], str], **options: Any
+) -> dict[str, Any]:
+    drawn = {label: dict(points) for label, points in curves.items() if points}
+    steps = sorted({step for points in drawn.values() for step in points})
+    said = []
+    for label, points in drawn.items():
+        (first, start), (last, end) = min(points.items()), max(points.items())
+        said.append(f"{label}: {show(start)} at step {first}, {show(end)} at step {last}")
+    return {
+        "title": title,
+        "note": note,
+        "description": f"{title} over steps. {'; '.join(said)}.",
+        "steps": steps,
+        "series": [{"label": label, "values": [points.get(step) for step in steps]} for label, points in drawn.items()],
+        **{"log": False, "percent": False, "limit": None, **options},
+    }
+
+
+def _points(rows: Sequence[Row], key: str) -> Points:
+    """Step and value of every row that has a finite one, thinned to what a screen can show."""
+    found = {row["step"]: row[key] for row in rows if row.get(key) is not None and math.isfinite(row[key])}
+    return [(step, float(f"{value:.6g}")) for step, value in _thinned(sorted(found.items()))]
+
+
+def _thinned(points: Points) -> Points:
+    """The lowest and the highest point of each of equal stretches, so that no spike is lost, and both ends."""
+    if len(points) <= _POINTS:
+        return points
+    kept = {points[0], points[-1]}
+    stretches = _POINTS // 2 - 1
+    for index in range(stretches):
+        part = points[index * len(points) // stretches : (index + 1) * len(points) // stretches]
+        kept |= {min(part, key=lambda point: point[1]), max(part, key=lambda point: point[1])}
+    return sorted(kept)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers.utils import logging
 
 from plume.models import ragged
 from plume.models.weights import read_config, read_tensors
@@ -112,5 +113,6 @@ def load(directory: Path) -> Bigram:
     return model
 
 
+logging.disable_progress_bar()
 AutoConfig.register(BigramConfig.model_type, BigramConfig)
 AutoModelForCausalLM.register(BigramConfig, Bigram)

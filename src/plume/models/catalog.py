@@ -15,6 +15,10 @@ from plume.types import LanguageModel
 # Modules are named, not imported: opening one architecture must not cost the import time of all.
 CATALOG = {"bigram": "plume.models.bigram", "gru": "plume.models.gru", "gpt": "plume.models.gpt"}
 _ANY = "plume.models.hf"
+LIMITS = {
+    "bigram": "a bigram predicts each token from the one before it alone: it cannot take the question into account, "
+    "nor know how far the answer has come; --model gru or --model gpt can",
+}
 _BY_TYPE = {"plume_bigram": "bigram", "plume_gru": "gru"}
 
 

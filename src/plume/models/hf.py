@@ -14,9 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
+from transformers.utils import logging
 
 from plume.errors import UserError
 from plume.models import ragged
+
+# Its bars and advice would stand among our own output; its errors still come through as exceptions.
+logging.disable_progress_bar()
+logging.set_verbosity_error()
 
 
 @dataclass(slots=True)

@@ -19,6 +19,7 @@ from plume.evaluation.run import evaluate
 from plume.files import atomic_directory, write_atomic
 from plume.generation.engine import Engine
 from plume.models.bundle import Bundle, load, save
+from plume.models.catalog import LIMITS
 from plume.runs import Run
 from plume.training.card import model_card
 from plume.training.checkpoint import Progress, load_weights
@@ -49,6 +50,7 @@ def finish(prepared: Prepared, run: Run, progress: Progress, elapsed: Callable[[
     write_atomic(run.model / "README.md", model_card(prepared, scores))
     entropy = bigram_entropy(prepared) if prepared.is_text else None
     sample = sample_text(Engine(reloaded), prepared) if prepared.is_text else None
+    limit = LIMITS.get(prepared.recipe.model)
     seconds = elapsed()
     run.update(
         status="finished",
@@ -57,6 +59,7 @@ def finish(prepared: Prepared, run: Run, progress: Progress, elapsed: Callable[[
         scores={kind: rounded(values) for kind, values in scores.items()},
         findings=[*run.info()["findings"], *(f"{found.code} {found.message}" for found in findings)],
         bigram_entropy=entropy,
+        limit=limit,
     )
     return Finished(
         step=progress.step,
@@ -68,6 +71,7 @@ def finish(prepared: Prepared, run: Run, progress: Progress, elapsed: Callable[[
         baseline={kind: summarise(rows) for kind, rows in compared.items()},
         sample=sample,
         bigram_entropy=entropy,
+        limit=limit,
         findings=findings,
     )
 

@@ -77,7 +77,8 @@ def choose_sizes(recipe: Recipe, facts: TokenFacts, vocab_size: int) -> dict[str
 def choose_schedule(recipe: Recipe, facts: TokenFacts) -> dict[str, Any]:
     """Batch, steps, rate and intervals."""
     batch = recipe.per_device_train_batch_size or _batch_size(recipe, facts)
-    per_epoch = max(1, math.ceil(facts.rows / (batch * recipe.gradient_accumulation_steps)))
+    rows = math.ceil(facts.tokens / (recipe.max_length or _TEXT_CONTEXT)) if facts.is_text else facts.rows
+    per_epoch = max(1, math.ceil(rows / (batch * recipe.gradient_accumulation_steps)))
     if recipe.max_steps:
         steps = recipe.max_steps
     elif recipe.num_train_epochs:

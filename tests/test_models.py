@@ -1,0 +1,256 @@
+"""One contract for every architecture: a row in ROWS is all that a new one needs here.
+
+Shape suffixes: B batch, T time, V vocabulary.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPTNeoConfig,
+    LlamaConfig,
+    PhiConfig,
+    PreTrainedConfig,
+    Qwen3Config,
+)
+
+from plume.errors import UserError
+from plume.models import bigram, gpt, gru, hf
+from plume.models.catalog import build_model, load_model
+from plume.types import LanguageModel
+
+VOCABULARY, CONTEXT = 50, 64
+SIZES = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "dropout": 0.0,
+    "max_length": CONTEXT,
+}
+IDS: dict[str, Any] = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+SMALL: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": CONTEXT,
+    **IDS,
+}
+
+
+def from_config(config: PreTrainedConfig) -> LanguageModel:
+    return hf.HFModel(AutoModelForCausalLM.from_config(config))
+
+
+def lively(model: LanguageModel) -> LanguageModel:
+    """Weights of a size at which every part of the model shows in the logits."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(std=0.3)
+    return model
+
+
+ROWS: dict[str, Callable[[], LanguageModel]] = {
+    "bigram": lambda: bigram.build(SIZES),
+    "gru": lambda: gru.build(SIZES),
+    "gpt": lambda: gpt.build(SIZES),
+    "gpt without QK-norm, untied, grouped": lambda: gpt.GPT(
+        gpt.GPTConfig(VOCABULARY, 32, 64, 2, 4, 2, 8, CONTEXT, qk_norm=False, tie_word_embeddings=False)
+    ),
+    "hf llama": lambda: from_config(LlamaConfig(**SMALL, num_key_value_heads=2)),
+    "hf qwen3": lambda: from_config(Qwen3Config(**SMALL, num_key_value_heads=2, head_dim=8)),
+    "hf phi": lambda: from_config(PhiConfig(**SMALL)),
+    "hf gpt2": lambda: from_config(
+        GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=CONTEXT, **IDS)
+    ),
+    "hf gpt_neo": lambda: from_config(
+        GPTNeoConfig(
+            vocab_size=VOCABULARY,
+            hidden_size=32,
+            num_layers=2,
+            num_heads=4,
+            max_position_embeddings=CONTEXT,
+            attention_types=[[["global"], 2]],
+            **IDS,
+        )
+    ),
+}
+EVERY = pytest.mark.parametrize("build", list(ROWS.values()), ids=list(ROWS))
+
+
+def made(build: Callable[[], LanguageModel]) -> LanguageModel:
+    torch.manual_seed(0)
+    model = lively(build())
+    model.train(False)
+    return model
+
+
+def some_ids(rows: int, length: int) -> Tensor:
+    return torch.randint(3, VOCABULARY, (rows, length), generator=torch.Generator().manual_seed(1))
+
+
+def logits(model: LanguageModel, ids_BT: Tensor, *rest: Any) -> Tensor:
+    with torch.no_grad():
+        hidden_BTC, _ = model(ids_BT, *rest)
+    return model.head(hidden_BTC)
+
+
+@EVERY
+def test_shapes_and_sizes(build: Callable[[], LanguageModel]) -> None:
+    model = made(build)
+    assert logits(model, some_ids(3, 7)).shape == (3, 7, VOCABULARY)
+    assert (model.vocab_size, model.context_length) == (VOCABULARY, CONTEXT)
+
+
+@EVERY
+def test_reading_in_pieces_equals_reading_at_once(build: Callable[[], LanguageModel]) -> None:
+    model = made(build)
+    ids = some_ids(2, 12)
+    whole = logits(model, ids)
+    state, pieces = None, []
+    with torch.no_grad():
+        for piece in (ids[:, :5], ids[:, 5:6], ids[:, 6:7], ids[:, 7:]):
+            hidden, state = model(piece, state)
+            pieces.append(model.head(hidden))
+    torch.testing.assert_close(torch.cat(pieces, dim=1), whole, atol=1e-5, rtol=1e-5)
+
+
+@EVERY
+def test_no_token_sees_what_comes_after_it(build: Callable[[], LanguageModel]) -> None:
+    model = made(build)
+    ids = some_ids(1, 10)
+    other = ids.clone()
+    other[:, 6:] = (other[:, 6:] + 5 - 3) % (VOCABULARY - 3) + 3
+    before, after = logits(model, ids), logits(model, other)
+    torch.testing.assert_close(before[:, :6], after[:, :6], atol=1e-6, rtol=1e-6)
+    assert not torch.allclose(before[:, 6:], after[:, 6:])
+
+
+@EVERY
+def test_right_padding_and_ragged_continuation_change_nothing(build: Callable[[], LanguageModel]) -> None:
+    model = made(build)
+    ids, lengths = some_ids(3, 12), [3, 7, 5]
+    padded = ids[:, :7].clone()
+    for row, length in enumerate(lengths):
+        padded[row, length:] = 0
+    following = torch.stack([ids[row, length : length + 2] for row, length in enumerate(lengths)])
+    with torch.no_grad():
+        hidden, state = model(padded, None, torch.tensor(lengths))
+        first = model.head(hidden)
+        hidden, state = model(following, state)
+        second = model.head(hidden)
+    for row, length in enumerate(lengths):
+        alone = logits(model, ids[row : row + 1])[0]
+        torch.testing.assert_close(first[row, :length], alone[:length], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(second[row], alone[length : length + 2], atol=1e-5, rtol=1e-5)
+
+
+@EVERY
+def test_state_can_be_forked_selected_and_truncated(build: Callable[[], LanguageModel]) -> None:
+    model = made(build)
+    ids = some_ids(3, 9)
+    with torch.no_grad():
+        _, state = model(ids[:, :6], None, torch.tensor([6, 4, 5]))
+        forked = state.fork().select(torch.tensor([2, 0]))
+        model(ids[:, 6:], state)  # consumes the original, not the fork
+        hidden, _ = model(torch.stack([ids[2, 5:7], ids[0, 6:8]]), forked.fork())
+        again = model.head(hidden)
+        hidden, _ = model(ids[[2, 0], 3:5], forked.truncate(3))
+        rewound = model.head(hidden)
+    torch.testing.assert_close(again[0], logits(model, ids[2:3, :7])[0, 5:7], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(again[1], logits(model, ids[0:1, :8])[0, 6:8], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(rewound, logits(model, ids[[2, 0], :5])[:, 3:5], atol=1e-5, rtol=1e-5)
+
+
+@EVERY
+def test_state_says_how_much_memory_it_holds(build: Callable[[], LanguageModel]) -> None:
+    model = made(build)
+    with torch.no_grad():
+        _, short = model(some_ids(1, 4))
+        _, long = model(some_ids(1, 40))
+    remembers = not isinstance(model, bigram.Bigram)
+    assert (long.nbytes > short.nbytes) == remembers
+
+
+@EVERY
+def test_saved_and_loaded_is_the_same_model(build: Callable[[], LanguageModel], tmp_path: Path) -> None:
+    model = made(build)
+    model.save(tmp_path)
+    loaded = load_model(tmp_path)
+    loaded.train(False)
+    assert torch.equal(logits(loaded, some_ids(2, 8)), logits(model, some_ids(2, 8)))
+    assert {file.suffix for file in tmp_path.iterdir()} <= {".json", ".safetensors"}
+
+
+@EVERY
+def test_it_can_learn_one_batch_by_heart(build: Callable[[], LanguageModel]) -> None:
+    torch.manual_seed(0)
+    model = build()
+    ids = torch.arange(3, 33).view(3, 10)  # no token occurs twice, so that even a bigram can know it
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(120):
+        hidden, _ = model(ids[:, :-1])
+        loss = F.cross_entropy(model.head(hidden).flatten(0, 1), ids[:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.05
+
+
+@pytest.mark.parametrize("name", ["gpt", "gpt without QK-norm, untied, grouped"])
+def test_gpt_opens_as_the_stock_class_with_equal_logits(name: str, tmp_path: Path) -> None:
+    model = made(ROWS[name])
+    model.save(tmp_path)
+    stock = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert type(stock).__name__ == ("Qwen3ForCausalLM" if name == "gpt" else "LlamaForCausalLM")
+    with torch.no_grad():
+        theirs = stock(some_ids(2, 20)).logits
+    torch.testing.assert_close(logits(model, some_ids(2, 20)), theirs, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["bigram", "gru"])
+def test_own_classes_open_through_the_auto_class(name: str, tmp_path: Path) -> None:
+    model = made(ROWS[name])
+    model.save(tmp_path)
+    opened = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert torch.equal(logits(opened.eval(), some_ids(1, 5)), logits(model, some_ids(1, 5)))
+
+
+def test_gru_attention_is_the_same_over_blocks_of_queries() -> None:
+    model = made(lambda: gru.build({**SIZES, "max_length": 256}))
+    ids = some_ids(1, 150)
+    state, pieces = None, []
+    with torch.no_grad():
+        for start in range(0, 150, 50):
+            hidden, state = model(ids[:, start : start + 50], state)
+            pieces.append(model.head(hidden))
+    torch.testing.assert_close(torch.cat(pieces, dim=1), logits(model, ids), atol=1e-5, rtol=1e-5)
+
+
+def test_a_width_that_heads_cannot_share_is_refused() -> None:
+    with pytest.raises(UserError, match="does not divide"):
+        build_model("gpt", {**SIZES, "hidden_size": 30})
+
+
+def test_a_directory_without_weights_names_the_missing_file(tmp_path: Path) -> None:
+    made(ROWS["gpt"]).save(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"model\.safetensors"):
+        load_model(tmp_path)
+
+
+def test_pickled_weights_are_never_opened(tmp_path: Path) -> None:
+    made(ROWS["hf llama"]).save(tmp_path)
+    (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
+    with pytest.raises(UserError, match="safetensors"):
+        load_model(tmp_path)

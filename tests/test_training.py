@@ -1,0 +1,315 @@
+"""What a training run promises: the right loss, exact repeats, exact resume, a proof at the end."""
+
+import hashlib
+import json
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import plume
+from conftest import TINY, write_rows
+from plume.errors import DataError, RunFailed, UserError
+from plume.models.catalog import build_model
+from plume.recipe import Recipe
+from plume.runs import Run
+from plume.training.batches import IGNORE, batches, collate
+from plume.training.checkpoint import checkpoints
+from plume.training.loop import summed_loss, train
+from plume.training.optim import learning_rate
+from plume.training.prepare import prepare
+from plume.types import Encoded, Evaluated, Finished, Saved, Started, Step, TrainEvent
+
+COMMAND = [sys.executable, "-c", "from plume.cli.main import main; main()"]
+
+
+def recipe(data: Path, **changes: Any) -> Recipe:
+    return Recipe.model_validate({"data": str(data), **TINY, "max_steps": 6, **changes})
+
+
+def run(recipe: Recipe, path: Path, **options: Any) -> list[TrainEvent]:
+    return list(train(recipe, path, **options))
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256((path / "model" / "model.safetensors").read_bytes()).hexdigest()
+
+
+# --- what is learnt ---
+
+
+def test_only_the_reply_and_its_end_token_are_trained(qa_file: Path) -> None:
+    prepared = prepare(recipe(qa_file))
+    tokenizer = prepared.bundle.tokenizer
+    for row, example in zip(prepared.rows, prepared.split.train, strict=True):
+        learnt = [id for id, trained in zip(row.ids, row.trained, strict=True) if trained]
+        assert learnt[-1] == tokenizer.eos_id
+        assert tokenizer.decode(learnt) == example.messages[-1].content
+
+
+def test_targets_are_shifted_by_one_and_padding_is_never_one() -> None:
+    batch = collate([Encoded((5, 6, 7, 8), (False, False, True, True)), Encoded((5, 9), (False, True))], pad_id=0)
+    assert batch.ids_BT.tolist() == [[5, 6, 7], [5, 0, 0]]
+    assert batch.labels_BT.tolist() == [[IGNORE, 7, 8], [9, IGNORE, IGNORE]]
+    assert (batch.lengths_B.tolist(), batch.trained) == ([3, 1], 3)
+
+
+def test_the_loss_is_the_cross_entropy_of_all_logits() -> None:
+    torch.manual_seed(0)
+    model = build_model(
+        "gru", {"vocab_size": 20, "hidden_size": 16, "num_hidden_layers": 1, "dropout": 0, "max_length": 9}
+    )
+    batch = collate(
+        [Encoded((5, 6, 7, 8, 2), (False, False, True, True, True)), Encoded((5, 9, 2), (False, True, True))], 0
+    )
+    hidden, _ = model(batch.ids_BT)
+    whole = F.cross_entropy(
+        model.head(hidden).flatten(0, 1), batch.labels_BT.flatten(), ignore_index=IGNORE, reduction="sum"
+    )
+    torch.testing.assert_close(summed_loss(model, batch), whole)
+
+
+def test_accumulated_steps_equal_one_large_batch(qa_file: Path, tmp_path: Path) -> None:
+    """Normalised by the valid tokens of the whole accumulation, not by the mean of means."""
+    common: dict[str, Any] = {"test_size": 0, "dropout": 0.0, "max_steps": 1, "learning_rate": 0.01}
+    large = run(recipe(qa_file, per_device_train_batch_size=15, **common), tmp_path / "large")
+    small = run(
+        recipe(qa_file, per_device_train_batch_size=5, gradient_accumulation_steps=3, **common), tmp_path / "small"
+    )
+    one, three = (next(event for event in events if isinstance(event, Step)) for events in (large, small))
+    assert one.tokens == three.tokens
+    assert one.loss == pytest.approx(three.loss, rel=1e-5)
+    assert one.grad_norm == pytest.approx(three.grad_norm, rel=1e-4)
+
+
+def test_an_epoch_shows_every_row_once_in_batches_of_similar_length() -> None:
+    rows = [Encoded(tuple(range(3, 5 + size)), (True,) * (size + 2)) for size in range(20)]
+    stream = batches(rows, batch_size=4, max_length=64, pad_id=0, seed=1)
+    epoch = [next(stream) for _ in range(5)]
+    assert sorted(int(size) for _, batch in epoch for size in batch.lengths_B) == list(range(1, 21))
+    assert all(int(batch.lengths_B.max() - batch.lengths_B.min()) <= 3 for _, batch in epoch)
+    assert [position for position, _ in epoch] == [0.2, 0.4, 0.6, 0.8, 1.0]
+
+
+def test_long_text_is_read_whole_each_epoch_in_windows_that_move() -> None:
+    text = Encoded(tuple(range(1000)), (True,) * 1000)
+    stream = batches([text], batch_size=1000, max_length=64, pad_id=0, seed=0)
+    seen = []
+    for _ in range(2):
+        _, batch = next(stream)
+        targets = batch.labels_BT[batch.labels_BT != IGNORE].tolist()
+        assert sorted(targets) == list(range(2 if 1 not in targets else 1, 1000))
+        seen.append(sorted(batch.ids_BT[:, 0].tolist()))
+    assert seen[0] != seen[1]
+
+
+def test_skipping_batches_finds_the_same_place() -> None:
+    rows = [Encoded(tuple(range(3, 5 + size)), (True,) * (size + 2)) for size in range(20)]
+    options: dict[str, Any] = {"batch_size": 3, "max_length": 64, "pad_id": 0, "seed": 3}
+    straight, skipped = batches(rows, **options), batches(rows, **options, skip=11)
+    for _ in range(11):
+        next(straight)
+    for _ in range(9):
+        (at, one), (there, other) = next(straight), next(skipped)
+        assert at == there
+        assert torch.equal(one.ids_BT, other.ids_BT)
+
+
+def test_the_rate_warms_up_and_decays() -> None:
+    made = Recipe(data="x", learning_rate=1.0, warmup_steps=4, max_steps=100)
+    rates = [learning_rate(step, made) for step in range(1, 101)]
+    assert rates[:4] == pytest.approx([0.2, 0.4, 0.6, 0.8])
+    assert max(rates) <= 1.0
+    assert rates[4:] == sorted(rates[4:], reverse=True)
+    assert rates[-1] == pytest.approx(0.05)
+
+
+# --- what a run leaves ---
+
+
+def test_a_run_yields_its_story_and_leaves_a_whole_directory(qa_file: Path, tmp_path: Path) -> None:
+    events = run(recipe(qa_file, eval_steps=3, test_size=0.2, logging_steps=2), tmp_path / "run")
+    assert isinstance(events[0], Started)
+    assert isinstance(events[-1], Finished)
+    assert [event.step for event in events if isinstance(event, Step)] == [1, 2, 3, 4, 5, 6]
+    assert [event.step for event in events if isinstance(event, Evaluated)] == [3, 6]
+    assert all(event.path.is_dir() for event in events if isinstance(event, Saved))
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names == {
+        "recipe.yaml",
+        "run.json",
+        "metrics.jsonl",
+        "samples.jsonl",
+        "checkpoints",
+        "model",
+        "eval",
+        "report.html",
+    }
+    info = Run(tmp_path / "run").info()
+    assert info["status"] == "finished"
+    assert info["train_seconds"] > 0
+    assert set(info["scores"]) == {"held_out", "recall"}
+    steps = [row["step"] for row in Run(tmp_path / "run").metrics() if "train_loss" in row]
+    assert steps == [1, 2, 4, 6]
+
+
+def test_the_recipe_of_a_run_repeats_it(qa_file: Path, tmp_path: Path) -> None:
+    run(recipe(qa_file), tmp_path / "first")
+    run(Run(tmp_path / "first").recipe(), tmp_path / "second")
+    assert digest(tmp_path / "first") == digest(tmp_path / "second")
+
+
+def test_the_seed_decides_the_weights(qa_file: Path, tmp_path: Path) -> None:
+    run(recipe(qa_file, seed=1), tmp_path / "one")
+    run(recipe(qa_file, seed=2), tmp_path / "two")
+    assert digest(tmp_path / "one") != digest(tmp_path / "two")
+
+
+def test_the_best_checkpoint_becomes_the_model(qa_file: Path, tmp_path: Path) -> None:
+    """At an absurd rate the last weights are worse than the first; those that were best are kept."""
+    events = run(recipe(qa_file, eval_steps=1, learning_rate=3.0, lr_scheduler_type="constant"), tmp_path / "run")
+    losses = {event.step: event.scores["loss"] or 0.0 for event in events if isinstance(event, Evaluated)}
+    finished = events[-1]
+    assert isinstance(finished, Finished)
+    assert finished.best_step == min(losses, key=lambda step: losses[step])
+    kept = {path.name for path in checkpoints(tmp_path / "run" / "checkpoints")}
+    assert f"step-{finished.best_step:06d}" in kept
+    assert len(kept) <= 3
+
+
+def test_a_diverged_run_fails_and_says_so(qa_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunFailed, match="diverged"):
+        run(recipe(qa_file, learning_rate=1e30, max_steps=20, lr_scheduler_type="constant"), tmp_path / "run")
+    assert Run(tmp_path / "run").info()["status"] == "failed"
+
+
+def test_closing_the_generator_leaves_a_run_that_resumes(qa_file: Path, tmp_path: Path) -> None:
+    whole = recipe(qa_file, save_steps=2)
+    events = train(whole, tmp_path / "run")
+    for event in events:
+        if isinstance(event, Saved):
+            events.close()
+    assert Run(tmp_path / "run").info()["status"] == "interrupted"
+    run(whole, tmp_path / "run", resume=True)
+    run(whole, tmp_path / "straight")
+    assert digest(tmp_path / "run") == digest(tmp_path / "straight")
+    assert Run(tmp_path / "run").metrics()[0]["step"] == 1
+    assert [row["step"] for row in Run(tmp_path / "run").metrics() if "train_loss" in row] == [1, 6]
+
+
+def test_resuming_a_finished_run_does_nothing(qa_file: Path, tmp_path: Path) -> None:
+    run(recipe(qa_file), tmp_path / "run")
+    before = digest(tmp_path / "run")
+    assert run(recipe(qa_file), tmp_path / "run", resume=True) == []
+    assert digest(tmp_path / "run") == before
+
+
+def test_resuming_on_changed_data_is_refused(qa_file: Path, tmp_path: Path) -> None:
+    events = train(recipe(qa_file), tmp_path / "run")
+    next(events)
+    events.close()
+    qa_file.write_text(qa_file.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    with pytest.raises(UserError, match="has changed"):
+        run(recipe(qa_file), tmp_path / "run", resume=True)
+
+
+def _killed_at(command: list[str], lines: int) -> Iterator[str]:
+    """Start a run, let it print so many events, then kill it where it stands."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8") as process:
+        assert process.stdout is not None
+        for number, line in enumerate(process.stdout):
+            yield json.loads(line)["event"]
+            if number >= lines:
+                process.send_signal(signal.SIGKILL)
+                break
+        process.communicate()
+
+
+@pytest.mark.parametrize("kind", ["gpt", "gru"])
+def test_runs_killed_anywhere_end_with_the_same_weights(kind: str, qa_file: Path, tmp_path: Path) -> None:
+    """Ten kills at places drawn over the whole length of a run, each then resumed to the end."""
+    whole = recipe(
+        qa_file, model=kind, max_steps=24, eval_steps=6, save_steps=4, logging_steps=1, dropout=0.1, test_size=0.2
+    )
+    straight = run(whole, tmp_path / "straight")
+    printed = sum(not isinstance(event, Started) for event in straight)
+    chance = random.Random(7)
+    places = sorted(chance.sample(range(printed - 1), 5))
+    file = tmp_path / "recipe.yaml"
+    file.write_bytes((tmp_path / "straight" / "recipe.yaml").read_bytes())
+    for place in places:
+        path = tmp_path / f"killed-{place}"
+        list(_killed_at([*COMMAND, "train", "--recipe", str(file), "--json", "--output-dir", str(path)], place))
+        assert Run(path).info()["status"] == "running"
+        run(whole, path, resume=True)
+        assert digest(path) == digest(tmp_path / "straight"), f"killed after event {place}"
+        assert [row["step"] for row in Run(path).metrics() if "train_loss" in row] == list(range(1, 25))
+
+
+# --- what is measured ---
+
+
+def test_multi_turn_replies_are_scored_each_with_its_own_history(tmp_path: Path) -> None:
+    conversations = [
+        {
+            "messages": [
+                {"role": "system", "content": "You keep the inn."},
+                {"role": "user", "content": f"I bring {thing}."},
+                {"role": "assistant", "content": f"Thank you for the {thing}."},
+                {"role": "user", "content": "What did I bring?"},
+                {"role": "assistant", "content": f"You brought {thing}."},
+            ]
+        }
+        for thing in ("salt", "wood", "wool")
+    ]
+    data = write_rows(tmp_path / "talk.jsonl", conversations)
+    run(recipe(data, test_size=0), tmp_path / "run")
+    rows = json.loads((tmp_path / "run" / "eval" / "recall.json").read_text(encoding="utf-8"))["rows"]
+    assert sorted((row["line"], row["turn"]) for row in rows) == [(line, turn) for line in (1, 2, 3) for turn in (1, 2)]
+
+
+def test_a_bigram_on_questions_says_what_it_cannot(qa_file: Path, tmp_path: Path) -> None:
+    finished = run(recipe(qa_file, model="bigram"), tmp_path / "run")[-1]
+    assert isinstance(finished, Finished)
+    assert finished.limit is not None
+    assert "cannot take the question into account" in finished.limit
+    assert finished.limit in Run(tmp_path / "run").info()["limit"]
+
+
+def test_a_bigram_on_text_ends_at_the_bigram_entropy(tmp_path: Path) -> None:
+    chance = random.Random(0)
+    text = "".join(chance.choice({"a": "bc", "b": "aac", "c": "ab"}[last]) for last in "abc" * 4000)
+    data = tmp_path / "letters.txt"
+    data.write_text(text, encoding="utf-8")
+    finished = run(recipe(data, model="bigram", hidden_size=16, max_steps=150), tmp_path / "run")[-1]
+    assert isinstance(finished, Finished)
+    assert finished.bigram_entropy is not None
+    assert finished.scores["recall"]["loss"] == pytest.approx(finished.bigram_entropy, rel=0.02)
+    assert finished.sample is not None
+    assert set(finished.sample) <= set("abc")
+
+
+def test_contradictions_stop_training_before_anything_is_written(qa_rows: list[dict[str, str]], tmp_path: Path) -> None:
+    data = write_rows(tmp_path / "qa.jsonl", [*qa_rows, {"prompt": "where is the LAMP", "completion": "gone"}])
+    with pytest.raises(DataError) as caught:
+        run(recipe(data), tmp_path / "run")
+    assert [finding.code for finding in caught.value.findings] == ["D203"]
+    assert not (tmp_path / "run").exists()
+    assert isinstance(run(recipe(data), tmp_path / "run", force=True)[-1], Finished)
+
+
+def test_the_python_names_do_what_the_verbs_do(qa_file: Path, tmp_path: Path) -> None:
+    assert list(plume.check(qa_file)) == []
+    assert isinstance(list(plume.train(recipe(qa_file), tmp_path / "run"))[-1], Finished)
+    bundle = plume.load(tmp_path / "run")
+    engine = plume.Engine(bundle)
+    example = next(iter(prepare(recipe(qa_file)).split.train))
+    scored = list(plume.evaluate(engine, [example]))
+    assert scored[0].reference == example.messages[-1].content
