@@ -1,0 +1,230 @@
+"""The verbs as a person types them: what stands on stdout, what on stderr, and the exit code."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import PLACES, TINY, write_rows
+from plume.cli.main import main
+from plume.recipe import Recipe
+from plume.training.loop import train
+from plume.types import Finished
+
+Plume = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def plume(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Plume:
+    """Run the command in this process: exit code, stdout, stderr."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        capfd.readouterr()
+        monkeypatch.setattr(sys, "argv", ["plume", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capfd.readouterr()
+        return int(ended.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that knows its five facts."""
+    folder = tmp_path_factory.mktemp("trained")
+    rows = [
+        {"prompt": f"Where is the {thing}?", "completion": json.dumps({"lieu": f"{place} été"}, ensure_ascii=False)}
+        for thing, place in PLACES.items()
+    ]
+    data = write_rows(folder / "qa.jsonl", rows)
+    sizes = {**TINY, "hidden_size": 64, "num_hidden_layers": 2}
+    learning = {"max_steps": 120, "learning_rate": 0.003, "dropout": 0.0, "test_size": 0}
+    made = Recipe.model_validate({"data": str(data), **sizes, **learning})
+    assert isinstance(list(train(made, folder / "run"))[-1], Finished)
+    return folder / "run"
+
+
+def test_ask_prints_the_answer_and_nothing_else(plume: Plume, trained: Path) -> None:
+    assert plume("ask", str(trained), "Where is the boat?") == (0, '{"lieu": "harbour été"}\n', "")
+
+
+def test_ask_json_tells_how_it_ended(plume: Plume, trained: Path) -> None:
+    code, out, _ = plume("ask", str(trained), "Where is the boat?", "--json")
+    value = json.loads(out)
+    assert code == 0
+    assert (value["answer"], value["finish"]) == ('{"lieu": "harbour été"}', "stop")
+    assert set(value) == {"answer", "finish", "tokens", "seconds"}
+
+
+def test_ask_says_when_an_answer_was_cut(plume: Plume, trained: Path) -> None:
+    code, out, err = plume("ask", str(trained), "Where is the boat?", "--set", "max_new_tokens=2")
+    assert code == 0
+    assert '{"lieu": "harbour été"}'.startswith(out.rstrip("\n"))
+    assert "cut at 2 tokens" in err
+
+
+def test_ask_checks_the_answer_against_a_schema(plume: Plume, trained: Path, tmp_path: Path) -> None:
+    schema = tmp_path / "schema.json"
+    schema.write_text('{"required": ["lieu"]}', encoding="utf-8")
+    assert plume("ask", str(trained), "Where is the boat?", "--schema", str(schema))[0] == 0
+    schema.write_text('{"required": ["age"]}', encoding="utf-8")
+    code, out, err = plume("ask", str(trained), "Where is the boat?", "--schema", str(schema))
+    assert (code, out) == (1, '{"lieu": "harbour été"}\n')
+    assert "does not satisfy" in err
+
+
+def test_ask_refuses_settings_without_effect(plume: Plume, trained: Path) -> None:
+    code, out, err = plume("ask", str(trained), "Where?", "--set", "top_p=0.5")
+    assert (code, out) == (2, "")
+    assert "has no effect at temperature 0" in err
+
+
+def test_generate_prints_the_continuation_alone(plume: Plume, trained: Path) -> None:
+    code, out, err = plume("generate", str(trained), "--prompt", "Where", "--set", "max_new_tokens=5")
+    assert (code, err) == (0, "")
+    code, shown, _ = plume("generate", str(trained), "--prompt", "Where", "--set", "max_new_tokens=5", "--json")
+    value = json.loads(shown)
+    assert set(value) == {"text", "ids", "finish"}
+    assert value["text"] + "\n" == out
+    assert len(value["ids"]) <= 5
+
+
+def test_eval_compares_with_the_untrained_model_and_keeps_the_result(plume: Plume, trained: Path) -> None:
+    data = str(trained.parent / "qa.jsonl")
+    code, out, err = plume("eval", str(trained), data, "--json")
+    value = json.loads(out)
+    assert code == 0
+    assert value["scores"]["exact_match"] == value["scores"]["json_valid"] == value["scores"]["stop_rate"] == 1.0
+    assert value["baseline"]["scores"]["exact_match"] == 0.0
+    assert value["baseline"]["name"] == "untrained"
+    assert [finding["code"] for finding in value["findings"]] == ["D401"] * 5
+    assert "memory" in err
+    kept = json.loads((trained / "eval" / "qa.json").read_text(encoding="utf-8"))
+    assert kept["scores"] == value["scores"]
+
+
+def test_eval_of_other_questions_finds_no_leak(plume: Plume, trained: Path, tmp_path: Path) -> None:
+    rows = [{"prompt": "Where is that boat?", "completion": '{"lieu": "harbour été"}'}] * 2
+    data = write_rows(tmp_path / "test.jsonl", rows)
+    code, out, err = plume("eval", str(trained), str(data), "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["findings"] == []
+
+
+def test_eval_reports_schema_validity(plume: Plume, trained: Path, tmp_path: Path) -> None:
+    schema = tmp_path / "schema.json"
+    schema.write_text('{"properties": {"lieu": {"pattern": "^h"}}}', encoding="utf-8")
+    _, out, _ = plume("eval", str(trained), str(trained.parent / "qa.jsonl"), "--schema", str(schema), "--json")
+    assert json.loads(out)["scores"]["schema_valid"] == pytest.approx(0.2)
+
+
+def test_eval_shows_a_table_to_people(plume: Plume, trained: Path) -> None:
+    code, out, _ = plume("eval", str(trained), str(trained.parent / "qa.jsonl"))
+    assert code == 0
+    assert "exact_match" in out
+    assert "untrained" in out
+
+
+def test_check_prints_findings_as_json(plume: Plume, tmp_path: Path) -> None:
+    row: dict[str, Any] = {"prompt": "Où ?", "completion": "Là."}
+    data = write_rows(tmp_path / "qa.jsonl", [row, row, {**row, "completion": "Ici."}])
+    code, out, _ = plume("check", str(data), "--json")
+    value = json.loads(out)
+    assert code == 1
+    assert value["summary"] == {"errors": 1, "warnings": 2, "infos": 0}
+    repeat, contradiction = value["findings"][1], value["findings"][2]
+    assert (repeat["code"], repeat["line"], repeat["related"]) == ("D201", 2, [{"file": str(data), "line": 1}])
+    assert (contradiction["code"], contradiction["line"], contradiction["severity"]) == ("D203", 3, "error")
+
+
+def test_check_of_clean_data_says_so(plume: Plume, tmp_path: Path, qa_rows: list[dict[str, str]]) -> None:
+    data = write_rows(tmp_path / "qa.jsonl", qa_rows)
+    assert plume("check", str(data)) == (0, "15 examples in 1 file: nothing to say\n", "")
+
+
+def test_check_finds_leaks_into_the_evaluation_file(
+    plume: Plume, tmp_path: Path, qa_rows: list[dict[str, str]]
+) -> None:
+    train_file = write_rows(tmp_path / "train.jsonl", qa_rows)
+    test_file = write_rows(tmp_path / "test.jsonl", [qa_rows[3], {"prompt": "New?", "completion": "x"}])
+    code, out, _ = plume("check", str(train_file), "--eval-data", str(test_file), "--json")
+    leaks = [finding for finding in json.loads(out)["findings"] if finding["code"] == "D401"]
+    assert code == 1
+    assert [(leak["line"], leak["related"][0]["line"]) for leak in leaks] == [(1, 4)]
+
+
+def test_train_prints_one_event_a_line(plume: Plume, qa_file: Path, settings: Callable[..., list[str]]) -> None:
+    code, out, _ = plume("train", str(qa_file), "--json", "--output-dir", "run", *settings(max_steps=4, eval_steps=2))
+    events = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
+    assert [event["event"] for event in events] == [
+        "step",
+        "evaluated",
+        "saved",
+        "step",
+        "evaluated",
+        "saved",
+        "finished",
+    ]
+    assert {"step", "loss", "learning_rate", "tokens"} <= set(events[0])
+    assert events[-1]["model"] == "run/model"
+
+
+def test_train_prints_choices_scores_and_the_report(
+    plume: Plume, qa_file: Path, settings: Callable[..., list[str]]
+) -> None:
+    code, out, err = plume("train", str(qa_file), "--output-dir", "run", *settings(max_steps=4))
+    assert code == 0
+    assert "chosen " in err
+    assert "learning_rate=" in err
+    assert "run/report.html" in out
+    assert Path("run/report.html").is_file()
+
+
+def test_train_names_the_run_after_the_data(plume: Plume, qa_file: Path, settings: Callable[..., list[str]]) -> None:
+    assert plume("train", str(qa_file), *settings(max_steps=1))[0] == 0
+    (run,) = Path("runs").iterdir()
+    assert run.name.endswith("-qa")
+
+
+def test_train_on_text_prints_samples(plume: Plume, tmp_path: Path, settings: Callable[..., list[str]]) -> None:
+    text = tmp_path / "poem.txt"
+    text.write_text("la mer et le phare, le phare et la mer.\n" * 40, encoding="utf-8")
+    changes = {"max_steps": 4, "eval_steps": 2, "max_new_tokens": 20}
+    code, out, err = plume("train", str(text), "--output-dir", "run", *settings(**changes))
+    assert code == 0
+    assert err.count("la mer et le pha") == 2
+    assert "la mer et le pha" in out
+    assert "bigram entropy" in out
+
+
+def test_a_trained_directory_can_be_trained_further(
+    plume: Plume, trained: Path, qa_file: Path, settings: Callable[..., list[str]]
+) -> None:
+    only = ["--set", "max_steps=3", "--set", "eval_samples=2"]
+    code, _, err = plume("train", str(qa_file), "--model", str(trained), "--output-dir", "run", *only)
+    assert code == 0, err
+    code, _, err = plume("train", str(qa_file), "--model", str(trained), "--output-dir", "other", *settings())
+    assert code == 2
+    assert "brings its own" in err
+
+
+@pytest.mark.parametrize("arguments", [["train", "--bogus"], ["ask"], ["nonsense"]])
+def test_wrong_usage_exits_with_2(plume: Plume, arguments: list[str]) -> None:
+    code, out, _ = plume(*arguments)
+    assert (code, out) == (2, "")
+
+
+def test_a_closed_pipe_is_no_traceback(trained: Path) -> None:
+    code = "from plume.cli.main import main; main()"
+    command = [sys.executable, "-c", code, "eval", str(trained), str(trained.parent / "qa.jsonl"), "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8") as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert "Traceback" not in process.stderr.read()
