@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -58,7 +59,7 @@ def test_greedy_ids_are_those_of_transformers() -> None:
         eos_token_id=tokenizer.eos_id,
         pad_token_id=tokenizer.pad_id,
     )
-    model = AutoModelForCausalLM.from_config(config)
+    model: Any = AutoModelForCausalLM.from_config(config)
     made = bundle(hf.HFModel(model), tokenizer, TEMPLATES["raw"], 20)
     ids = tokenizer.encode(TEXTS[0])
     theirs = model.generate(torch.tensor([ids]), max_new_tokens=100, do_sample=False)[0, len(ids) :].tolist()
@@ -73,7 +74,8 @@ def test_a_real_model_continues_as_transformers_does() -> None:
     ids = made.tokenizer.encode("Once upon a time", add_special_tokens=True)
     chunks = list(Engine(made).stream(ids, Sampling(max_new_tokens=150), reply=False))
     inputs = AutoTokenizer.from_pretrained(STORIES)("Once upon a time", return_tensors="pt")
-    theirs = AutoModelForCausalLM.from_pretrained(STORIES).generate(**inputs, max_new_tokens=150, do_sample=False)
+    model: Any = AutoModelForCausalLM.from_pretrained(STORIES)
+    theirs = model.generate(**inputs, max_new_tokens=150, do_sample=False)
     assert [*ids, *(id for chunk in chunks for id in chunk.ids)] == theirs[0].tolist()
     assert text_of(chunks).startswith(", there was")
 
@@ -256,6 +258,6 @@ def test_a_directory_without_template_is_asked_as_raw_text_and_says_so(small: Bu
     opened = load(tmp_path)
     assert opened.own_template is False
     assert opened.template.source == TEMPLATES["raw"]
-    tuned = for_training(opened)
+    tuned = for_training(opened, chat=True)
     assert tuned.template.source == TEMPLATES["chat"]
     assert isinstance(tuned.template, ChatTemplate)

@@ -4,6 +4,7 @@ import functools
 import json
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -167,7 +168,7 @@ def test_transformers_renders_saved_templates_to_the_same_ids_and_mask(name: str
     template = ChatTemplate(TEMPLATES[name], tokenizer)
     tokenizer.save(tmp_path, chat_template=template.source)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen3"}), encoding="utf-8")
-    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    theirs: Any = AutoTokenizer.from_pretrained(tmp_path)
     messages = (Message("user", "Où est le phare ?"), Message("assistant", "Au large."), Message("user", "Et l’île ?"))
     rows = [{"role": message.role, "content": message.content} for message in messages]
     asked = theirs.apply_chat_template(rows, add_generation_prompt=True, return_dict=False)

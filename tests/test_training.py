@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 import plume
 from conftest import TINY, write_rows
@@ -20,6 +21,7 @@ from plume.errors import DataError, RunFailed, UserError
 from plume.models.catalog import build_model
 from plume.recipe import Recipe
 from plume.runs import Run
+from plume.text.tokenizer import train_tokenizer
 from plume.training.batches import IGNORE, batches, collate
 from plume.training.checkpoint import checkpoints
 from plume.training.loop import summed_loss, train
@@ -313,3 +315,63 @@ def test_the_python_names_do_what_the_verbs_do(qa_file: Path, tmp_path: Path) ->
     example = next(iter(prepare(recipe(qa_file)).split.train))
     scored = list(plume.evaluate(engine, [example]))
     assert scored[0].reference == example.messages[-1].content
+
+
+def test_a_foreign_model_keeps_its_own_chat_template(qa_file: Path, tmp_path: Path) -> None:
+    """Its replies are found by the prefix rule, and its end of turn is learnt and stops answers."""
+    tokenizer = train_tokenizer("bpe", ["Where is the boat?", "Où est « la cloche » ?"], 400)
+    tokenizer = tokenizer.with_special_tokens(["<|im_start|>", "<|im_end|>"], {})
+    model = AutoModelForCausalLM.from_config(
+        LlamaConfig(
+            vocab_size=tokenizer.vocab_size,
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            max_position_embeddings=128,
+            pad_token_id=tokenizer.eos_id,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_id,
+        )
+    )
+    model.save_pretrained(tmp_path / "base")
+    chatml = (
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    )
+    tokenizer.save(tmp_path / "base", chat_template=chatml)
+    only = {
+        "data": str(qa_file),
+        "model": str(tmp_path / "base"),
+        "max_steps": 2,
+        "eval_samples": 2,
+        "max_new_tokens": 4,
+    }
+    run(Recipe.model_validate(only), tmp_path / "run")
+    assert (tmp_path / "run" / "model" / "chat_template.jinja").read_text(encoding="utf-8") == chatml
+    end = tokenizer.special_tokens["<|im_end|>"]
+    assert end in plume.load(tmp_path / "run").stop_ids
+    prepared = prepare(Recipe.model_validate(only))
+    for row in prepared.rows:
+        learnt = [id for id, trained in zip(row.ids, row.trained, strict=True) if trained]
+        assert learnt[-1] == end
+        assert learnt.count(end) == 1
+
+
+def test_fine_tuning_on_plain_text_adds_no_turns(qa_file: Path, tmp_path: Path) -> None:
+    base = tmp_path / "first"
+    run(recipe(qa_file), base)
+    (base / "model" / "chat_template.jinja").unlink()
+    text = tmp_path / "poem.txt"
+    text.write_text("la mer et le phare\n" * 50, encoding="utf-8")
+    prepared = prepare(Recipe(data=str(text), model=str(base), max_steps=2))
+    assert all(all(row.trained) for row in prepared.rows)
+    assert prepared.bundle.tokenizer.decode(prepared.rows[0].ids).startswith("la mer")
+
+
+def test_a_fraction_of_an_epoch_is_a_valid_choice(tmp_path: Path) -> None:
+    """One step of a long text is a tiny share of an epoch, and must still be one that the recipe allows."""
+    text = tmp_path / "long.txt"
+    text.write_text("la mer et le phare, le phare et la mer\n" * 20_000, encoding="utf-8")
+    prepared = prepare(Recipe.model_validate({"data": str(text), **TINY, "max_steps": 1}))
+    assert 0 < (prepared.recipe.num_train_epochs or 0) < 0.01

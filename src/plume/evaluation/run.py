@@ -36,7 +36,7 @@ def _score_chunk(
 ) -> Iterator[Scored]:
     likelihoods = engine.score([_last_reply(engine, turn) for _, turn, _ in asked])
     questions = [index for index, (example, _, _) in enumerate(asked) if not example.is_text]
-    prompts = [engine.prompt(asked[index][1].history) for index in questions]
+    prompts = [_prompt(engine, asked[index][0], asked[index][1]) for index in questions]
     answers = dict(zip(questions, engine.generate(prompts, sampling), strict=True)) if questions else {}
     for index, (example, turn, number) in enumerate(asked):
         if index not in answers:
@@ -57,6 +57,13 @@ def _score_chunk(
             likelihood=likelihoods[index],
             history=turn.history,
         )
+
+
+def _prompt(engine: Engine, example: Example, turn: Turn) -> tuple[int, ...]:
+    try:
+        return engine.prompt(turn.history)
+    except UserError as error:
+        raise UserError(f"{example.source}: {error.message}", error.hint) from None
 
 
 def _text_row(example: Example, likelihood: Score) -> Scored:

@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 from transformers.utils import logging
 
 from plume.models import ragged
-from plume.models.weights import read_config, read_tensors
+from plume.models.weights import fill, read_config
 
 
 class BigramConfig(PreTrainedConfig):
@@ -109,7 +109,7 @@ def load(directory: Path) -> Bigram:
     config = read_config(directory)
     with torch.device("meta"):
         model = Bigram(BigramConfig.from_dict(config))
-    model.load_state_dict(read_tensors(directory / "model.safetensors"), assign=True)
+    fill(model, directory)
     return model
 
 

@@ -6,11 +6,11 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
+from plume.errors import UserError
 from plume.files import write_atomic
 from plume.models.catalog import find_directory, load_model
-from plume.models.hf import HFModel
 from plume.text.template import CHAT, RAW, TEMPLATES, ChatTemplate
 from plume.text.tokenizer import ROLE_TOKENS, TextTokenizer, load_tokenizer, read_chat_template
 from plume.types import LanguageModel
@@ -77,8 +77,16 @@ def save(bundle: Bundle, directory: Path, card: str) -> None:
     write_atomic(directory / "README.md", card)
 
 
-def for_training(base: Bundle) -> Bundle:
-    """The bundle to fine-tune: a pad token of its own, and without a chat template the default one's tokens."""
+@runtime_checkable
+class _Growable(Protocol):
+    """A model whose vocabulary can be widened; ours are born with every token they need."""
+
+    def resize(self, vocab_size: int) -> None: ...
+
+
+def for_training(base: Bundle, *, chat: bool) -> Bundle:
+    """The bundle to fine-tune: a pad token of its own, and where there is no chat template to keep, the
+    default one with its tokens (`chat`), or the raw one (plain text)."""
     tokens: list[str] = []
     names: dict[str, str] = {}
     given = base.tokenizer.special_token_names
@@ -88,12 +96,12 @@ def for_training(base: Bundle) -> Bundle:
     if "pad_token" not in given or given["pad_token"] in shared:
         names["pad_token"] = "<pad>"
     tokens += names.values()
-    if not base.own_template:
+    if chat and not base.own_template:
         tokens += ROLE_TOKENS
     tokenizer = base.tokenizer.with_special_tokens(tokens, names) if tokens else base.tokenizer
-    if isinstance(base.model, HFModel):
+    if isinstance(base.model, _Growable):
         base.model.resize(tokenizer.vocab_size)
-    template = base.template if base.own_template else ChatTemplate(CHAT, tokenizer)
+    template = base.template if base.own_template else ChatTemplate(CHAT if chat else RAW, tokenizer)
     extra = base.stop_ids if base.own_template else ()
     return replace(
         base,
@@ -113,4 +121,9 @@ def _stop_ids(tokenizer: TextTokenizer, template: ChatTemplate, extra: Iterable[
 
 def _generation_config(directory: Path) -> dict[str, Any]:
     file = directory / "generation_config.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if not file.is_file():
+        return {}
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{file} is not a JSON object: {error}", "restore it from the model's source") from None

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from plume.errors import UserError
 from plume.models import ragged
-from plume.models.weights import read_config, read_tensors, write_config, write_tensors
+from plume.models.weights import fill, read_config, write_config, write_tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +237,7 @@ def load(directory: Path) -> GPT:
     )
     with torch.device("meta"):
         model = GPT(config)
-    model.load_state_dict(read_tensors(directory / "model.safetensors"), assign=True)
+    fill(model, directory)
     return model
 
 

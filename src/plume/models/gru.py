@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 from transformers.utils import logging
 
 from plume.models import ragged
-from plume.models.weights import read_config, read_tensors
+from plume.models.weights import fill, read_config
 
 _QUERY_BLOCK = 64  # bounds the (B, block, S, A) tensor of the additive scores
 
@@ -164,7 +164,7 @@ def load(directory: Path) -> GRU:
     """Read a saved model. Raises UserError when files are missing or damaged."""
     with torch.device("meta"):
         model = GRU(GRUConfig.from_dict(read_config(directory)))
-    model.load_state_dict(read_tensors(directory / "model.safetensors"), assign=True)
+    fill(model, directory)
     return model
 
 

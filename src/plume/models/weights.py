@@ -11,7 +11,7 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from plume.errors import UserError
 from plume.files import write_atomic
@@ -36,6 +36,16 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         raise UserError(f"{file.parent} has no weights ({file.name} is missing)", hint) from None
     except safetensors.SafetensorError as error:
         raise UserError(f"{file} is damaged: {error}", "restore it from a checkpoint or the model's source") from None
+
+
+def fill(model: nn.Module, directory: Path) -> None:
+    """Give a model (on the meta device) the weights of a directory. Raises UserError when they do not fit."""
+    file = directory / "model.safetensors"
+    try:
+        model.load_state_dict(read_tensors(file), assign=True)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{file} does not fit config.json: {reason}", "restore both from one source") from None
 
 
 def write_config(directory: Path, config: Mapping[str, Any]) -> None:

@@ -90,7 +90,7 @@ def choose_schedule(recipe: Recipe, facts: TokenFacts) -> dict[str, Any]:
         recipe,
         per_device_train_batch_size=batch,
         max_steps=steps,
-        num_train_epochs=round(steps / per_epoch, 2),
+        num_train_epochs=float(f"{steps / per_epoch:.3g}"),
         learning_rate=_learning_rate(recipe, facts),
         warmup_steps=min(steps // 10, 100),
         eval_steps=interval,

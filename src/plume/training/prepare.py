@@ -16,7 +16,7 @@ from plume.data.split import Split, split
 from plume.errors import DataError, UserError
 from plume.models.bundle import Bundle, bundle, for_training, load
 from plume.models.catalog import CATALOG, build_model, find_directory
-from plume.recipe import Recipe
+from plume.recipe import Recipe, parse_recipe
 from plume.text.template import TEMPLATES, ChatTemplate
 from plume.text.tokenizer import TextTokenizer, train_tokenizer
 from plume.training import plan
@@ -62,14 +62,13 @@ def prepare(recipe: Recipe, *, force: bool = False) -> Prepared:
     if recipe.torch_num_threads:
         torch.set_num_threads(recipe.torch_num_threads)
     if recipe.model in CATALOG:
-        completed, made = _from_scratch(recipe, parts)
+        completed, made, encoded = _from_scratch(recipe, parts)
     else:
-        completed, made = _from_base(recipe, parts)
+        completed, made, encoded = _from_base(recipe, parts)
+    completed = parse_recipe(completed.model_dump(), "the choices made from the data")
     torch.set_num_threads(completed.torch_num_threads or 1)
-    rows = _encode(parts.train, made)
-    held_out = _encode(parts.held_out, made)
     context = completed.max_length or made.model.context_length
-    long = [*too_long(parts.train, rows, context), *too_long(parts.held_out, held_out, context)]
+    long = list(too_long((*parts.train, *parts.held_out), encoded, context))
     if long:  # not even by force: a cut answer is never what was meant
         raise DataError(_count(long, "are longer than the context"), long)
     choices = {
@@ -77,7 +76,7 @@ def prepare(recipe: Recipe, *, force: bool = False) -> Prepared:
         for key, value in completed.model_dump().items()
         if getattr(recipe, key) is None and value is not None
     }
-    return Prepared(completed, tuple(findings), parts, made, tuple(rows), choices)
+    return Prepared(completed, tuple(findings), parts, made, tuple(encoded[: len(parts.train)]), choices)
 
 
 def _parts(recipe: Recipe, examined: Examined, *, force: bool) -> tuple[Split, list[Finding]]:
@@ -100,22 +99,23 @@ def _refuse(errors: Sequence[Finding], file: str, examples: Sequence[Example], *
         raise DataError(f"{file}: {_count(errors, 'stop the training')}", errors, hint)
 
 
-def _from_scratch(recipe: Recipe, parts: Split) -> tuple[Recipe, Bundle]:
+def _from_scratch(recipe: Recipe, parts: Split) -> tuple[Recipe, Bundle, list[Encoded]]:
     texts = [message.content for example in parts.train for message in example.messages]
     is_text = any(example.is_text for example in parts.train)
     facts = plan.TextFacts(is_text, sum(len(text) for text in texts))
     recipe = recipe.model_copy(update=plan.choose_text(recipe, facts))
     tokenizer = train_tokenizer(recipe.tokenizer or "bpe", _sample(texts), recipe.vocab_size or 0)
     template = ChatTemplate(TEMPLATES[recipe.template or "chat"], tokenizer)
-    token_facts = _facts(parts, tokenizer, template, None, None)
+    encoded = _encode(parts, template, tokenizer)
+    token_facts = _facts(parts, tokenizer, encoded, None, None)
     for choose in (plan.choose_lengths, plan.choose_schedule):
         recipe = recipe.model_copy(update=choose(recipe, token_facts))
     recipe = recipe.model_copy(update=plan.choose_sizes(recipe, token_facts, tokenizer.vocab_size))
     model = _build(recipe, tokenizer.vocab_size)
-    return recipe, bundle(model, tokenizer, template.source, recipe.max_new_tokens or 1)
+    return recipe, bundle(model, tokenizer, template.source, recipe.max_new_tokens or 1), encoded
 
 
-def _from_base(recipe: Recipe, parts: Split) -> tuple[Recipe, Bundle]:
+def _from_base(recipe: Recipe, parts: Split) -> tuple[Recipe, Bundle, list[Encoded]]:
     made_anew = [
         key
         for key in ("tokenizer", "vocab_size", "template", "hidden_size", "num_hidden_layers")
@@ -127,24 +127,24 @@ def _from_base(recipe: Recipe, parts: Split) -> tuple[Recipe, Bundle]:
             f"{made_anew[0]} cannot be set when fine-tuning: {recipe.model} brings its own",
             f"leave {made_anew[0]} out, or train from scratch with --model gpt",
         )
-    base = _base(recipe)
+    base = _base(recipe, chat=not any(example.is_text for example in parts.train))
     parameters = sum(parameter.numel() for parameter in base.model.parameters())
     context = base.model.context_length
     if recipe.max_length and recipe.max_length > context:
         raise UserError(
             f"max_length={recipe.max_length} is beyond the model's context of {context}", f"use {context} or less"
         )
-    facts = _facts(parts, base.tokenizer, base.template, context, parameters)
+    encoded = _encode(parts, base.template, base.tokenizer)
+    facts = _facts(parts, base.tokenizer, encoded, context, parameters)
     for choose in (plan.choose_lengths, plan.choose_schedule):
         recipe = recipe.model_copy(update=choose(recipe, facts))
     made = Bundle(base.model, base.tokenizer, base.template, base.stop_ids, recipe.max_new_tokens or 1)
-    return recipe, made
+    return recipe, made, encoded
 
 
 def _facts(
-    parts: Split, tokenizer: TextTokenizer, template: ChatTemplate, context: int | None, parameters: int | None
+    parts: Split, tokenizer: TextTokenizer, encoded: list[Encoded], context: int | None, parameters: int | None
 ) -> plan.TokenFacts:
-    encoded = [template.encode(example.messages, tokenizer) for example in (*parts.train, *parts.held_out)]
     replies = [
         len(tokenizer.encode(turn.reply.content)) + 1
         for example in (*parts.train, *parts.held_out)
@@ -163,8 +163,9 @@ def _facts(
     )
 
 
-def _encode(examples: Sequence[Example], made: Bundle) -> list[Encoded]:
-    return [made.template.encode(example.messages, made.tokenizer) for example in examples]
+def _encode(parts: Split, template: ChatTemplate, tokenizer: TextTokenizer) -> list[Encoded]:
+    """All rows, the training ones first."""
+    return [template.encode(example.messages, tokenizer) for example in (*parts.train, *parts.held_out)]
 
 
 def _sample(texts: Sequence[str]) -> Iterator[str]:
@@ -189,7 +190,7 @@ def initial_model(prepared: Prepared) -> LanguageModel:
     """The model as it was before the first step, made again."""
     if prepared.from_scratch:
         return _build(prepared.recipe, prepared.bundle.tokenizer.vocab_size)
-    return _base(prepared.recipe).model
+    return _base(prepared.recipe, chat=not prepared.is_text).model
 
 
 def baseline(recipe: Recipe, trained: Bundle) -> tuple[Bundle, str]:
@@ -204,7 +205,7 @@ def _build(recipe: Recipe, vocab_size: int) -> LanguageModel:
     return build_model(recipe.model, {**recipe.model_dump(), "vocab_size": vocab_size})
 
 
-def _base(recipe: Recipe) -> Bundle:
+def _base(recipe: Recipe, *, chat: bool) -> Bundle:
     """The base with the tokens that fine-tuning adds; new rows of its embeddings depend on the seed."""
     torch.manual_seed(recipe.seed)
-    return for_training(load(find_directory(recipe.model)))
+    return for_training(load(find_directory(recipe.model)), chat=chat)

@@ -1,0 +1,154 @@
+"""Writes docs/recipe.md and docs/cli.md from the program, so that neither can say what is not so.
+
+python docs/generate.py            write both
+python docs/generate.py --check    exit 1 when a file differs from what would be written
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from plume.cli.main import app
+from plume.recipe import Recipe
+
+DOCS = Path(__file__).parent
+WIDTH = 100
+NOTE = "<!-- Written by docs/generate.py. Change the source, then run `make docs`. -->"
+
+RECIPE = """\
+# The recipe
+
+A recipe holds every choice that a training run is made with. You never have to write one. Set single keys on
+the command line with `--set key=value`, as often as you like:
+
+```sh
+plume train qa.jsonl --set max_steps=300 --set seed=1
+```
+
+Or keep keys in a YAML file, one `key: value` a line, and pass it with `--recipe FILE`. What stands on the
+command line wins over the file.
+
+"Chosen from the data" means: if you leave the key out, Plume chooses a value before the first step, prints it
+on the line `chosen`, and writes it to `recipe.yaml` in the run directory. The choice depends on the data, the
+model, the seed and (for `torch_num_threads`) the number of CPU cores, never on timing. A fine-tuned model
+brings its own tokenizer, template and sizes; there these keys stay empty, and setting one is refused.
+
+Two keys have an option of their own beside `--set`: `model` (`--model`) and `eval_data` (`--eval-data`).
+`split_documents` is the flag `--split-documents`, and `data` is the argument DATA.
+
+An unknown key or a wrong value is an error before anything is written; for an unknown key, Plume names the
+nearest known one.
+
+"""
+
+CLI = """\
+# The command line
+
+This is what `plume --help` and `plume VERB --help` print. Results go to stdout, everything else to stderr, so
+`plume ask … > answer.txt` holds the answer alone.
+
+| exit code | meaning |
+|---|---|
+| 0 | done |
+| 1 | `check` found an error, or the operation failed |
+| 2 | a mistake in the request or in the data: a missing file, an unknown key, a wrong option |
+| 130 | interrupted with Ctrl-C |
+
+`MODEL` is a run directory, a model directory, or a hub id such as `org/name`. The keys of `--set` are those of
+[the recipe](recipe.md) for `plume train`. For `plume ask` and `plume generate` they are `max_new_tokens`,
+`temperature`, `top_k`, `top_p`, `seed` and `stop`.
+
+"""
+
+# Left out, it is left out: nothing is chosen for it.
+WITHOUT_CHOICE = {"data": "none: name a file", "eval_data": "none: rows are held out of `data`"}
+
+
+def recipe_page() -> str:
+    """A table of every key of the recipe."""
+    rows = ["| key | type | default | what it does |", "|---|---|---|---|"]
+    for name, schema in Recipe.model_json_schema()["properties"].items():
+        cells = [f"`{name}`", _kind(schema), _default(name, schema["default"]), schema["description"]]
+        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return _page(RECIPE + "\n".join(rows))
+
+
+def cli_page() -> str:
+    """The help text of the command and of every verb."""
+    verbs = [str(command.name) for command in app.registered_commands]
+    parts = [_help_section("plume"), *(_help_section("plume", verb) for verb in verbs)]
+    return _page(CLI + "\n\n".join(parts))
+
+
+def help_text(*verb: str) -> str:
+    """What `plume [VERB] --help` prints, at a fixed width and without colours."""
+    forced = {"FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "TERMINAL_WIDTH", "LINES"}
+    kept = {name: value for name, value in os.environ.items() if name not in forced}
+    fixed = {"NO_COLOR": "1", "TERM": "dumb", "COLUMNS": str(WIDTH), "PYTHONUTF8": "1"}
+    code = "import sys; sys.argv[0] = 'plume'; from plume.cli.main import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *verb, "--help"],
+        env=kept | fixed,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=True,
+    )
+    return "\n".join(line.rstrip() for line in done.stdout.splitlines()).strip("\n")
+
+
+def _help_section(*command: str) -> str:
+    return f"## `{' '.join(command)}`\n\n```text\n{help_text(*command[1:])}\n```"
+
+
+def _page(text: str) -> str:
+    title, rest = text.split("\n", 1)
+    return f"{title}\n\n{NOTE}\n{rest}\n"
+
+
+def _kind(schema: Mapping[str, Any]) -> str:
+    """The type in words, from the field's JSON Schema."""
+    kinds = [kind for kind in schema.get("anyOf", [schema]) if kind.get("type") != "null"]
+    return " or ".join(_one_kind(kind) for kind in kinds)
+
+
+def _one_kind(schema: Mapping[str, Any]) -> str:
+    if "enum" in schema:
+        return " or ".join(f"`{value}`" for value in schema["enum"])
+    words = {"integer": "whole number", "number": "number", "boolean": "`true` or `false`", "string": "text"}
+    bounds = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
+    limits = [f"{word} {schema[name]:g}" for name, word in bounds.items() if name in schema]
+    return ", ".join([words[schema["type"]], *limits])
+
+
+def _default(name: str, value: Any) -> str:
+    if name in WITHOUT_CHOICE:
+        return WITHOUT_CHOICE[name]
+    if value is None:
+        return "chosen from the data"
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Write docs/recipe.md and docs/cli.md from the program.")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when a file differs")
+    check = parser.parse_args().check
+    stale = []
+    for file, text in ((DOCS / "recipe.md", recipe_page()), (DOCS / "cli.md", cli_page())):
+        if check and (not file.is_file() or file.read_text(encoding="utf-8") != text):
+            stale.append(file.name)
+        elif not check:
+            file.write_text(text, encoding="utf-8", newline="\n")
+    if stale:
+        sys.stderr.write(f"docs/{' and docs/'.join(stale)} differ from the program: run `make docs`\n")
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
