@@ -13,7 +13,7 @@ from pathlib import Path
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Write beside, fsync, rename. Text is UTF-8 with the newlines it has. Raises OSError."""
     raw = content.encode("utf-8") if isinstance(content, str) else content
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = path.with_name(f".{path.name}.writing-{os.getpid()}")
     try:
         with beside.open("wb") as file:
             file.write(raw)
@@ -57,8 +57,11 @@ def _replace_directory(new: Path, path: Path) -> None:
 
 def remove_leftovers(directory: Path) -> None:
     """Delete what a killed process left half-built in `directory`."""
-    for leftover in directory.glob(".*.building-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+    for pattern in (".*.building-*", ".*.old-*"):
+        for leftover in directory.glob(pattern):
+            shutil.rmtree(leftover, ignore_errors=True)
+    for leftover in directory.glob(".*.writing-*"):
+        leftover.unlink(missing_ok=True)
 
 
 def _sync_file(path: Path) -> None:

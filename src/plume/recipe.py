@@ -19,7 +19,7 @@ Positive = Annotated[int, Field(gt=0)]
 class Recipe(BaseModel):
     """One training run, whole. `None` means: chosen from the data, printed and recorded."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
     data: str = Field(default="", description="File of training rows or text.")
     eval_data: str | None = Field(default=None, description="File of evaluation rows; replaces the automatic split.")
@@ -29,7 +29,7 @@ class Recipe(BaseModel):
     split_by: Literal["phrasing", "answer"] = Field(
         default="phrasing", description="Hold out wordings of taught answers, or whole answers."
     )
-    seed: int = Field(default=0, ge=0, description="Decides initial weights, split, order and dropout.")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="Decides initial weights, split, order and dropout.")
 
     tokenizer: Literal["bpe", "word", "char"] | None = Field(
         default=None, description="Kind of tokenizer to train; a fine-tuned model keeps its own."
@@ -89,7 +89,7 @@ def load_recipe(path: Path) -> Recipe:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {error}", "name a YAML file of recipe keys") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date or a number that is none
         raise UserError(
             f"{path} is not YAML: {' '.join(str(error).split())}", "write one `key: value` a line"
         ) from None
@@ -112,7 +112,7 @@ def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
             raise UserError(f"--set {pair}: not of the form key=value", "write for example --set max_steps=300")
         try:
             settings[key.strip()] = _number(yaml.safe_load(value), value)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: a date or a number that is none
             settings[key.strip()] = value
     return settings
 

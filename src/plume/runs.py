@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from plume.errors import UserError
-from plume.files import remove_leftovers, write_atomic
+from plume.files import atomic_directory, remove_leftovers, write_atomic
 from plume.recipe import Recipe, dump_recipe, load_recipe
 
 FORMAT = 1
 Status = Literal["running", "interrupted", "finished", "failed"]
-_LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "pydantic")
+_LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "pydantic")
 
 
 class Run:
@@ -34,20 +34,21 @@ class Run:
         """Make the directory with its recipe.yaml and run.json (status `running`)."""
         refuse_occupied(path)
         run = cls(path)
-        run.checkpoints.mkdir(parents=True, exist_ok=True)
         info = {"format": FORMAT, "status": "running", **_environment(recipe), **facts}
-        run._write_info(info)
-        # recipe.yaml comes last: a directory that has one is a run that can be resumed.
-        write_atomic(run.recipe_file, dump_recipe(recipe))
+        with atomic_directory(path) as building:
+            cls(building).checkpoints.mkdir()
+            cls(building)._write_info(info)
+            write_atomic(cls(building).recipe_file, dump_recipe(recipe))
         return run
 
     @classmethod
     def open(cls, path: Path) -> Run:
         """An existing run. Raises UserError when the directory is none."""
         run = cls(path)
-        if not run.recipe_file.is_file():
+        missing = [name for name in ("recipe.yaml", "run.json") if not (path / name).is_file()]
+        if missing:
             raise UserError(
-                f"{path} is not a run: it has no recipe.yaml", "start one: plume train DATA --output-dir DIR"
+                f"{path} is not a run: it has no {missing[0]}", "start one: plume train DATA --output-dir DIR"
             )
         remove_leftovers(run.checkpoints)
         remove_leftovers(run.path)
@@ -129,6 +130,8 @@ def refuse_occupied(path: Path) -> None:
     if path.exists() and not path.is_dir():
         raise UserError(f"{path} is a file, not a directory", "choose another --output-dir")
     parent = next(folder for folder in path.absolute().parents if folder.exists())
+    if not parent.is_dir():
+        raise UserError(f"{parent} is a file, not a directory", "choose another --output-dir")
     if not os.access(parent, os.W_OK | os.X_OK):
         raise UserError(f"{parent}: permission denied", "choose an --output-dir that you may write to")
 

@@ -64,5 +64,6 @@ def ask(
         output.note(f"note: the answer was cut at {count} tokens (--set max_new_tokens=N)")
     if validator and not schema_valid(validator, answer):
         raise PlumeError(
-            f"the answer does not satisfy {schema}", "train on answers of that shape, or ask again with a seed"
+            f"the answer does not satisfy {schema}",
+            "train on answers of that shape, or try another: --set temperature=0.7 --set seed=1",
         )

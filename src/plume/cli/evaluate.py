@@ -43,6 +43,7 @@ def evaluate(
     broken = [finding for finding in examined.errors if finding.code not in ("D203", "D215")]
     if broken or not examined.examples:
         raise DataError(f"{data} cannot be evaluated", broken or examined.errors, f"`plume check {data}` lists all")
+    from plume.evaluation.report import write_report
     from plume.evaluation.results import result
     from plume.evaluation.run import evaluate as run_evaluation
     from plume.evaluation.run import read_schema
@@ -61,11 +62,19 @@ def evaluate(
     value = result(model, data, rows, baseline, name)
     value["findings"] = [output.finding_json(finding) for finding in findings]
     if run:
-        run.write_eval(Path(data).stem, value)
+        run.write_eval(_name(data), value)
+        if run.info()["status"] == "finished":
+            write_report(run)
     if json:
         output.write_json(value)
     else:
         _show(value)
+
+
+def _name(data: str) -> str:
+    """The file's stem, unless training already keeps its own scores under that name."""
+    stem = Path(data).stem
+    return f"{stem}-file" if stem in ("held_out", "recall") else stem
 
 
 def _turns(examples: tuple[Example, ...]) -> int:
@@ -100,7 +109,11 @@ def _baseline(
     from plume.generation.engine import Engine
     from plume.training.prepare import baseline
 
-    bundle, name = baseline(run.recipe(), trained)
+    try:
+        bundle, name = baseline(run.recipe(), trained)
+    except UserError as error:
+        output.note(f"note: no baseline: {error.message}")
+        return None, ""
     asked = examples[:64]
     rows = run_evaluation(Engine(bundle), asked, schema=schema)
     return _progress(rows, _turns(asked), "baseline"), name

@@ -18,11 +18,12 @@ from rich.markup import escape
 from plume.errors import DataError, PlumeError
 from plume.types import Finding
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = Console(highlight=False, soft_wrap=True, emoji=False)
+err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 _COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
 _SHOWN = 20
+_WITH_HINTS = 10  # more findings than these get one line each, so that all fit on a screen
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -46,16 +47,17 @@ def show_findings(findings: Sequence[Finding], *, limit: int = _SHOWN) -> None:
     """Findings on stderr, errors first when not all are shown."""
     ranked = sorted(findings, key=lambda finding: finding.severity != "error") if len(findings) > limit else findings
     for finding in ranked[:limit]:
-        show_finding(err, finding)
+        show_finding(err, finding, hint=len(findings) <= _WITH_HINTS)
     if len(findings) > limit:
-        err.print(f"… and {len(findings) - limit} more: plume check FILE lists all")
+        err.print(f"… and {len(findings) - limit} more")
 
 
-def show_finding(console: Console, finding: Finding) -> None:
+def show_finding(console: Console, finding: Finding, *, hint: bool = True) -> None:
     colour = _COLOURS[finding.severity]
     head = f"[{colour}]{finding.severity}[/] [bold]{escape(str(finding.source))}[/] {finding.code}"
     console.print(f"{head} {escape(finding.message)}")
-    console.print(f"  [dim]{escape(finding.hint)}[/]")
+    if hint:
+        console.print(f"  [dim]{escape(finding.hint)}[/]")
 
 
 def show_error(message: str, hint: str | None = None) -> None:

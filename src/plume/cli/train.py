@@ -27,7 +27,9 @@ def train(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(metavar="NAME|DIR", help="gpt, gru or bigram from scratch, or a model to fine-tune. [gpt]"),
+        typer.Option(
+            metavar="NAME|DIR", help="gpt, gru or bigram from scratch, or a model to fine-tune (default: gpt)."
+        ),
     ] = None,
     eval_data: Annotated[str | None, typer.Option(metavar="FILE", help="Evaluation rows instead of a split.")] = None,
     recipe: Annotated[Path | None, typer.Option(metavar="FILE", help="A recipe.yaml to start from.")] = None,
@@ -36,7 +38,7 @@ def train(
         typer.Option("--set", metavar="KEY=VALUE", help="A recipe key (docs/recipe.md); may be given several times."),
     ] = None,
     output_dir: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The run directory. [runs/DATE-TIME-NAME]")
+        Path | None, typer.Option(metavar="DIR", help="The run directory (default: runs/DATE-TIME-NAME).")
     ] = None,
     split_documents: options.SplitDocuments = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --output-dir.")] = False,
@@ -64,7 +66,9 @@ def train(
 
 def _recipe(file: Path | None, given: dict[str, Any]) -> Recipe:
     base = load_recipe(file).model_dump() if file else {}
-    recipe = parse_recipe({**base, **given}, "--set" if not file else str(file))
+    if "num_train_epochs" in given and "max_steps" not in given:
+        base.pop("max_steps", None)  # the wish counts, not what an earlier run made of another
+    recipe = parse_recipe({**base, **given}, "--set")
     if not recipe.data:
         raise UserError("no training data was named", "plume train DATA, or a --recipe that has the key data")
     return recipe
@@ -128,7 +132,8 @@ def _follow(recipe: Recipe, path: Path, *, resume: bool, force: bool, json: bool
                         _show(event)
             except KeyboardInterrupt:
                 bar.stop()
-                output.note(f"interrupted; continue with: plume train --resume --output-dir {path}")
+                if path.exists():
+                    output.note(f"continue with: plume train --resume --output-dir {path}")
                 raise
     if not finished:
         output.note(f"{path} is already finished: nothing to do")

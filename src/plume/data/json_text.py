@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _MAX_SPAN = 200
+_MAX_DIGITS = 308  # every integer that short is within a double
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,10 @@ class _Strict:
         self.duplicates: list[str] = []
         self.huge: list[str] = []
         self.decoder = json.JSONDecoder(
-            object_pairs_hook=self._object, parse_constant=self._constant, parse_float=self._float
+            object_pairs_hook=self._object,
+            parse_constant=self._constant,
+            parse_float=self._float,
+            parse_int=self._int,
         )
 
     def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -65,6 +69,9 @@ class _Strict:
 
     def _constant(self, name: str) -> Any:
         raise _NotJSON(name)
+
+    def _int(self, digits: str) -> float:
+        return int(digits) if len(digits) <= _MAX_DIGITS else self._float(digits)
 
     def _float(self, digits: str) -> float:
         number = float(digits)
@@ -119,32 +126,60 @@ def _one_line(line: str, number: int) -> Value | Fault:
 
 
 def _several_lines(lines: list[str], first: int, fault: Fault) -> tuple[Value | Fault, int]:
-    """A value that goes on over the next lines: pretty-printed, or cut by a raw newline in a string."""
-    opening = lines[first].lstrip()
-    if not opening.startswith("{"):
-        return fault, 1
+    """A value that goes on over the next lines: pretty-printed, or cut by a raw line break in a string."""
     joined = lines[first]
-    for last in range(first + 1, min(first + _MAX_SPAN, len(lines))):
-        if lines[last].startswith("{") and isinstance(_one_line(lines[last], last + 1), Value):
-            break  # a new row begins here: the fault belongs to the first line alone
-        joined += "\n" + lines[last]
+    start = len(joined) - len(joined.lstrip())
+    margin = joined[:start]
+    if not joined.startswith("{", start) or not _runs_on(joined, start):
+        return fault, 1
+    count = 1
+    for line in lines[first + 1 : first + _MAX_SPAN]:
+        if line.startswith(margin + "{") and not joined.rstrip().endswith(("[", ",", ":")):
+            break  # a new row begins here
+        joined += "\n" + line
+        count += 1
         try:
-            value, end, strict = _decode(joined, 0)
+            value, end, strict = _decode(joined, start)
             if not joined[end:].strip():
                 spread = Value(value, first + 1, "spread", tuple(strict.duplicates), tuple(strict.huge))
-                return spread, last - first + 1
+                return spread, count
         except (ValueError, RecursionError):
             pass
-        if _parses_with_raw_newlines(joined):
-            reason = f"a string holds a raw line break (lines {first + 1} to {last + 1})"
-            column = len(lines[first].rstrip("\r")) + 1
-            return Fault(first + 1, column, reason, "write the line break as \\n inside the string"), last - first + 1
+        if _parses_with_raw_newlines(joined, start) or line.rstrip(" \t\r,") in (margin + "}", margin + "]}"):
+            return _first_fault(joined, start, first + 1), count
+    if lines[first].strip() == "{":  # nothing of it stands on one line: the whole is one fault
+        return _first_fault(joined, start, first + 1), count
     return fault, 1
 
 
-def _parses_with_raw_newlines(text: str) -> bool:
+def _runs_on(line: str, start: int) -> bool:
+    """Is the text good as far as it goes?"""
     try:
-        _, end = json.JSONDecoder(strict=False).raw_decode(text)
+        _decode(line, start)
+    except json.JSONDecodeError as error:
+        return error.msg.startswith("Unterminated string") or not line[error.pos :].strip()
+    except (ValueError, RecursionError):
+        pass
+    return False
+
+
+def _first_fault(text: str, start: int, first_line: int) -> Fault:
+    try:
+        _, end, _ = _decode(text, start)
+    except _NotJSON as error:
+        return _constant_fault(text, start, error.name, first_line)
+    except json.JSONDecodeError as error:
+        return _fault(text, error.pos, error.msg, first_line)
+    except RecursionError:
+        return Fault(first_line, 1, "the JSON is nested too deeply to read", "flatten the object")
+    rest = text[end:].lstrip()
+    line, column = _place(text, len(text) - len(rest))
+    return _trailing_fault(rest.rstrip(), line + first_line - 1, column)
+
+
+def _parses_with_raw_newlines(text: str, start: int) -> bool:
+    try:
+        _, end = json.JSONDecoder(strict=False).raw_decode(text, start)
     except (ValueError, RecursionError):
         return False
     return not text[end:].strip()
@@ -224,7 +259,7 @@ def _cause(text: str, position: int, at: str, message: str) -> tuple[str, str]:
         return "a string is not closed: the line is cut short or a quote is missing", 'close it with "'
     if not text[position:].strip():
         return "the JSON ends too early: it is cut short", "restore the missing end of the object"
-    if message.startswith("Expecting ',' delimiter") and re.match(r"\w", at):
+    if message.startswith("Expecting ',' delimiter") and at not in '"{[}]:':
         return "a quote inside a string is not escaped, or a comma is missing", 'write a quote inside a string as \\"'
     if not re.match(r"[\s{\[\"]", text.lstrip()[:1]):
         return "the line is not JSON", 'write one object a line: {"prompt": "…", "completion": "…"}'
@@ -232,8 +267,9 @@ def _cause(text: str, position: int, at: str, message: str) -> tuple[str, str]:
 
 
 def _constant_fault(text: str, start: int, name: str, first_line: int) -> Fault:
-    match = re.compile(rf"(?<![\w\"]){re.escape(name)}\b").search(text, start)
-    line, column = _place(text, match.start() if match else start)
+    tokens = re.compile(rf'"(?:[^"\\]|\\.)*"|{re.escape(name)}', re.DOTALL).finditer(text, start)
+    position = next((token.start() for token in tokens if token.group() == name), start)
+    line, column = _place(text, position)
     return Fault(line + first_line - 1, column, f"{name} is not JSON", "write null, or a string")
 
 

@@ -55,11 +55,17 @@ def _load(file: str) -> bytes:
         raise UserError(f"{file} is a directory, not a file", "name the data file inside it") from None
     except PermissionError:
         raise UserError(f"{file}: permission denied", "make it readable: chmod u+r FILE") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"{file}: cannot be opened ({reason})", "check the path") from None
 
 
 def _near_files(file: str) -> str:
     folder = Path(file).parent
-    names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    try:
+        names = [entry.name for entry in folder.iterdir()]
+    except OSError:
+        names = []
     near = difflib.get_close_matches(Path(file).name, names, 1)
     return f"did you mean {folder / near[0]}?" if near else "check the path; relative paths start where you are"
 

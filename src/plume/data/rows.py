@@ -36,6 +36,8 @@ def extra_fields(value: Any) -> list[str]:
 
 
 def _pair(row: dict[str, Any], source: Source) -> tuple[tuple[Message, ...], list[Finding]]:
+    if "prompt" not in row and "completion" not in row and difflib.get_close_matches("messages", row, 1):
+        return (), [_missing("messages", row, source)]
     findings = [_missing(name, row, source) for name in ("prompt", "completion") if name not in row]
     roles: dict[str, Role] = {"prompt": "user", "completion": "assistant"}
     messages = []
@@ -108,9 +110,14 @@ def _text(value: Any, name: str, source: Source, *, structured: bool) -> tuple[s
             return _well_formed(value, name, source)
         return "", [Finding("D105", "error", source, f'"{name}" is empty', "remove the row, or fill it in")]
     if structured and isinstance(value, dict | list):
+        try:
+            text, findings = _well_formed(canonical(value), name, source)
+        except (ValueError, RecursionError):  # a number beyond a double, or nested too deeply to write
+            message = f'"{name}" is {_kind(value)} that JSON cannot hold: a number in it is out of range'
+            return "", [Finding("D104", "error", source, message, "write the number, or the whole, as a string")]
         message = f'"{name}" is {_kind(value)}; it is trained as canonical JSON text'
         hint = "nothing to do; write it as a string to choose the exact text yourself"
-        return canonical(value), [Finding("D104", "warning", source, message, hint)]
+        return text, findings or [Finding("D104", "warning", source, message, hint)]
     message = f'"{name}" must be a string, not {_kind(value)}'
     return "", [Finding("D104", "error", source, message, "put it between double quotes")]
 
@@ -119,6 +126,9 @@ def _well_formed(text: str, name: str, source: Source) -> tuple[str, list[Findin
     if any("\ud800" <= character <= "\udfff" for character in text):
         message = f'"{name}" holds half of a surrogate pair, which is not a character'
         return "", [Finding("D107", "error", source, message, "write the whole pair, or the character itself")]
+    if any("\ufdd0" <= character <= "\ufdef" for character in text):
+        message = f'"{name}" holds a code point that Unicode keeps for internal use (U+FDD0 to U+FDEF)'
+        return "", [Finding("D107", "error", source, message, "remove it: it is no character of any script")]
     return text, []
 
 

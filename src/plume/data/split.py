@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from plume.similar import normalise
-from plume.types import Example, Source
+from plume.types import Example, Message, Source
 
 SplitBy = Literal["phrasing", "answer"]
 _MINIMUM = 4
@@ -34,7 +34,7 @@ def split(examples: Sequence[Example], *, test_size: float, split_by: SplitBy = 
         return Split(tuple(examples), (), "test_size is 0: every row is trained, scores are recall")
     if any(example.is_text for example in examples):
         return _split_text(examples, test_size, seed)
-    wanted = round(len(examples) * test_size)
+    wanted = min(round(len(examples) * test_size), len(examples) - 1)
     held = _whole_answers(examples, wanted, seed) if split_by == "answer" else _phrasings(examples, wanted, seed)
     if len(held) < min(_MINIMUM, max(1, wanted)):
         reason = "too few rows share an answer to hold phrasings out: every row is trained, scores are recall"
@@ -45,9 +45,19 @@ def split(examples: Sequence[Example], *, test_size: float, split_by: SplitBy = 
     return Split(kept, tuple(held), f"{len(held)} of {len(examples)} rows held out: {what}")
 
 
+def question_key(history: Sequence[Message]) -> str:
+    """What was asked, folded: two turns with one key are the same question."""
+    return "\0".join(f"{message.role}:{normalise(message.content)}" for message in history)
+
+
 def prompt_key(example: Example) -> str:
-    """What was asked, folded: two rows with one key are the same question."""
-    return "\0".join(f"{message.role}:{normalise(message.content)}" for message in example.messages[:-1])
+    """The question of an example's last reply."""
+    return question_key(example.messages[:-1])
+
+
+def taught_questions(train: Sequence[Example]) -> frozenset[str]:
+    """Every question that training answers, the early turns of conversations included."""
+    return frozenset(question_key(turn.history) for example in train for turn in example.turns())
 
 
 def _answers(example: Example) -> frozenset[str]:
@@ -81,15 +91,19 @@ def _whole_answers(examples: Sequence[Example], wanted: int, seed: int) -> list[
     """Take all the rows of an answer together, except rows whose question is also asked elsewhere."""
     by_answer: dict[frozenset[str], list[Example]] = defaultdict(list)
     askers: dict[str, set[frozenset[str]]] = defaultdict(set)
+    givers: dict[str, set[frozenset[str]]] = defaultdict(set)
     for example in examples:
         by_answer[_answers(example)].append(example)
         askers[prompt_key(example)].add(_answers(example))
+        for reply in _answers(example):
+            givers[reply].add(_answers(example))
     answers = sorted(by_answer, key=sorted)
     random.Random(seed).shuffle(answers)
     held: list[Example] = []
     for answer in answers:
         rows = by_answer[answer]
-        if len(held) + len(rows) <= wanted and all(len(askers[prompt_key(row)]) == 1 for row in rows):
+        apart = all(len(askers[prompt_key(row)]) == 1 for row in rows) and all(len(givers[one]) == 1 for one in answer)
+        if apart and len(held) + len(rows) <= wanted:
             held += rows
     return held
 
@@ -99,7 +113,7 @@ def _split_text(examples: Sequence[Example], test_size: float, seed: int) -> Spl
     if len(examples) > 1:
         order = list(range(len(examples)))
         random.Random(seed).shuffle(order)
-        chosen = set(order[: max(1, round(len(examples) * test_size))])
+        chosen = set(order[: min(max(1, round(len(examples) * test_size)), len(examples) - 1)])
         train = tuple(example for index, example in enumerate(examples) if index not in chosen)
         held = tuple(example for index, example in enumerate(examples) if index in chosen)
         return Split(train, held, f"{len(held)} of {len(examples)} documents held out")

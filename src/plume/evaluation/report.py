@@ -72,7 +72,7 @@ def write_report(run: Run) -> Path:
 
 def _render(run: Run) -> str:
     info, recipe, metrics = run.info(), run.recipe(), run.metrics()
-    evaluations = list(_evaluations(run.path / "eval", recipe, is_text="bigram_entropy" in info))
+    evaluations = list(_evaluations(run.path / "eval", recipe, is_text=info.get("bigram_entropy") is not None))
     question, samples = _samples(run.samples_file)
     return _template().render(
         name=run.path.resolve().name,
@@ -88,7 +88,7 @@ def _render(run: Run) -> str:
         },
         plots=_plots(info, recipe, metrics),
         row_lists=[_row_list(evaluation) for evaluation in evaluations],
-        is_text="bigram_entropy" in info,
+        is_text=info.get("bigram_entropy") is not None,
         question=question,
         samples=_spread(samples),
         sample_count=len(samples),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
 
+from plume.data.split import question_key
 from plume.errors import UserError
 from plume.evaluation import metrics
 from plume.generation.engine import Engine
@@ -18,15 +19,26 @@ _CHUNK = 64
 
 
 def evaluate(
-    engine: Engine, examples: Sequence[Example], *, schema: Any = None, max_new_tokens: int | None = None
+    engine: Engine,
+    examples: Sequence[Example],
+    *,
+    schema: Any = None,
+    max_new_tokens: int | None = None,
+    taught: Container[str] = (),
 ) -> Iterator[Scored]:
     """Ask each turn with its own history, greedily, and score the reply; plain text is only scored.
 
-    `schema` is a JSON Schema (a parsed value). Raises UserError when it is not one.
+    `schema` is a JSON Schema (a parsed value). Turns whose question is in `taught` are left out: training
+    answers them, as the shared opening of two conversations. Raises UserError when the schema is none.
     """
     validator = compile_schema(schema) if schema is not None else None
     sampling = Sampling(max_new_tokens=max_new_tokens or engine.bundle.max_new_tokens)
-    asked = [(example, turn, number) for example in examples for number, turn in enumerate(example.turns(), 1)]
+    asked = [
+        (example, turn, number)
+        for example in examples
+        for number, turn in enumerate(example.turns(), 1)
+        if example.is_text or question_key(turn.history) not in taught
+    ]
     for start in range(0, len(asked), _CHUNK):
         yield from _score_chunk(engine, asked[start : start + _CHUNK], sampling, validator)
 

@@ -57,6 +57,7 @@ TEMPLATES = {"chat": CHAT, "sep": SEP, "raw": RAW}
 
 # Unicode noncharacters: they stand in no text, and mark places in a rendering until it is cut.
 _BEGIN, _END, _BREAK = "\ufdd1", "\ufdd2", "\ufdd3"
+_NO_MARKS = dict.fromkeys(map(ord, (_BEGIN, _END, _BREAK)))
 
 
 class _Span(NamedTuple):
@@ -157,11 +158,13 @@ def _encode_piece(piece: str, tokenizer: Tokenizer) -> list[int]:
 
 @functools.lru_cache(maxsize=64)
 def _guard(specials: tuple[str, ...]) -> Callable[[str], str]:
-    """Break every special token's text inside a message, so that a person cannot forge a turn."""
+    """Break every special token's text inside a message, and drop our marks, so that nobody forges a turn."""
     if not specials:
-        return lambda content: content
+        return lambda content: content.translate(_NO_MARKS)
     pattern = re.compile("|".join(re.escape(token) for token in sorted(specials, key=len, reverse=True)))
-    return lambda content: pattern.sub(lambda match: match.group()[0] + _BREAK + match.group()[1:], content)
+    return lambda content: pattern.sub(
+        lambda match: match.group()[0] + _BREAK + match.group()[1:], content.translate(_NO_MARKS)
+    )
 
 
 def _take_marks(marked: str) -> tuple[str, list[_Span]]:

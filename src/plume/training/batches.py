@@ -14,6 +14,7 @@ from itertools import count
 import torch
 from torch import Tensor
 
+from plume.errors import UserError
 from plume.types import Encoded
 
 IGNORE = -100
@@ -42,6 +43,8 @@ def batches(
     for epoch in count():
         chance = random.Random(f"{seed}/{epoch}")
         pieces = _pieces(rows, max_length, chance)
+        if not pieces:
+            raise UserError("no row has two tokens: there is nothing to predict", "write longer rows")
         plan = _grouped([end - start for _, start, end in pieces], batch_size, chance)
         for number, indices in enumerate(plan, 1):
             if skip:

@@ -41,7 +41,10 @@ def finish(prepared: Prepared, run: Run, progress: Progress, elapsed: Callable[[
         save(made, building, model_card(prepared, {}))
     reloaded = load(run.model)
     _prove_reloaded(prepared, made, reloaded)
-    scored = {kind: list(evaluate(Engine(reloaded), rows)) for kind, rows in asked_at_the_end(prepared).items()}
+    scored = {
+        kind: list(evaluate(Engine(reloaded), rows, taught=_known(prepared, kind)))
+        for kind, rows in asked_at_the_end(prepared).items()
+    }
     compared, name = _baseline(prepared)
     scores = {kind: summarise(rows) for kind, rows in scored.items()}
     findings = tuple(_about_run(run, scores, {kind: summarise(rows) for kind, rows in compared.items()}))
@@ -83,6 +86,10 @@ def asked_at_the_end(prepared: Prepared) -> dict[EvaluationKind, Sequence[Exampl
         asked["held_out"] = prepared.split.held_out
     asked["recall"] = recall_rows(prepared.split.train)
     return asked
+
+
+def _known(prepared: Prepared, kind: EvaluationKind) -> frozenset[str]:
+    return prepared.taught if kind == "held_out" else frozenset()
 
 
 def recall_rows(train: Sequence[Example]) -> Sequence[Example]:
@@ -145,9 +152,17 @@ def _prove_reloaded(prepared: Prepared, made: Bundle, reloaded: Bundle) -> None:
 def _baseline(prepared: Prepared) -> tuple[dict[EvaluationKind, list[Scored]], str]:
     """The first questions of each kind to the model before training."""
     compared, name = baseline(prepared.recipe, prepared.bundle)
-    limit = prepared.bundle.max_new_tokens
-    asked = asked_at_the_end(prepared).items()
-    rows = {kind: list(evaluate(Engine(compared), rows[:_BASELINE_ROWS], max_new_tokens=limit)) for kind, rows in asked}
+    rows = {
+        kind: list(
+            evaluate(
+                Engine(compared),
+                examples[:_BASELINE_ROWS],
+                max_new_tokens=prepared.bundle.max_new_tokens,
+                taught=_known(prepared, kind),
+            )
+        )
+        for kind, examples in asked_at_the_end(prepared).items()
+    }
     return rows, name
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
@@ -27,7 +28,7 @@ from plume.types import Evaluated, EvaluationKind, Example, LanguageModel, Saved
 
 
 def train(
-    recipe: Recipe, output_dir: Path, *, resume: bool = False, force: bool = False
+    recipe: Recipe, output_dir: str | os.PathLike[str], *, resume: bool = False, force: bool = False
 ) -> Generator[TrainEvent, None, None]:
     """Train by a recipe into a run directory and yield what happens.
 
@@ -35,8 +36,9 @@ def train(
     ends bit for bit where it would have ended (CPU, same threads); a finished run yields nothing.
     Raises UserError (DataError for rows) before anything is written, RunFailed when the result is no good.
     """
+    path = Path(output_dir)
     if resume:
-        run = Run.open(output_dir)
+        run = Run.open(path)
         if run.info()["status"] == "finished":
             return
         recipe = run.recipe()
@@ -44,9 +46,9 @@ def train(
         prepared = prepare(recipe, force=True)
         run.update(status="running")
     else:
-        refuse_occupied(output_dir)
+        refuse_occupied(path)
         prepared = prepare(recipe, force=force)
-        run = Run.create(output_dir, prepared.recipe, _facts(prepared))
+        run = Run.create(path, prepared.recipe, _facts(prepared))
     try:
         yield from _train(prepared, run)
     except (KeyboardInterrupt, GeneratorExit):
@@ -139,7 +141,7 @@ def _step(
     norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.max_grad_norm))
     if not math.isfinite(total) or not math.isfinite(norm):
         raise RunFailed(
-            f"the loss is {total} at step {step}: training has diverged",
+            f"the loss is {total:.4g} and its gradient {norm:.4g} at step {step}: training has diverged",
             f"lower the learning rate: --set learning_rate={rate / 10:.1g}",
         )
     optimizer.step()
@@ -176,7 +178,7 @@ def _evaluate(
     """Scores now; better means more exact answers, then a lower loss."""
     began = time.monotonic()
     engine = Engine(prepared.bundle)
-    rows = list(evaluate(engine, asked))
+    rows = list(evaluate(engine, asked, taught=prepared.taught if kind == "held_out" else ()))
     scores = summarise(rows)
     key = (scores["exact_match"] or 0.0, -(scores["loss"] or 0.0))
     sample = sample_text(engine, prepared) if prepared.is_text else f"{rows[0].prompt} → {rows[0].answer}"

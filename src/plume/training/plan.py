@@ -41,7 +41,7 @@ def choose_text(recipe: Recipe, facts: TextFacts) -> dict[str, Any]:
     """Tokenizer, vocabulary and template for a model from scratch."""
     by_model = {"bigram": "char", "gru": "word"}
     kind = "char" if facts.is_text else by_model.get(recipe.model, "bpe")
-    largest = {"char": 4096, "word": 20_000, "bpe": _between(512, facts.characters // 50, 8192)}
+    largest = {"char": 4096, "word": 20_000, "bpe": _between(512, facts.characters // 25, 8192)}
     chosen = recipe.tokenizer or kind
     return _unset(
         recipe,

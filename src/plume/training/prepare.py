@@ -3,6 +3,7 @@ recipe completed. Nothing is written, so a mistake costs nothing."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from plume.checks.run import Examined, examine
 from plume.checks.splits import overlap
 from plume.checks.tokens import too_long
-from plume.data.split import Split, split
+from plume.data.split import Split, split, taught_questions
 from plume.errors import DataError, UserError
 from plume.models.bundle import Bundle, bundle, for_training, load
 from plume.models.catalog import CATALOG, build_model, find_directory
@@ -43,6 +44,11 @@ class Prepared:
     @property
     def is_text(self) -> bool:
         return any(example.is_text for example in self.split.train)
+
+    @functools.cached_property
+    def taught(self) -> frozenset[str]:
+        """Questions that held-out rows share with training; empty where they were given in a file of their own."""
+        return frozenset() if self.recipe.eval_data else taught_questions(self.split.train)
 
     @property
     def trained_tokens(self) -> int:
