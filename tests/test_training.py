@@ -282,7 +282,8 @@ def test_a_bigram_on_questions_says_what_it_cannot(qa_file: Path, tmp_path: Path
     assert isinstance(finished, Finished)
     assert finished.limit is not None
     assert "cannot take the question into account" in finished.limit
-    assert finished.limit in Run(tmp_path / "run").info()["limit"]
+    assert Run(tmp_path / "run").info()["limit"] == finished.limit
+    assert finished.limit in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_bigram_on_text_ends_at_the_bigram_entropy(tmp_path: Path) -> None:

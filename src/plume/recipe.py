@@ -66,7 +66,7 @@ class Recipe(BaseModel):
     eval_steps: Positive | None = Field(default=None, description="Steps between evaluations.")
     save_steps: Positive | None = Field(default=None, description="Steps between checkpoints.")
     save_total_limit: Positive = Field(default=2, description="Newest checkpoints kept, beside the best.")
-    eval_samples: Positive = Field(default=64, description="Questions answered at each evaluation during training.")
+    eval_samples: Positive = Field(default=128, description="Questions answered at each evaluation during training.")
     max_new_tokens: Positive | None = Field(default=None, description="Longest answer, in tokens.")
     torch_num_threads: Positive | None = Field(default=None, description="CPU threads; part of bit-identical repeats.")
 

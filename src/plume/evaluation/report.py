@@ -64,14 +64,17 @@ class _Evaluation:
         return self.scores.get("exact_match") is not None
 
 
-def write_report(run: Run) -> Path:
-    """Write the run's report.html and return its path. The same run directory gives the same page."""
-    write_atomic(run.report_file, _render(run))
+def write_report(run: Run, facts: Row | None = None) -> Path:
+    """Write the run's report.html and return its path. The same run directory gives the same page.
+
+    `facts` are about to be written to run.json; the page already shows them.
+    """
+    write_atomic(run.report_file, _render(run, {**run.info(), **(facts or {})}))
     return run.report_file
 
 
-def _render(run: Run) -> str:
-    info, recipe, metrics = run.info(), run.recipe(), run.metrics()
+def _render(run: Run, info: Row) -> str:
+    recipe, metrics = run.recipe(), run.metrics()
     evaluations = list(_evaluations(run.path / "eval", recipe, is_text=info.get("bigram_entropy") is not None))
     question, samples = _samples(run.samples_file)
     return _template().render(
@@ -163,6 +166,7 @@ def _facts(info: Row, recipe: Recipe, metrics: Sequence[Row]) -> list[tuple[str,
     last = trained[-1] if trained else {"step": 0, "epoch": 0.0}
     facts = [
         ("Status", info["status"]),
+        ("Started", info.get("started", "")[:10]),
         ("Model", recipe.model),
         ("Parameters", f"{info['parameters']:,}" if "parameters" in info else ""),
         ("Training data", recipe.data),

@@ -21,7 +21,8 @@ from plume.recipe import Recipe
 from plume.runs import Run, fingerprint, refuse_occupied
 from plume.training.batches import IGNORE, Batch, batches
 from plume.training.checkpoint import Progress, checkpoints, load_checkpoint, prune, save_checkpoint
-from plume.training.finish import finish, recall_rows, sample_text
+from plume.training.finish import finish
+from plume.training.measure import recall_rows, sample_text, taught
 from plume.training.optim import learning_rate, make_optimizer
 from plume.training.prepare import Prepared, prepare
 from plume.types import Evaluated, EvaluationKind, Example, LanguageModel, Saved, Started, Step, TrainEvent
@@ -178,7 +179,7 @@ def _evaluate(
     """Scores now; better means more exact answers, then a lower loss."""
     began = time.monotonic()
     engine = Engine(prepared.bundle)
-    rows = list(evaluate(engine, asked, taught=prepared.taught if kind == "held_out" else ()))
+    rows = list(evaluate(engine, asked, taught=taught(prepared, kind)))
     scores = summarise(rows)
     key = (scores["exact_match"] or 0.0, -(scores["loss"] or 0.0))
     sample = sample_text(engine, prepared) if prepared.is_text else f"{rows[0].prompt} → {rows[0].answer}"
