@@ -42,7 +42,7 @@ docs: $(DEV)
 bench: $(DEV)
 	$(BIN)/python benchmarks/training.py
 
-# The CPU build of torch comes first, so that no resolver picks another; override TORCH for a GPU.
+# torch comes first and pinned, so that no resolver picks another build.
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 

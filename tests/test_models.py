@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
@@ -253,4 +254,22 @@ def test_pickled_weights_are_never_opened(tmp_path: Path) -> None:
     made(ROWS["hf llama"]).save(tmp_path)
     (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
     with pytest.raises(UserError, match="safetensors"):
+        load_model(tmp_path)
+
+
+def test_weights_that_are_missing_are_not_made_up(tmp_path: Path) -> None:
+    made(ROWS["hf llama"]).save(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors.pop("model.layers.0.self_attn.q_proj.weight")
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match="lack"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["gpt", "gru", "hf llama"])
+def test_damaged_weights_are_an_error_not_a_traceback(name: str, tmp_path: Path) -> None:
+    made(ROWS[name]).save(tmp_path)
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(UserError):
         load_model(tmp_path)

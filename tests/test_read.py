@@ -20,7 +20,8 @@ from plume.types import Example, Finding, Message
 GOOD = '{"prompt": "q", "completion": "r"}\n'
 QUICK = settings(deadline=None, max_examples=60)
 
-words = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12).filter(lambda text: bool(text.strip()))
+INTERNAL = "".join(map(chr, range(0xFDD0, 0xFDF0)))  # code points that are no characters, refused by name
+words = st.text(st.characters(codec="utf-8", exclude_characters=INTERNAL), min_size=1, max_size=12).filter(str.strip)
 pairs = st.lists(st.tuples(words, words), min_size=1, max_size=6)
 line_of_text = st.text(st.characters(codec="utf-8", exclude_characters="\n\r\0\ufeff"), min_size=1, max_size=8).filter(
     lambda text: bool(text.strip())

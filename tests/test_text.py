@@ -3,6 +3,7 @@
 import functools
 import json
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from plume.errors import UserError
-from plume.text.template import TEMPLATES, ChatTemplate
+from plume.text.template import TEMPLATES, ChatTemplate, encode_example
 from plume.text.tokenizer import (
     SPECIAL_NAMES,
     TextTokenizer,
@@ -21,7 +22,7 @@ from plume.text.tokenizer import (
     read_chat_template,
     train_tokenizer,
 )
-from plume.types import Message
+from plume.types import Example, Message, Source
 
 SHARED = Path(__file__).parents[2] / "shared" / "models"
 SENTENCES = [
@@ -38,15 +39,23 @@ CHATML = (
 )
 
 
+CARELESS = (  # marks the header of a reply, which is prompt, and leaves out its end token
+    "{% for m in messages %}{% if m.role == 'assistant' %}"
+    "{% generation %}{{ '<|im_start|>assistant\n' + m.content }}{% endgeneration %}{{ '<|im_end|>\n' }}"
+    "{% else %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
 @functools.cache
 def trained(kind: TokenizerKind) -> TextTokenizer:
     return train_tokenizer(kind, SENTENCES, 600)
 
 
 @functools.cache
-def chatml() -> tuple[ChatTemplate, TextTokenizer]:
+def chatml(source: str) -> tuple[ChatTemplate, TextTokenizer]:
     tokenizer = trained("bpe").with_special_tokens(["<|im_start|>", "<|im_end|>"], {})
-    return ChatTemplate(CHATML, tokenizer), tokenizer
+    return ChatTemplate(source, tokenizer), tokenizer
 
 
 # --- tokenizers ---
@@ -128,8 +137,12 @@ def test_real_tokenizers_give_back_text(name: str, text: str) -> None:
 
 # --- templates ---
 
-some_text = st.text(st.characters(codec="utf-8"), min_size=1, max_size=30).filter(str.strip)
-contents = st.one_of(st.sampled_from(HARD[:4] + HARD[10:]), some_text)
+INTERNAL = "".join(map(chr, range(0xFDD0, 0xFDF0)))  # code points that are no characters
+some_text = st.text(st.characters(codec="utf-8", exclude_characters=INTERNAL), min_size=1, max_size=30).filter(
+    str.strip
+)
+short = st.sampled_from(["m", "end", "id", "im", "<", "|", ">"])  # as they stand in special tokens too
+contents = st.one_of(st.sampled_from(HARD[:4] + HARD[10:]), some_text, short)
 
 
 @st.composite
@@ -140,14 +153,14 @@ def conversations(draw: st.DrawFn) -> tuple[Message, ...]:
     return tuple(turns)
 
 
-@pytest.mark.parametrize("name", [*TEMPLATES, "foreign chatml without marks"])
+@pytest.mark.parametrize("name", [*TEMPLATES, "foreign chatml without marks", "foreign chatml with careless marks"])
 @given(messages=conversations())
 def test_a_prompt_is_a_prefix_and_only_replies_are_trained(name: str, messages: tuple[Message, ...]) -> None:
     if name in TEMPLATES:
         tokenizer = trained("bpe")
         template = ChatTemplate(TEMPLATES[name], tokenizer)
     else:
-        template, tokenizer = chatml()
+        template, tokenizer = chatml(CARELESS if "careless" in name else CHATML)
     end = tokenizer.special_tokens[template.stop[0]]
     whole = template.encode(messages, tokenizer)
     expected = [False] * len(whole.ids)
@@ -216,3 +229,18 @@ def test_a_template_cannot_reach_the_machine() -> None:
     evil = ChatTemplate("{{ messages.__class__.__mro__[1].__subclasses__() }}{{ eos_token }}", tokenizer)
     with pytest.raises(UserError, match="refuses"):
         evil.encode((Message("user", "a"),), tokenizer)
+
+
+def test_a_template_that_changes_a_reply_is_refused() -> None:
+    template, tokenizer = chatml(CHATML.replace("m.content", "m.content | upper"))
+    with pytest.raises(UserError, match="changes the text"):
+        template.encode((Message("user", "a"), Message("assistant", "b")), tokenizer)
+
+
+def test_a_stretch_of_text_has_no_end_token() -> None:
+    tokenizer = trained("bpe")
+    template = ChatTemplate(TEMPLATES["raw"], tokenizer)
+    whole = Example((Message("assistant", "la mer"),), Source("poem.txt", 1))
+    assert encode_example(whole, template, tokenizer).ids[-1] == tokenizer.eos_id
+    cut = encode_example(replace(whole, cut=True), template, tokenizer)
+    assert cut.ids == tuple(tokenizer.encode("la mer"))

@@ -107,7 +107,7 @@ def test_long_text_is_read_whole_each_epoch_in_windows_that_move() -> None:
     for _ in range(2):
         _, batch = next(stream)
         targets = batch.labels_BT[batch.labels_BT != IGNORE].tolist()
-        assert sorted(targets) == list(range(2 if 1 not in targets else 1, 1000))
+        assert sorted(targets) == list(range(1, 1000))
         seen.append(sorted(batch.ids_BT[:, 0].tolist()))
     assert seen[0] != seen[1]
 
@@ -376,3 +376,41 @@ def test_a_fraction_of_an_epoch_is_a_valid_choice(tmp_path: Path) -> None:
     text.write_text("la mer et le phare, le phare et la mer\n" * 20_000, encoding="utf-8")
     prepared = prepare(Recipe.model_validate({"data": str(text), **TINY, "max_steps": 1}))
     assert 0 < (prepared.recipe.num_train_epochs or 0) < 0.01
+
+
+def test_leaving_at_the_last_event_leaves_a_finished_run(qa_file: Path, tmp_path: Path) -> None:
+    events = train(recipe(qa_file), tmp_path / "run")
+    assert any(isinstance(event, Finished) for event in iter(lambda: next(events), None))
+    events.close()
+    assert Run(tmp_path / "run").info()["status"] == "finished"
+
+
+def test_a_question_taught_in_mid_conversation_is_never_held_out(tmp_path: Path) -> None:
+    first = [{"role": "user", "content": "q 0"}, {"role": "assistant", "content": "same"}]
+    rows = []
+    for number in range(12):
+        opening = [{**first[0], "content": f"q {number}"}, first[1]]
+        closing = [{"role": "user", "content": "next"}, {"role": "assistant", "content": f"unique {number}"}]
+        rows += [{"messages": opening}, {"messages": [*opening, *closing]}]
+    data = write_rows(tmp_path / "talk.jsonl", rows)
+    prepared = prepare(recipe(data, test_size=0.3))
+    assert prepared.split.held_out == ()
+
+
+def test_a_result_that_cannot_be_proven_is_no_model(qa_file: Path, tmp_path: Path) -> None:
+    """At a rate of nearly nothing no float changes; such a run has failed, and leaves no model to be asked."""
+    with pytest.raises(RunFailed, match="no weight changed"):
+        run(recipe(qa_file, learning_rate=1e-300, weight_decay=0.0), tmp_path / "run")
+    assert Run(tmp_path / "run").info()["status"] == "failed"
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_rows_that_the_tokenizer_does_not_know_are_named(qa_file: Path) -> None:
+    prepared = prepare(recipe(qa_file, tokenizer="char", vocab_size=14, template="chat"))
+    assert "D305" in {finding.code for finding in prepared.findings}
+
+
+def test_a_contradiction_is_one_of_meaning_not_of_normal_form(tmp_path: Path) -> None:
+    rows = [{"prompt": f"Où {i} ?", "completion": "Au café."} for i in range(3)]
+    data = write_rows(tmp_path / "qa.jsonl", [*rows, {"prompt": "Où 1 ?", "completion": "Au cafe\u0301."}])
+    assert "D203" not in {finding.code for finding in plume.check(data)}

@@ -34,11 +34,13 @@ class Recipe(BaseModel):
     tokenizer: Literal["bpe", "word", "char"] | None = Field(
         default=None, description="Kind of tokenizer to train; a fine-tuned model keeps its own."
     )
-    vocab_size: Positive | None = Field(default=None, description="Largest number of token ids.")
+    vocab_size: Positive | None = Field(
+        default=None, description="Largest number of token ids (bpe has at least 263: all bytes)."
+    )
     template: Literal["chat", "sep", "raw"] | None = Field(
         default=None, description="How messages become text; a fine-tuned model keeps its own."
     )
-    max_length: Positive | None = Field(
+    max_length: Annotated[int, Field(ge=2)] | None = Field(
         default=None, description="Longest example, in tokens; also the model's context."
     )
     hidden_size: Positive | None = Field(default=None, description="Width of the model.")
@@ -64,7 +66,9 @@ class Recipe(BaseModel):
 
     logging_steps: Positive = Field(default=10, description="Steps between lines of metrics.jsonl.")
     eval_steps: Positive | None = Field(default=None, description="Steps between evaluations.")
-    save_steps: Positive | None = Field(default=None, description="Steps between checkpoints.")
+    save_steps: Positive | None = Field(
+        default=None, description="Most steps between checkpoints; each evaluation makes one too."
+    )
     save_total_limit: Positive = Field(default=2, description="Newest checkpoints kept, beside the best.")
     eval_samples: Positive = Field(default=128, description="Questions answered at each evaluation during training.")
     max_new_tokens: Positive | None = Field(default=None, description="Longest answer, in tokens.")

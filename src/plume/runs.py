@@ -94,7 +94,7 @@ class Run:
     def log(self, file: Path, row: Mapping[str, Any]) -> None:
         """Append one line to metrics.jsonl or samples.jsonl."""
         with file.open("a", encoding="utf-8", newline="\n") as lines:
-            lines.write(json.dumps(row, ensure_ascii=False) + "\n")
+            lines.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
         return list(_rows(self.metrics_file))
@@ -124,6 +124,8 @@ def _rows(file: Path) -> Iterator[dict[str, Any]]:
 
 def refuse_occupied(path: Path) -> None:
     """Raise UserError unless `path` is free to become a run directory."""
+    if path.resolve() == Path.cwd():
+        raise UserError(f"{path} is the current directory, which cannot be replaced", "name a directory inside it")
     if path.is_dir() and any(path.iterdir()):
         hint = "choose another --output-dir, or continue that run with --resume"
         raise UserError(f"{path} is not empty", hint)

@@ -52,10 +52,14 @@ class Turn(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A conversation to learn. A prompt/completion row is user + assistant, plain text is assistant alone."""
+    """A conversation to learn. A prompt/completion row is user + assistant, plain text is assistant alone.
+
+    `cut` marks a stretch of a longer text: it does not end where it ends, so no end token is learnt there.
+    """
 
     messages: tuple[Message, ...]
     source: Source
+    cut: bool = False
 
     @property
     def is_text(self) -> bool:
@@ -124,7 +128,7 @@ class Score:
     """Teacher-forced likelihood of one reply: summed negative log-likelihood in nats.
 
     `loss` covers `tokens` tokens, the end token included; `text_loss` only the tokens that stand for the
-    `bytes` bytes of the reply's text, so that bits per byte do not depend on the tokenizer.
+    `bytes` bytes of the reply's text, so that bits per byte compare across tokenizers that know all of it.
     """
 
     loss: float

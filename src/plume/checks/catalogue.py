@@ -25,6 +25,7 @@ CATALOGUE = {
     "D203": Entry("same prompt, different completions", "cannot be learnt: the rows pull against each other"),
     "D215": Entry("too few examples", "nothing general can be learnt from so little, nor measured"),
     "D301": Entry("example longer than max_length", "its answer and end token would be cut off"),
+    "D305": Entry("unknown to the tokenizer", "what is unknown can neither be read nor answered"),
     "D309": Entry("template unfit for training", "replies cannot be told from prompts, or never end"),
     "D401": Entry("evaluation row is also in training", "its score shows memory, not understanding"),
     "D603": Entry("does not stop", "answers run on until the token limit"),

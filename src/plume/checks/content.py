@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from plume.similar import normalise
 from plume.types import Example, Finding, Message, Source
 
 _FEW = 10
+_NAMED = 5  # earlier rows that a contradiction names
 
 
 def repeats(examples: Sequence[Example]) -> Iterator[Finding]:
@@ -36,11 +39,11 @@ def contradictions(examples: Sequence[Example]) -> Iterator[Finding]:
                 continue
             question = tuple((message.role, normalise(message.content)) for message in turn.history)
             known = answers.setdefault(question, {})
-            others = {answer: source for answer, source in known.items() if answer != turn.reply.content}
-            if turn.reply.content not in known:
-                known[turn.reply.content] = example.source
-                if others:
-                    yield _contradiction(example, turn.history[-1].content, others)
+            answer = unicodedata.normalize("NFC", turn.reply.content)
+            if answer not in known:
+                if known:
+                    yield _contradiction(example, turn.history[-1].content, dict(islice(known.items(), _NAMED)))
+                known[answer] = example.source
 
 
 def _contradiction(example: Example, prompt: str, others: dict[str, Source]) -> Finding:

@@ -14,7 +14,7 @@ from plume.checks.run import examine
 from plume.checks.splits import overlap
 from plume.cli import options, output
 from plume.errors import DataError, UserError
-from plume.runs import Run, run_of
+from plume.runs import Run, fingerprint, run_of
 from plume.types import Example, Finding, Scored
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = "Examples: plume eval runs/qa test.jsonl · plume eval ./model test.jsonl --schema answer.schema.json --json"
 _WORST = 5
+_BASELINE_ROWS = 128
 
 
 def evaluate(
@@ -95,6 +96,9 @@ def _leaks(run: Run | None, examples: tuple[Example, ...]) -> list[Finding]:
     except UserError:
         output.note(f"note: the training data {recipe.data} is gone, so overlap with it cannot be checked")
         return []
+    if fingerprint(recipe.data) != run.info()["data"].get(recipe.data):
+        output.note(f"note: {recipe.data} is no longer what was trained on, so overlap with it cannot be checked")
+        return []
     held_out = set(run.info()["held_out"])
     return list(overlap([example for example in trained if str(example.source) not in held_out], examples))
 
@@ -107,6 +111,7 @@ def _baseline(
         return None, ""
     from plume.evaluation.run import evaluate as run_evaluation
     from plume.generation.engine import Engine
+    from plume.training.measure import spread
     from plume.training.prepare import baseline
 
     try:
@@ -114,8 +119,8 @@ def _baseline(
     except UserError as error:
         output.note(f"note: no baseline: {error.message}")
         return None, ""
-    asked = examples[:64]
-    rows = run_evaluation(Engine(bundle), asked, schema=schema)
+    asked = tuple(spread(examples, _BASELINE_ROWS))
+    rows = run_evaluation(Engine(bundle), asked, schema=schema, max_new_tokens=trained.max_new_tokens)
     return _progress(rows, _turns(asked), "baseline"), name
 
 

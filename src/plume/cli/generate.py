@@ -28,10 +28,11 @@ def generate(
     The prompt is encoded as the tokenizer does by default (with BOS where it has one). Greedy unless a
     temperature is set.
     """
-    from plume.generation.engine import Engine
+    from plume.generation.engine import Engine, check_text
     from plume.generation.sample import make_sampling
     from plume.models.bundle import load
 
+    check_text(prompt)
     chosen = parse_settings(settings)
     make_sampling(chosen, Sampling())
     bundle = load(model)

@@ -7,6 +7,7 @@ prompt by none. So a held-out score measures understanding of a new wording, nev
 from __future__ import annotations
 
 import random
+import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,6 +35,9 @@ def split(examples: Sequence[Example], *, test_size: float, split_by: SplitBy = 
         return Split(tuple(examples), (), "test_size is 0: every row is trained, scores are recall")
     if any(example.is_text for example in examples):
         return _split_text(examples, test_size, seed)
+    if round(len(examples) * test_size) == 0:
+        reason = f"test_size={test_size:g} of {len(examples)} rows is none: every row is trained, scores are recall"
+        return Split(tuple(examples), (), reason)
     wanted = min(round(len(examples) * test_size), len(examples) - 1)
     held = _whole_answers(examples, wanted, seed) if split_by == "answer" else _phrasings(examples, wanted, seed)
     if len(held) < min(_MINIMUM, max(1, wanted)):
@@ -61,7 +65,7 @@ def taught_questions(train: Sequence[Example]) -> frozenset[str]:
 
 
 def _answers(example: Example) -> frozenset[str]:
-    return frozenset(turn.reply.content for turn in example.turns())
+    return frozenset(unicodedata.normalize("NFC", turn.reply.content) for turn in example.turns())
 
 
 def _phrasings(examples: Sequence[Example], wanted: int, seed: int) -> list[Example]:
@@ -73,7 +77,7 @@ def _phrasings(examples: Sequence[Example], wanted: int, seed: int) -> list[Exam
         by_prompt[key].append(example)
         for answer in _answers(example):
             teachers[answer].add(key)
-    keys = sorted(by_prompt)
+    keys = sorted(set(by_prompt) - _early_questions(examples))
     random.Random(seed).shuffle(keys)
     held: list[Example] = []
     for key in keys:
@@ -87,6 +91,13 @@ def _phrasings(examples: Sequence[Example], wanted: int, seed: int) -> list[Exam
     return held
 
 
+def _early_questions(examples: Sequence[Example]) -> frozenset[str]:
+    """Questions that a conversation answers before its last turn; holding them out would leak."""
+    return frozenset(
+        question_key(turn.history) for example in examples for turn in list(example.turns())[:-1] if turn.history
+    )
+
+
 def _whole_answers(examples: Sequence[Example], wanted: int, seed: int) -> list[Example]:
     """Take all the rows of an answer together, except rows whose question is also asked elsewhere."""
     by_answer: dict[frozenset[str], list[Example]] = defaultdict(list)
@@ -97,13 +108,16 @@ def _whole_answers(examples: Sequence[Example], wanted: int, seed: int) -> list[
         askers[prompt_key(example)].add(_answers(example))
         for reply in _answers(example):
             givers[reply].add(_answers(example))
+    opened = _early_questions(examples)
     answers = sorted(by_answer, key=sorted)
     random.Random(seed).shuffle(answers)
     held: list[Example] = []
     for answer in answers:
         rows = by_answer[answer]
-        apart = all(len(askers[prompt_key(row)]) == 1 for row in rows) and all(len(givers[one]) == 1 for one in answer)
-        if apart and len(held) + len(rows) <= wanted:
+        early = any(prompt_key(row) in opened for row in rows)
+        asked_once = all(len(askers[prompt_key(row)]) == 1 for row in rows)
+        given_once = all(len(givers[reply]) == 1 for reply in answer)
+        if asked_once and given_once and not early and len(held) + len(rows) <= wanted:
             held += rows
     return held
 
@@ -115,16 +129,14 @@ def _split_text(examples: Sequence[Example], test_size: float, seed: int) -> Spl
         random.Random(seed).shuffle(order)
         chosen = set(order[: min(max(1, round(len(examples) * test_size)), len(examples) - 1)])
         train = tuple(example for index, example in enumerate(examples) if index not in chosen)
-        held = tuple(example for index, example in enumerate(examples) if index in chosen)
-        return Split(train, held, f"{len(held)} of {len(examples)} documents held out")
+        documents = tuple(example for index, example in enumerate(examples) if index in chosen)
+        return Split(train, documents, f"{len(documents)} of {len(examples)} documents held out")
     message, source = examples[0].messages[0], examples[0].source
     cut = round(len(message.content) * (1 - test_size))
     head, tail = message.content[:cut], message.content[cut:]
     if not head.strip() or not tail.strip():
         return Split(tuple(examples), (), "the text is too short to hold a part out")
     line = (source.line or 1) + head.count("\n")
-    parts = [
-        Example((type(message)("assistant", part),), Source(source.file, at))
-        for part, at in ((head, source.line), (tail, line))
-    ]
-    return Split((parts[0],), (parts[1],), f"the last {test_size:.0%} of the text held out")
+    kept = Example((Message("assistant", head),), source, cut=True)
+    held = Example((Message("assistant", tail),), Source(source.file, line), cut=examples[0].cut)
+    return Split((kept,), (held,), f"the last {test_size:.0%} of the text held out")

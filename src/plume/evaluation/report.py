@@ -95,7 +95,7 @@ def _render(run: Run, info: Row) -> str:
         question=question,
         samples=_spread(samples),
         sample_count=len(samples),
-        findings=info.get("findings", []),
+        findings=[*info.get("findings", []), *info.get("result_findings", [])],
         findings_shown=_FINDINGS,
         recipe=[(key, value, Recipe.model_fields[key].description) for key, value in recipe.model_dump().items()],
         script=_vendored("uPlot.iife.min.js"),

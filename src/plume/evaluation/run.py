@@ -13,6 +13,7 @@ from plume.data.split import question_key
 from plume.errors import UserError
 from plume.evaluation import metrics
 from plume.generation.engine import Engine
+from plume.text.template import encode_example
 from plume.types import Encoded, Example, Sampling, Score, Scored, Turn
 
 _CHUNK = 64
@@ -46,7 +47,7 @@ def evaluate(
 def _score_chunk(
     engine: Engine, asked: Sequence[tuple[Example, Turn, int]], sampling: Sampling, validator: Any
 ) -> Iterator[Scored]:
-    likelihoods = engine.score([_last_reply(engine, turn) for _, turn, _ in asked])
+    likelihoods = engine.score([_last_reply(engine, example, turn) for example, turn, _ in asked])
     questions = [index for index, (example, _, _) in enumerate(asked) if not example.is_text]
     prompts = [_prompt(engine, asked[index][0], asked[index][1]) for index in questions]
     answers = dict(zip(questions, engine.generate(prompts, sampling), strict=True)) if questions else {}
@@ -83,12 +84,12 @@ def _text_row(example: Example, likelihood: Score) -> Scored:
     return Scored(example.source, 1, "", text, "", None, None, None, None, None, likelihood)
 
 
-def _last_reply(engine: Engine, turn: Turn) -> Encoded:
+def _last_reply(engine: Engine, example: Example, turn: Turn) -> Encoded:
     """The conversation up to this reply, with this reply alone in the loss."""
     bundle = engine.bundle
+    if example.is_text:
+        return encode_example(example, bundle.template, bundle.tokenizer)
     whole = bundle.template.encode((*turn.history, turn.reply), bundle.tokenizer)
-    if not turn.history:
-        return whole
     asked = len(bundle.template.encode(turn.history, bundle.tokenizer, reply=True).ids)
     return Encoded(whole.ids, tuple(flag and index >= asked for index, flag in enumerate(whole.trained)))
 

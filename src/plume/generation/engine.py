@@ -31,7 +31,9 @@ class Engine:
         self._device = next(bundle.model.parameters()).device
 
     def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        """The ids that ask for a reply. Raises UserError when they fill the model's context."""
+        """The ids that ask for a reply. Raises UserError when they fill the model's context, or are no text."""
+        for message in messages:
+            check_text(message.content)
         ids = self.bundle.template.encode(messages, self.bundle.tokenizer, reply=True).ids
         if len(ids) >= self._context:
             raise UserError(
@@ -148,6 +150,16 @@ class Engine:
         longest = max(len(row) for row in rows)
         pad = next(iter(self.bundle.stop_ids), 0)
         return torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows], device=self._device)
+
+
+def check_text(text: str) -> None:
+    """Raise UserError for bytes that the terminal's encoding could not read."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"character {error.start + 1} of the text is not valid UTF-8", "use a UTF-8 terminal (LC_ALL=C.UTF-8)"
+        ) from None
 
 
 def _windows(encoded: Encoded, context: int) -> Iterator[Encoded]:

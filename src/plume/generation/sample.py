@@ -65,7 +65,7 @@ def _check(sampling: Sampling, given: Mapping[str, Any]) -> None:
         "temperature": ((int, float), lambda degree: 0 <= degree < float("inf"), "0 (greedy) or more"),
         "top_k": ((int,), lambda count: count >= 0, "0 (off) or a number of tokens"),
         "top_p": ((int, float), lambda share: 0 < share <= 1, "above 0 and at most 1"),
-        "seed": ((int,), lambda seed: seed >= 0, "a whole number of at least 0"),
+        "seed": ((int,), lambda seed: 0 <= seed < 2**63, "a whole number from 0 to 2**63 - 1"),
         "stop": ((tuple,), all, "a text, or a list of texts, none empty"),
     }
     for name, (kinds, allowed, words) in bounds.items():

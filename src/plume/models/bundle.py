@@ -49,6 +49,11 @@ def load(name: str | Path) -> Bundle:
     source = read_chat_template(directory)
     template = ChatTemplate(source or RAW, tokenizer)
     model = load_model(directory)
+    if tokenizer.vocab_size > model.vocab_size:
+        raise UserError(
+            f"{directory}: the tokenizer has {tokenizer.vocab_size} ids, the model only {model.vocab_size}",
+            "restore tokenizer and weights from one source",
+        )
     model.train(False)
     settings = _generation_config(directory)
     ends = settings.get("eos_token_id")

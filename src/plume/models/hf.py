@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 from transformers.utils import logging
@@ -122,12 +123,21 @@ def load(directory: Path) -> HFModel:
             "Plume reads safetensors only; convert older weights with transformers: model.save_pretrained(DIR)",
         )
     try:
-        inner = AutoModelForCausalLM.from_pretrained(
-            directory, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            directory,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
         )
-    except (ValueError, OSError, KeyError) as error:
-        first = str(error).strip().splitlines()[0]
+    except (ValueError, OSError, KeyError, RuntimeError, SafetensorError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
             f"{directory}: transformers cannot open it: {first}", "check config.json and the weights"
         ) from None
+    inner, report = loaded
+    absent = [*report["missing_keys"], *report["mismatched_keys"]]
+    if absent:  # transformers would fill them with random numbers
+        raise UserError(f"{directory}: the weights lack {absent[0]}", "restore the weights from the model's source")
     return HFModel(inner)

@@ -20,7 +20,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from plume.errors import UserError
-from plume.types import Encoded, Message, Tokenizer
+from plume.types import Encoded, Example, Message, Template, Tokenizer
 
 CHAT = """\
 {{- bos_token -}}
@@ -58,6 +58,9 @@ TEMPLATES = {"chat": CHAT, "sep": SEP, "raw": RAW}
 # Unicode noncharacters: they stand in no text, and mark places in a rendering until it is cut.
 _BEGIN, _END, _BREAK = "\ufdd1", "\ufdd2", "\ufdd3"
 _NO_MARKS = dict.fromkeys(map(ord, (_BEGIN, _END, _BREAK)))
+
+
+_MARK_HINT = "mark the assistant's text with {% generation %} … {% endgeneration %} in chat_template.jinja"
 
 
 class _Span(NamedTuple):
@@ -106,10 +109,33 @@ class ChatTemplate:
         """The rendered text and where in it the replies stand, each up to and with its end token."""
         guard = _guard(self._specials)
         rows = [{"role": message.role, "content": guard(message.content)} for message in messages]
-        text, spans = _take_marks(self._fill(rows, reply))
-        if not self._marked:
-            spans = self._spans_by_prefix(rows, text)
-        return text, [_with_end_token(text, span, self._specials) for span in spans]
+        text, marked = _take_marks(self._fill(rows, reply))
+        replies = [position for position, row in enumerate(rows) if row["role"] == "assistant"]
+        if self._marked and len(marked) != len(replies):
+            raise UserError("D309: the chat template marks other text than the replies as generated", _MARK_HINT)
+        spans = []
+        for number, position in enumerate(replies):
+            start = self._reply_start(rows, position, text)
+            end = marked[number].end if self._marked else self._reply_end(rows, position, text, start)
+            spans.append(_with_end_token(text, _Span(start, max(start, end)), self._specials))
+        return text, spans
+
+    def _reply_start(self, rows: list[dict[str, str]], position: int, text: str) -> int:
+        """A reply begins where the text that asks for it ends, whatever the template's author marked."""
+        asked, _ = _take_marks(self._fill(rows[:position], True))
+        if not text.startswith(asked):
+            raise UserError(
+                "D309: the chat template renders a prompt that is not a prefix of prompt + reply", _MARK_HINT
+            )
+        return len(asked)
+
+    def _reply_end(self, rows: list[dict[str, str]], position: int, text: str, start: int) -> int:
+        """Without marks, a reply is the content, which must stand unchanged where it is due."""
+        content = rows[position]["content"].strip()
+        space = len(text[start:]) - len(text[start:].lstrip())
+        if not text.startswith(content, start + space):
+            raise UserError("D309: the chat template changes the text of a reply", _MARK_HINT)
+        return start + space + len(content)
 
     def _fill(self, rows: list[dict[str, str]], reply: bool) -> str:
         try:
@@ -118,22 +144,11 @@ class ChatTemplate:
             hint = "the model's template does not accept such a conversation (system turn, order of roles)"
             raise UserError(f"the chat template refuses the messages: {error}", hint) from None
 
-    def _spans_by_prefix(self, rows: list[dict[str, str]], text: str) -> list[_Span]:
-        """Without marks, a reply is what a turn adds to the text that asks for it."""
-        spans = []
-        for position, row in enumerate(rows):
-            if row["role"] != "assistant":
-                continue
-            before = self._fill(rows[:position], True)
-            after = self._fill(rows[: position + 1], False)
-            if not (text.startswith(before) and text.startswith(after) and len(after) > len(before)):
-                raise UserError(
-                    "D309: the chat template renders a prompt that is not a prefix of prompt + reply",
-                    "mark the assistant's text with {% generation %} … {% endgeneration %} in chat_template.jinja",
-                )
-            end = len(before) + after[len(before) :].rfind(row["content"].strip()) + len(row["content"].strip())
-            spans.append(_Span(len(before), end))
-        return spans
+
+def encode_example(example: Example, template: Template, tokenizer: Tokenizer) -> Encoded:
+    """A whole example; a stretch cut from a longer text comes without the end token."""
+    whole = template.encode(example.messages, tokenizer)
+    return Encoded(whole.ids[:-1], whole.trained[:-1]) if example.cut else whole
 
 
 def _with_end_token(text: str, span: _Span, specials: tuple[str, ...]) -> _Span:

@@ -179,7 +179,10 @@ def read_chat_template(directory: Path) -> str | None:
     """The chat template a model directory brings, if any."""
     file = directory / "chat_template.jinja"
     if file.is_file():
-        return file.read_text(encoding="utf-8")
+        try:
+            return file.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{file} is not UTF-8: {error.reason}", "restore it from the model's source") from None
     template = _read_json(directory / "tokenizer_config.json").get("chat_template")
     if isinstance(template, list):  # several named ones
         template = {entry["name"]: entry["template"] for entry in template}.get("default")

@@ -76,8 +76,7 @@ def _pieces(rows: Sequence[Encoded], max_length: int, chance: random.Random) -> 
             pieces.append((number, 0, size))
             continue
         first = chance.randrange(max_length)
-        if first > 1:
-            pieces.append((number, 0, first + 1))
+        pieces.append((number, 0, first + 1))
         for start in range(first, size - 1, max_length):
             pieces.append((number, start, min(start + max_length + 1, size)))
     return [piece for piece in pieces if piece[2] - piece[1] > 1]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from plume.training.prepare import Prepared
 from plume.types import EvaluationKind
 
+_OURS = ("bigram", "gru")
 _WORDS = {
     "held_out": "questions phrased in ways that training never saw",
     "recall": "questions of the training data: memory, not understanding",
@@ -19,7 +20,7 @@ def model_card(prepared: Prepared, scores: Mapping[EvaluationKind, Mapping[str, 
     origin = "trained from scratch" if prepared.from_scratch else f"fine-tuned from `{recipe.model}`"
     lines = [
         "---",
-        "library_name: transformers" if recipe.model not in ("bigram", "gru") else "library_name: plume",
+        "library_name: transformers" if recipe.model not in _OURS else "library_name: plume",
         "pipeline_tag: text-generation",
         "---",
         "",
@@ -31,6 +32,7 @@ def model_card(prepared: Prepared, scores: Mapping[EvaluationKind, Mapping[str, 
         *_tables(scores),
         "Ask it with `plume ask DIR QUESTION`. The chat template in `chat_template.jinja` is part of the model:",
         "asked in any other form, it answers worse. It knows its training data and nothing else.",
+        *([f"transformers opens it after `import plume.models.{recipe.model}`."] if recipe.model in _OURS else []),
         "",
     ]
     return "\n".join(lines)

@@ -58,7 +58,8 @@ def load_weights(path: Path, model: LanguageModel) -> None:
 def checkpoints(folder: Path) -> list[Path]:
     """Complete checkpoints, oldest first."""
     found = folder.iterdir() if folder.is_dir() else []
-    return sorted(path for path in found if re.fullmatch(r"step-\d{6,}", path.name))
+    complete = [path for path in found if re.fullmatch(r"step-\d{6,}", path.name)]
+    return sorted(complete, key=lambda path: int(path.name.removeprefix("step-")))
 
 
 def prune(folder: Path, keep: int, best_step: int) -> None:

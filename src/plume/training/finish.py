@@ -55,9 +55,8 @@ def _publish(prepared: Prepared, run: Run, progress: Progress) -> Bundle:
     prove_weights(prepared)
     with atomic_directory(run.model) as building:
         save(prepared.bundle, building, model_card(prepared, {}))
-    reloaded = load(run.model)
-    prove_reloaded(prepared, prepared.bundle, reloaded)
-    return reloaded
+        prove_reloaded(prepared, prepared.bundle, load(building))
+    return load(run.model)
 
 
 def _record(run: Run, finished: Finished) -> None:
@@ -66,7 +65,7 @@ def _record(run: Run, finished: Finished) -> None:
         "train_seconds": round(finished.seconds, 2),
         "best_step": finished.best_step,
         "scores": {kind: rounded(values) for kind, values in finished.scores.items()},
-        "findings": [*run.info()["findings"], *(f"{found.code} {found.message}" for found in finished.findings)],
+        "result_findings": [f"{found.code} {found.message}" for found in finished.findings],
         "bigram_entropy": finished.bigram_entropy,
         "limit": finished.limit,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import time
@@ -22,7 +23,7 @@ from plume.runs import Run, fingerprint, refuse_occupied
 from plume.training.batches import IGNORE, Batch, batches
 from plume.training.checkpoint import Progress, checkpoints, load_checkpoint, prune, save_checkpoint
 from plume.training.finish import finish
-from plume.training.measure import recall_rows, sample_text, taught
+from plume.training.measure import recall_rows, sample_text, spread, taught
 from plume.training.optim import learning_rate, make_optimizer
 from plume.training.prepare import Prepared, prepare
 from plume.types import Evaluated, EvaluationKind, Example, LanguageModel, Saved, Started, Step, TrainEvent
@@ -38,6 +39,7 @@ def train(
     Raises UserError (DataError for rows) before anything is written, RunFailed when the result is no good.
     """
     path = Path(output_dir)
+    os.environ.setdefault("MKL_CBWR", "AUTO")  # else its products may differ from run to run on a busy machine
     if resume:
         run = Run.open(path)
         if run.info()["status"] == "finished":
@@ -45,18 +47,20 @@ def train(
         recipe = run.recipe()
         _refuse_changed_data(run)
         prepared = prepare(recipe, force=True)
-        run.update(status="running")
+        run.update(status="running", failure=None)
     else:
         refuse_occupied(path)
         prepared = prepare(recipe, force=force)
         run = Run.create(path, prepared.recipe, _facts(prepared))
     try:
         yield from _train(prepared, run)
-    except (KeyboardInterrupt, GeneratorExit):
-        run.update(status="interrupted")
-        raise
     except RunFailed as error:
         run.update(status="failed", failure=error.message)
+        raise
+    except BaseException:  # Ctrl-C, a closed generator, a full disk: all of them can go on later
+        if run.info()["status"] == "running":
+            with contextlib.suppress(OSError):
+                run.update(status="interrupted")
         raise
 
 
@@ -126,7 +130,7 @@ def _step(
     recipe: Recipe,
 ) -> Step:
     """One optimiser step: the summed token loss divided by the trained tokens of the whole accumulation."""
-    began = time.monotonic()
+    began = time.perf_counter()
     model.train(True)
     group = [next(stream) for _ in range(recipe.gradient_accumulation_steps)]
     tokens = max(1, sum(batch.trained for _, batch in group))
@@ -146,7 +150,7 @@ def _step(
             f"lower the learning rate: --set learning_rate={rate / 10:.1g}",
         )
     optimizer.step()
-    seconds = time.monotonic() - began
+    seconds = max(time.perf_counter() - began, 1e-9)
     return Step(step, recipe.max_steps or 0, group[-1][0], total, rate, norm, tokens, seconds)
 
 
@@ -162,15 +166,8 @@ def questions(prepared: Prepared) -> tuple[Sequence[Example], EvaluationKind]:
     """What is asked during training: held-out rows, or training rows when nothing is held out."""
     limit = prepared.recipe.eval_samples
     if prepared.split.held_out:
-        return _spread(prepared.split.held_out, limit), "held_out"
-    return _spread(recall_rows(prepared.split.train), limit), "recall"
-
-
-def _spread(examples: Sequence[Example], limit: int) -> Sequence[Example]:
-    """At most `limit` examples, evenly over the file."""
-    if len(examples) <= limit:
-        return examples
-    return [examples[index * len(examples) // limit] for index in range(limit)]
+        return spread(prepared.split.held_out, limit), "held_out"
+    return spread(recall_rows(prepared.split.train), limit), "recall"
 
 
 def _evaluate(
@@ -181,6 +178,8 @@ def _evaluate(
     engine = Engine(prepared.bundle)
     rows = list(evaluate(engine, asked, taught=taught(prepared, kind)))
     scores = summarise(rows)
+    if not math.isfinite(scores["loss"] or 0.0):
+        raise RunFailed(f"the evaluation loss is {scores['loss']} after step {step}", "lower the learning rate")
     key = (scores["exact_match"] or 0.0, -(scores["loss"] or 0.0))
     sample = sample_text(engine, prepared) if prepared.is_text else f"{rows[0].prompt} → {rows[0].answer}"
     best = not best_key or key > best_key

@@ -16,7 +16,7 @@ from plume.training.prepare import Prepared, baseline
 from plume.types import EvaluationKind, Example, Finding, Message, Sampling, Scored, Source
 
 _RECALL_ROWS = 512
-_BASELINE_ROWS = 64
+_BASELINE_ROWS = 128
 _TEXT_STRETCHES, _STRETCH = 50, 2000  # of training text scored at the end, in characters
 
 Scores = Mapping[EvaluationKind, Mapping[str, float | None]]
@@ -40,12 +40,12 @@ class Measured:
 
 
 def measure(prepared: Prepared, result: Bundle) -> Measured:
-    """Ask the result everything, and its baseline the first questions of each kind."""
+    """Ask the result everything, and its baseline as many questions as it needs, evenly over each kind."""
     compared, name = baseline(prepared.recipe, prepared.bundle)
     asked = asked_at_the_end(prepared)
     return Measured(
         {kind: _ask(prepared, result, kind, rows) for kind, rows in asked.items()},
-        {kind: _ask(prepared, compared, kind, rows[:_BASELINE_ROWS]) for kind, rows in asked.items()},
+        {kind: _ask(prepared, compared, kind, spread(rows, _BASELINE_ROWS)) for kind, rows in asked.items()},
         name,
     )
 
@@ -53,6 +53,13 @@ def measure(prepared: Prepared, result: Bundle) -> Measured:
 def _ask(prepared: Prepared, bundle: Bundle, kind: EvaluationKind, rows: Sequence[Example]) -> list[Scored]:
     limit = prepared.bundle.max_new_tokens
     return list(evaluate(Engine(bundle), rows, max_new_tokens=limit, taught=taught(prepared, kind)))
+
+
+def spread(examples: Sequence[Example], limit: int) -> Sequence[Example]:
+    """At most `limit` examples, evenly over the file."""
+    if len(examples) <= limit:
+        return examples
+    return [examples[index * len(examples) // limit] for index in range(limit)]
 
 
 def taught(prepared: Prepared, kind: EvaluationKind) -> frozenset[str]:
@@ -87,7 +94,7 @@ def _stretches(example: Example, documents: int) -> list[Example]:
     if len(text) <= count * _STRETCH:
         return [example]
     starts = [index * (len(text) - _STRETCH) // max(1, count - 1) for index in range(count)]
-    return [replace(example, messages=(Message("assistant", text[at : at + _STRETCH]),)) for at in starts]
+    return [replace(example, messages=(Message("assistant", text[at : at + _STRETCH]),), cut=True) for at in starts]
 
 
 def bigram_entropy(prepared: Prepared) -> float:

@@ -12,13 +12,13 @@ import torch
 
 from plume.checks.run import Examined, examine
 from plume.checks.splits import overlap
-from plume.checks.tokens import too_long
+from plume.checks.tokens import too_long, unknown
 from plume.data.split import Split, split, taught_questions
 from plume.errors import DataError, UserError
 from plume.models.bundle import Bundle, bundle, for_training, load
 from plume.models.catalog import CATALOG, build_model, find_directory
 from plume.recipe import Recipe, parse_recipe
-from plume.text.template import TEMPLATES, ChatTemplate
+from plume.text.template import TEMPLATES, ChatTemplate, encode_example
 from plume.text.tokenizer import TextTokenizer, train_tokenizer
 from plume.training import plan
 from plume.types import Encoded, Example, Finding, LanguageModel
@@ -77,6 +77,10 @@ def prepare(recipe: Recipe, *, force: bool = False) -> Prepared:
     long = list(too_long((*parts.train, *parts.held_out), encoded, context))
     if long:  # not even by force: a cut answer is never what was meant
         raise DataError(_count(long, "are longer than the context"), long)
+    names, specials = made.tokenizer.special_token_names, made.tokenizer.special_tokens
+    unk_id = specials.get(names.get("unk_token", ""))
+    if unk_id not in made.stop_ids:  # GPT-2's tokenizer calls its end token unknown, and knows every byte
+        findings += unknown((*parts.train, *parts.held_out), encoded, unk_id)
     choices = {
         key: _show(value)
         for key, value in completed.model_dump().items()
@@ -171,7 +175,7 @@ def _facts(
 
 def _encode(parts: Split, template: ChatTemplate, tokenizer: TextTokenizer) -> list[Encoded]:
     """All rows, the training ones first."""
-    return [template.encode(example.messages, tokenizer) for example in (*parts.train, *parts.held_out)]
+    return [encode_example(example, template, tokenizer) for example in (*parts.train, *parts.held_out)]
 
 
 def _sample(texts: Sequence[str]) -> Iterator[str]:
