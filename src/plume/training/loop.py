@@ -39,7 +39,6 @@ def train(
     Raises UserError (DataError for rows) before anything is written, RunFailed when the result is no good.
     """
     path = Path(output_dir)
-    os.environ.setdefault("MKL_CBWR", "AUTO")  # else its products may differ from run to run on a busy machine
     if resume:
         run = Run.open(path)
         if run.info()["status"] == "finished":
