@@ -11,6 +11,7 @@ Importing plume is cheap: torch is imported by the first function that needs it.
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from plume.types import Example, Message, Sampling
 
 __all__ = ["Bundle", "Engine", "Example", "Message", "Recipe", "Sampling", "check", "evaluate", "load", "train"]
+
+# Intel's matrix library adds in an order that does not depend on how many threads it gets, which on a busy machine
+# varies. It reads this at its first use, so it is said before anything imports torch.
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 _HOMES = {
     "Bundle": "plume.models.bundle",
