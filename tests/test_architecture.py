@@ -15,7 +15,7 @@ SOURCE = Path(plume.__file__).parent
 # From the bottom up; a module may import from lower rows and from its own package.
 LAYERS = [
     {"errors", "types", "files"},
-    {"recipe", "similar"},
+    {"recipe", "similar", "redact"},
     {"text", "data", "runs"},
     {"checks"},
     {"models"},

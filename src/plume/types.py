@@ -83,7 +83,10 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing a check has to say about one place; `related` are the other rows concerned."""
+    """One thing a check has to say about one place; `related` are the other rows concerned.
+
+    `quote` is the offending text exactly as it stands in the row, for a caret to point at.
+    """
 
     code: str
     severity: Severity
@@ -91,6 +94,7 @@ class Finding:
     message: str
     hint: str
     related: tuple[Source, ...] = ()
+    quote: str = ""
 
 
 @dataclass(frozen=True, slots=True)
