@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from plume.checks.catalogue import CATALOGUE
 from plume.data.read import read
+from plume.data.records import Reading
 from plume.errors import UserError
 from plume.types import Example, Finding, Message
 
@@ -39,7 +41,7 @@ def read_file(
 ) -> tuple[list[Example], list[Finding]]:
     file = folder / name
     file.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
-    found = list(read(file, split_documents=split_documents))
+    found = list(read(file, Reading(split_documents=split_documents)))
     assert all(item.source.file == str(file) for item in found)
     examples = [item for item in found if isinstance(item, Example)]
     return examples, [item for item in found if isinstance(item, Finding)]
@@ -154,10 +156,10 @@ def test_json_rows_are_recognised_under_any_name_but_a_text_file_s(folder: Path,
 def test_conversation_keeps_its_roles_and_order(folder: Path) -> None:
     turns = [("system", "be brief"), ("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")]
     row = {"messages": [{"role": role, "content": content} for role, content in turns]}
-    examples, findings = read_file(folder, f"{GOOD}{json.dumps(row)}\n")
-    assert [(message.role, message.content) for message in examples[1].messages] == turns
-    assert [turn.reply.content for turn in examples[1].turns()] == ["b", "d"]
-    assert examples[1].source.line == 2
+    examples, findings = read_file(folder, f"{json.dumps(row)}\n")
+    assert [(message.role, message.content) for message in examples[0].messages] == turns
+    assert [turn.reply.content for turn in examples[0].turns()] == ["b", "d"]
+    assert examples[0].source.line == 1
     assert findings == []
 
 
@@ -332,7 +334,7 @@ WRONG_ROWS: list[tuple[str, Any, str, str]] = [
     ("misspelt prompt", {"promt": "a", "completion": "b"}, "D103", 'did you mean "prompt"'),
     ("misspelt completion", {"prompt": "a", "completoin": "b"}, "D103", 'did you mean "completion"'),
     ("misspelt messages", {"mesages": [{"role": "user", "content": "a"}]}, "D103", 'did you mean "messages"'),
-    ("capitals", {"Prompt": "a", "completion": "b"}, "D103", 'did you mean "prompt"'),
+    ("capitals", {"Promt": "a", "completion": "b"}, "D103", 'did you mean "prompt"'),
     ("number", {"prompt": 5, "completion": "b"}, "D104", "a number"),
     ("number as completion", {"prompt": "a", "completion": 5}, "D104", "a number"),
     ("boolean", {"prompt": "a", "completion": True}, "D104", "a boolean"),
@@ -378,7 +380,8 @@ CHATS = [
 def test_chat_turns_out_of_order_are_an_error(folder: Path, turns: str, said: str) -> None:
     roles = {"u": "user", "a": "assistant", "s": "system", "b": "bot"}
     messages = [{"role": roles[turn], "content": f"text {turn}"} for turn in turns]
-    examples, findings = read_file(folder, f"{GOOD}{json.dumps({'messages': messages})}\n")
+    good = json.dumps({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "r"}]})
+    examples, findings = read_file(folder, f"{good}\n{json.dumps({'messages': messages})}\n")
     finding = only(findings)
     assert (finding.code, finding.severity, finding.source.line) == ("D110", "error", 2)
     assert said in finding.message
@@ -461,7 +464,7 @@ ENCODINGS = [
     ("UTF-16 without mark", "utf-16-le", GOOD.encode("utf-16-le"), 1, "UTF-16"),
     ("UTF-16 without mark, big end first", "utf-16-be", GOOD.encode("utf-16-be"), 1, "UTF-16"),
     ("UTF-32", "utf-32", GOOD.encode("utf-32"), 1, "UTF-32"),
-    ("binary", "", bytes(range(256)), 2, "binary"),
+    ("binary", "", bytes(range(256)), 1, "binary"),
     ("zero bytes", "", GOOD.encode("utf-8") + b"\0\0\0", 2, "binary"),
 ]
 
@@ -476,7 +479,7 @@ def test_bytes_that_are_not_utf8_are_one_error_that_names_them(
     assert (finding.code, finding.severity, finding.source.line) == ("D107", "error", line)
     assert said in finding.message
     assert finding.hint
-    assert examples == []
+    assert [example.source.line for example in examples] == ([1] if line == 2 and name == "rows.jsonl" else [])
 
 
 # --- whatever the bytes --------------------------------------------------------------------------
@@ -555,3 +558,69 @@ def test_file_of_another_person_is_a_mistake_of_the_request(tmp_path: Path) -> N
             list(read(file))
     else:
         pytest.skip("this user may read everything")
+
+
+# --- names, forms, sizes -------------------------------------------------------------------------
+
+
+def lines_of(*rows: Any) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+NAMES = [
+    ({"question": "q", "answer": "r"}, "q"),
+    ({"Question": "q", "Réponse": "r"}, "q"),
+    ({"instruction": "q", "input": "", "output": "r"}, "q"),
+    ({"instruction": "q", "input": "i", "output": "r"}, "q\n\ni"),
+    ({"query": "q", "response": "r"}, "q"),
+    ({"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "r"}]}, "q"),
+]
+
+
+@pytest.mark.parametrize(("row", "prompt"), NAMES)
+def test_names_in_use_are_recognised(folder: Path, row: dict[str, Any], prompt: str) -> None:
+    examples, findings = read_file(folder, lines_of(row, row))
+    assert findings == []
+    assert rows_of(examples) == [(1, prompt, "r"), (2, prompt, "r")]
+
+
+def test_an_odd_first_row_decides_nothing(folder: Path) -> None:
+    odd, row = {"prompt": "a", "completion": "b"}, {"question": "q", "answer": "r"}
+    examples, findings = read_file(folder, lines_of(odd, row, row))
+    assert rows_of(examples) == [(1, "a", "b"), (2, "q", "r"), (3, "q", "r")]
+    finding = only(findings)
+    assert (finding.code, finding.severity, finding.source.line) == ("D106", "warning", 1)
+
+
+def test_columns_are_as_named(folder: Path) -> None:
+    file = folder / "named.jsonl"
+    file.write_text(lines_of({"prompt": "p", "completion": "c", "ask": "q", "say": "r"}), encoding="utf-8")
+    examples = [item for item in read(file, Reading(prompt_column="ask", completion_column="say"))]
+    assert isinstance(examples[-1], Example)
+    assert [message.content for message in examples[-1].messages] == ["q", "r"]
+    with pytest.raises(UserError, match="no row has a column") as raised:
+        list(read(file, Reading(prompt_column="asc")))
+    assert 'did you mean "ask"' in (raised.value.hint or "")
+
+
+def test_rows_of_text_are_documents(folder: Path) -> None:
+    examples, findings = read_file(folder, lines_of({"text": "one"}, {"text": "two"}))
+    assert findings == []
+    assert texts_of(examples) == [(1, "one"), (2, "two")]
+
+
+@pytest.mark.parametrize("opening", ['{"prompt": "a", "completion": "', '[{"prompt": "a", "completion": "'])
+def test_a_row_longer_than_any_row_is_an_error_and_is_not_held(folder: Path, opening: str) -> None:
+    tracemalloc.start()
+    file = folder / "long.json"
+    with file.open("w", encoding="utf-8") as writer:
+        writer.write(opening)
+        for _ in range(100):
+            writer.write("x" * 2**20)
+        writer.write('"}\n' + GOOD)
+    findings = [item for item in read(file) if isinstance(item, Finding)]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert only(findings).code == "D101"
+    assert "longer than" in only(findings).message
+    assert peak < 90 * 2**20

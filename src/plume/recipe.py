@@ -25,6 +25,9 @@ class Recipe(BaseModel):
     eval_data: str | None = Field(default=None, description="File of evaluation rows; replaces the automatic split.")
     model: str = Field(default="gpt", description="`gpt`, `gru`, `bigram`, or a model directory to fine-tune.")
     split_documents: bool = Field(default=False, description="Plain text: blank lines separate documents.")
+    prompt_column: str | None = Field(default=None, description="The column that asks (recognised if not named).")
+    completion_column: str | None = Field(default=None, description="The column that answers.")
+    query: str | None = Field(default=None, description="Which rows, when `data` is a database URL.")
     test_size: float = Field(default=0.1, ge=0, lt=1, description="Fraction of rows held out; 0 trains on all.")
     split_by: Literal["phrasing", "answer"] = Field(
         default="phrasing", description="Hold out wordings of taught answers, or whole answers."

@@ -147,9 +147,15 @@ def run_of(path: Path) -> Run | None:
 
 
 def fingerprint(file: str) -> str:
-    """sha256 of a file's bytes."""
-    with Path(file).open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    """sha256 of a file's bytes, or of the names and bytes of all files of a directory. Raises OSError."""
+    path = Path(file)
+    if not path.is_dir():
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    whole = hashlib.sha256()
+    for part in sorted(part for part in path.rglob("*") if part.is_file()):
+        whole.update(f"{part.relative_to(path).as_posix()}\0{fingerprint(str(part))}\0".encode())
+    return whole.hexdigest()
 
 
 def _environment(recipe: Recipe) -> dict[str, Any]:
@@ -160,7 +166,6 @@ def _environment(recipe: Recipe) -> dict[str, Any]:
         "platform": platform.platform(),
         "libraries": {name: metadata.version(name) for name in _LIBRARIES},
         "seed": recipe.seed,
-        "data": {file: fingerprint(file) for file in (recipe.data, recipe.eval_data) if file},
         "git_revision": _git_revision(),
     }
 

@@ -145,6 +145,14 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
+class Read:
+    """How far the reading of a file is: bytes of `total`, or lines when the total is not known."""
+
+    done: int
+    total: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Started:
     """Data checked, choices made, nothing trained yet. `choices` are the recipe keys that the data decided."""
 

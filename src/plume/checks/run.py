@@ -1,45 +1,177 @@
-"""All checks over a file: the examples it holds and everything there is to say about them."""
+"""All checks over a file, batch by batch: the file is never held, unless its examples are asked for."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
 
-from plume.checks.content import amount, contradictions, repeats
-from plume.data.read import read
+from plume.checks import amount, answers, characters, duplicates, language, leftovers, private, wording
+from plume.checks.rules import ROW_RULES, SURVEYS, Batch, RowRule, Survey
+from plume.checks.scripts import examine_script
+from plume.checks.selection import EVERYTHING, Selection, exceptions
+from plume.checks.splits import Taught
+from plume.data.read import ONCE, read
+from plume.data.records import Reading
 from plume.types import Example, Finding
+
+# Importing them registers their rules.
+FAMILIES = (amount, answers, characters, duplicates, language, leftovers, private, wording)
+SCRIPTS = (".py", ".ipynb")
+LISTED = 10_000  # findings of one code and file that are listed; beyond, they are counted
+_BATCH = 1000
+
+
+@dataclass
+class Examination:
+    """What is known of the rows seen so far; examinations of consecutive parts of a file merge."""
+
+    file: str
+    selection: Selection
+    examples: int = 0
+    findings: list[Finding] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    surveys: list[Survey] = field(default_factory=list)
+    kept: list[Example] | None = None
+
+    def __post_init__(self) -> None:
+        wanted = {made: None for code, several in SURVEYS.items() if self.selection.wants(code) for made in several}
+        self.surveys = self.surveys or [made() for made in wanted]
+
+    def add(self, finding: Finding) -> None:
+        if self.selection.wants(finding.code):
+            self.counts[finding.code] += 1
+            if self.counts[finding.code] <= LISTED:
+                self.findings.append(self.selection.apply(finding))
+
+    def see(self, examples: Sequence[Example], rules: Sequence[RowRule]) -> None:
+        """Put some consecutive rows before every rule."""
+        batch = Batch(self.file, examples)
+        for rule in rules:
+            for finding in rule(batch):
+                self.add(finding)
+        if self.selection.names and self.selection.wants("D210"):
+            for finding in private.listed_names(batch, self.selection.names):
+                self.add(finding)
+        for one in self.surveys:
+            one.see(batch)
+        self.examples += len(examples)
+        if self.kept is not None:
+            self.kept += examples
+
+    def merge(self, later: Examination) -> None:
+        said = {finding.message for finding in self.findings if finding.code in ONCE}
+        self.counts += later.counts
+        for finding in later.findings:
+            if finding.code in ONCE and finding.message in said:
+                self.counts[finding.code] -= 1
+            else:
+                self.findings.append(finding)
+        for mine, theirs in zip(self.surveys, later.surveys, strict=True):
+            mine.merge(theirs)
+        self.examples += later.examples
 
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """A file, read and checked."""
+    """A file, read and checked. `examples` are there if they were to be kept; `counts` are of all findings by
+    code, `findings` at most `LISTED` of each."""
 
-    examples: tuple[Example, ...]
+    file: str
+    count: int
     findings: tuple[Finding, ...]
+    counts: Counter[str]
+    examples: tuple[Example, ...] = ()
 
     @property
     def errors(self) -> tuple[Finding, ...]:
         return tuple(finding for finding in self.findings if finding.severity == "error")
 
 
-def examine(path: str | os.PathLike[str], *, split_documents: bool = False) -> Examined:
-    """Read a file and run every check. Raises UserError when it cannot be opened."""
+def row_rules(selection: Selection) -> list[RowRule]:
+    """The row rules that can give a wanted code, each once."""
+    return list({rule: None for code, several in ROW_RULES.items() if selection.wants(code) for rule in several})
+
+
+def see_rows(
+    items: Iterable[Example | Finding], so_far: Examination, *, size: int = _BATCH
+) -> Generator[int, None, None]:
+    """Read on; yields the last line seen after each batch."""
+    rules = row_rules(so_far.selection)
     examples: list[Example] = []
-    findings: list[Finding] = []
-    for found in read(path, split_documents=split_documents):
-        (findings if isinstance(found, Finding) else examples).append(found)  # type: ignore[arg-type]
-    for check_rows in (repeats, contradictions):
-        findings += check_rows(examples)
-    findings += amount(examples, os.fspath(path))
-    findings.sort(key=lambda finding: (finding.source.line or 0, finding.source.column or 0, finding.code))
-    return Examined(tuple(examples), tuple(findings))
+    for item in items:
+        if isinstance(item, Finding):
+            so_far.add(item)
+            continue
+        examples.append(item)
+        if len(examples) == size:
+            so_far.see(examples, rules)
+            yield item.source.line or 0
+            examples = []
+    if examples:
+        so_far.see(examples, rules)
 
 
-def check(path: str | os.PathLike[str], *, split_documents: bool = False) -> Iterator[Finding]:
-    """Every finding about a data file, in file order.
+def conclude(so_far: Examination) -> Examined:
+    """Let the surveys speak, leave out what is excepted, and put everything in file order."""
+    for one in so_far.surveys:
+        for finding in one.findings():
+            so_far.add(finding)
+    excepted = exceptions(so_far.file)
+    findings = [found for found in so_far.findings if (found.source.line, found.code) not in excepted]
+    findings.sort(key=lambda found: (found.source.line or 0, found.source.column or 0, found.code))
+    return Examined(so_far.file, so_far.examples, tuple(findings), so_far.counts, tuple(so_far.kept or ()))
+
+
+def examine(
+    path: str | os.PathLike[str],
+    reading: Reading | None = None,
+    selection: Selection = EVERYTHING,
+    *,
+    name: str | None = None,
+) -> Examined:
+    """Read a file, keep its examples and run every check. Raises UserError when it cannot be opened."""
+    file = os.fspath(path)
+    so_far = Examination(name or file, selection, kept=[])
+    for _ in see_rows(read(file, reading, name=name), so_far):
+        pass
+    return conclude(so_far)
+
+
+def batches(path: str, reading: Reading | None = None, *, size: int = _BATCH) -> Iterator[Batch]:
+    """The rows of a file as rules see them, those that can be read."""
+    rows = (item for item in read(path, reading) if isinstance(item, Example))
+    while examples := list(islice(rows, size)):
+        yield Batch(path, examples)
+
+
+def check(
+    path: str | os.PathLike[str],
+    *,
+    eval_data: str | os.PathLike[str] | None = None,
+    reading: Reading | None = None,
+    selection: Selection = EVERYTHING,
+) -> Iterator[Finding]:
+    """Every finding about a data file or a training script, in file order; then what `eval_data` shares with it.
+
+    Raises UserError when a file cannot be opened.
 
     >>> for finding in plume.check("qa.jsonl"):  # doctest: +SKIP
     ...     print(finding.source, finding.code, finding.message)
     """
-    yield from examine(path, split_documents=split_documents).findings
+    file = os.fspath(path)
+    if Path(file).suffix.lower() in SCRIPTS:
+        yield from (selection.apply(found) for found in examine_script(file) if selection.wants(found.code))
+        return
+    examined = examine(file, reading, selection)
+    yield from examined.findings
+    if eval_data:
+        asked = examine(eval_data, reading, selection)
+        yield from (found for found in asked.findings if found.code != "D215" or not asked.examples)
+        taught = Taught()
+        taught.see(Batch(file, examined.examples))
+        shared = taught.findings([Batch(asked.file, asked.examples)])
+        yield from (selection.apply(found) for found in shared if selection.wants(found.code))

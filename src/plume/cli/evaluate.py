@@ -11,10 +11,13 @@ from rich.progress import track
 from rich.table import Table
 
 from plume.checks.run import examine
+from plume.checks.selection import Selection
 from plume.checks.splits import overlap
 from plume.cli import options, output
+from plume.cli.formats import as_json
+from plume.data.records import Reading
 from plume.errors import DataError, UserError
-from plume.runs import Run, fingerprint, run_of
+from plume.runs import Run, run_of
 from plume.types import Example, Finding, Scored
 
 if TYPE_CHECKING:
@@ -32,6 +35,9 @@ def evaluate(
         str | None, typer.Option(metavar="FILE", help="A JSON Schema every answer should satisfy.")
     ] = None,
     split_documents: options.SplitDocuments = False,
+    prompt_column: options.PromptColumn = None,
+    completion_column: options.CompletionColumn = None,
+    query: options.Query = None,
     json: options.Json = False,
 ) -> None:
     """Ask every question of a file and compare the answers given with the answers expected.
@@ -40,7 +46,8 @@ def evaluate(
     stop_rate, perplexity, bits_per_byte; beside them the baseline: the model before training.
     Exit code 0 whatever the scores; a run directory keeps the result as eval/NAME.json.
     """
-    examined = examine(data, split_documents=split_documents)
+    asked = Reading(split_documents, prompt_column, completion_column, query)
+    examined = examine(data, asked, Selection(select=("D1", "D215")))
     broken = [finding for finding in examined.errors if finding.code not in ("D203", "D215")]
     if broken or not examined.examples:
         raise DataError(f"{data} cannot be evaluated", broken or examined.errors, f"`plume check {data}` lists all")
@@ -61,7 +68,7 @@ def evaluate(
     )
     baseline, name = _baseline(run, bundle, examined.examples, wanted)
     value = result(model, data, rows, baseline, name)
-    value["findings"] = [output.finding_json(finding) for finding in findings]
+    value["findings"] = [as_json(finding) for finding in findings]
     if run:
         run.write_eval(_name(data), value)
         if run.info()["status"] == "finished":
@@ -90,13 +97,15 @@ def _leaks(run: Run | None, examples: tuple[Example, ...]) -> list[Finding]:
     """D401 against the data the run was trained on, as far as it is still there."""
     if run is None:
         return []
+    from plume.training.sources import fingerprints, reading
+
     recipe = run.recipe()
     try:
-        trained = examine(recipe.data, split_documents=recipe.split_documents).examples
+        trained = examine(recipe.data, reading(recipe), Selection(select=("D401",))).examples
     except UserError:
         output.note(f"note: the training data {recipe.data} is gone, so overlap with it cannot be checked")
         return []
-    if fingerprint(recipe.data) != run.info()["data"].get(recipe.data):
+    if fingerprints(recipe)[recipe.data] != run.info()["data"].get(recipe.data):
         output.note(f"note: {recipe.data} is no longer what was trained on, so overlap with it cannot be checked")
         return []
     held_out = set(run.info()["held_out"])

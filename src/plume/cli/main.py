@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from plume.cli import ask, check, evaluate, generate, output, train
+from plume.cli import ask, check, evaluate, explain, generate, output, train
 
 app = typer.Typer(
     name="plume",
@@ -53,6 +53,7 @@ def _guarded(verb: Callable[..., None]) -> Callable[..., None]:
 
 for _name, _verb, _examples in (
     ("check", check.check, check.EXAMPLES),
+    ("explain", explain.explain, explain.EXAMPLES),
     ("train", train.train, train.EXAMPLES),
     ("eval", evaluate.evaluate, evaluate.EXAMPLES),
     ("ask", ask.ask, ask.EXAMPLES),

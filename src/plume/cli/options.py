@@ -6,9 +6,15 @@ from typing import Annotated
 
 import typer
 
+from plume.data.records import Layout
+
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="A run directory, a model directory, or a hub id.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Settings = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="A generation setting; may be given several times.")
 ]
 SplitDocuments = Annotated[bool, typer.Option("--split-documents", help="Plain text: blank lines separate documents.")]
+PromptColumn = Annotated[str | None, typer.Option(metavar="NAME", help="The column that asks (else recognised).")]
+CompletionColumn = Annotated[str | None, typer.Option(metavar="NAME", help="The column that answers.")]
+Query = Annotated[str | None, typer.Option(metavar="SQL", help="Which rows, when DATA is a database URL.")]
+ForceFormat = Annotated[Layout | None, typer.Option(help="Read as this, whatever the name says.")]

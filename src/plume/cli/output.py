@@ -15,6 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from plume.cli.formats import as_json
 from plume.errors import DataError, PlumeError
 from plume.types import Finding
 
@@ -112,25 +113,11 @@ def _operating_system(error: OSError) -> int:
     return 1
 
 
-def finding_json(finding: Finding) -> dict[str, Any]:
-    """A finding as `--json` prints it."""
-    return {
-        "code": finding.code,
-        "severity": finding.severity,
-        "file": finding.source.file,
-        "line": finding.source.line,
-        "column": finding.source.column,
-        "message": finding.message,
-        "hint": finding.hint,
-        "related": [{"file": source.file, "line": source.line} for source in finding.related],
-    }
-
-
 def event_json(event: Any) -> dict[str, Any]:
     """A training event as `--json` prints it."""
     values = asdict(event)
     if "findings" in values:
-        values["findings"] = [finding_json(finding) for finding in event.findings]
+        values["findings"] = [as_json(finding) for finding in event.findings]
     return {"event": type(event).__name__.lower(), **values}
 
 

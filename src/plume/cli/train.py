@@ -41,6 +41,9 @@ def train(
         Path | None, typer.Option(metavar="DIR", help="The run directory (default: runs/DATE-TIME-NAME).")
     ] = None,
     split_documents: options.SplitDocuments = False,
+    prompt_column: options.PromptColumn = None,
+    completion_column: options.CompletionColumn = None,
+    query: options.Query = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --output-dir.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Train although checks found errors.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON event a line on stdout.")] = False,
@@ -51,7 +54,14 @@ def train(
     Exit code 0 when done, 1 when the run failed, 2 for a mistake in data or request, 130 after Ctrl-C.
     """
     given = parse_settings(settings or [])
-    named: dict[str, Any] = {"data": data, "model": model, "eval_data": eval_data}
+    named: dict[str, Any] = {
+        "data": data,
+        "model": model,
+        "eval_data": eval_data,
+        "prompt_column": prompt_column,
+        "completion_column": completion_column,
+        "query": query,
+    }
     given |= {key: value for key, value in named.items() if value is not None}
     if split_documents:
         given["split_documents"] = True

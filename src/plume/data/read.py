@@ -5,179 +5,184 @@ from __future__ import annotations
 import difflib
 import itertools
 import os
-import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from plume.data import json_text, rows
+from plume.data import rows
+from plume.data.fields import Census, Form, form_of
+from plume.data.json_fault import Fault
+from plume.data.json_text import Value
+from plume.data.lines import MAX_LINE, lines, opened
+from plume.data.records import Layout, Reading, layout_of, plain, records
 from plume.errors import UserError
 from plume.types import Example, Finding, Message, Source
 
-_JSON_SUFFIXES = {".jsonl", ".json", ".ndjson"}
-_TEXT_SUFFIXES = {".txt", ".md", ".text"}
-_ENCODINGS = {
-    b"\xff\xfe\x00\x00": "UTF-32",
-    b"\x00\x00\xfe\xff": "UTF-32",
-    b"\xff\xfe": "UTF-16",
-    b"\xfe\xff": "UTF-16",
-}
+_TABLES: tuple[Layout, ...] = ("csv", "tsv", "parquet", "dataset", "sql")
+ONCE = frozenset({"D102", "D103", "D106"})  # warnings with these codes are about the file, not about a row
 
 
-def read(path: str | os.PathLike[str], *, split_documents: bool = False) -> Iterator[Example | Finding]:
+def read(
+    path: str | os.PathLike[str], reading: Reading | None = None, *, name: str | None = None
+) -> Iterator[Example | Finding]:
     """Yield the examples of a file and a finding for every row that is not one, in file order.
 
-    JSON lines, a JSON array or pretty-printed JSON objects of `prompt`/`completion` or `messages`; anything
-    else is plain text: one document, or with `split_documents` one for each stretch between blank lines.
-    Raises UserError when the file cannot be opened at all.
+    JSON lines, a JSON array or pretty-printed JSON objects, CSV, TSV, Parquet, a dataset directory, or a database
+    URL with a query; anything else is plain text: one document, or with `split_documents` one for each stretch
+    between blank lines. gzip and zstd are seen through. Raises UserError when the file cannot be opened at all.
     """
-    file = os.fspath(path)
-    text_or_finding = _decode(_load(file), file)
-    if isinstance(text_or_finding, Finding):
-        yield text_or_finding
-        return
-    text = text_or_finding
-    if text.startswith("\ufeff"):
-        hint = "save as UTF-8 without BOM; it is skipped here"
-        yield Finding("D107", "warning", Source(file, 1), "the file begins with a byte order mark", hint)
-        text = text[1:]
-    if _is_json(file, text):
-        yield from _json_rows(text, file)
+    file, reading = os.fspath(path), reading or Reading()
+    name = name or file
+    if layout_of(file, reading) == "text":
+        yield from _text(file, name, split_documents=reading.split_documents)
     else:
-        yield from _documents(text, file, split_documents)
+        yield from understand(records(file, reading, name), forms(file, reading), name)
 
 
-def _load(file: str) -> bytes:
-    try:
-        return Path(file).read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{file}: no such file", _near_files(file)) from None
-    except IsADirectoryError:
-        raise UserError(f"{file} is a directory, not a file", "name the data file inside it") from None
-    except PermissionError:
-        raise UserError(f"{file}: permission denied", "make it readable: chmod u+r FILE") from None
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise UserError(f"{file}: cannot be opened ({reason})", "check the path") from None
+def forms(path: str, reading: Reading) -> tuple[Form, ...]:
+    """How the rows of a file are to be understood, decided over all of them.
+
+    Raises UserError when a column was named that no row has.
+    """
+    layout = layout_of(path, reading)
+    census = Census()
+    found = records(path, reading, path)
+    for value in itertools.islice(found, 1) if layout in _TABLES else found:
+        if isinstance(value, Value):
+            census.see(value.value)
+    return chosen(census, reading, path)
 
 
-def _near_files(file: str) -> str:
-    folder = Path(file).parent
-    try:
-        names = [entry.name for entry in folder.iterdir()]
-    except OSError:
-        names = []
-    near = difflib.get_close_matches(Path(file).name, names, 1)
-    return f"did you mean {folder / near[0]}?" if near else "check the path; relative paths start where you are"
+def chosen(census: Census, reading: Reading, file: str) -> tuple[Form, ...]:
+    """The forms of a file of which all names have been counted."""
+    if not (reading.prompt_column or reading.completion_column):
+        return census.forms()
+    names = census.names()
+    for column in (reading.prompt_column, reading.completion_column):
+        if column and column not in names:
+            near = difflib.get_close_matches(column, names, 1)
+            raise UserError(
+                f'{file}: no row has a column "{column}"',
+                f'did you mean "{near[0]}"?' if near else f"the columns are {', '.join(names[:20]) or 'none'}",
+            )
+    first = census.forms()[0]
+    prompt, completion = reading.prompt_column or first.prompt, reading.completion_column or first.completion
+    return (Form(prompt=prompt or "prompt", completion=completion or "completion"),)
 
 
-def _decode(raw: bytes, file: str) -> str | Finding:
-    if not raw:
-        return Finding("D215", "error", Source(file), "the file is empty", f"write one row a line: {rows.SHAPE}")
-    for mark, name in _ENCODINGS.items():
-        if raw.startswith(mark):
-            return _wrong_encoding(file, name)
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        return _undecodable(raw, error.start, file)
-    if "\0" in text:
-        if re.match(rb"(?:[\x09-\x7e]\x00){4}|(?:\x00[\x09-\x7e]){4}", raw):
-            return _wrong_encoding(file, "UTF-16")
-        line = text.count("\n", 0, text.index("\0")) + 1
-        return Finding(
-            "D107",
-            "error",
-            Source(file, line),
-            "the file holds zero bytes: it is binary, not text",
-            "export it as text",
-        )
-    return text
+def understand(
+    values: Iterable[Value | Fault | Finding], forms: tuple[Form, ...], file: str, *, whole: bool = True
+) -> Iterator[Example | Finding]:
+    """Values with their lines become examples; warnings about the file as a whole are said once.
 
-
-def _wrong_encoding(file: str, name: str) -> Finding:
-    hint = f"convert it: iconv -f {name} -t UTF-8 {file} > {Path(file).stem}.utf8{Path(file).suffix}"
-    return Finding("D107", "error", Source(file, 1), f"the file is {name}, not UTF-8", hint)
-
-
-def _undecodable(raw: bytes, position: int, file: str) -> Finding:
-    start = raw.rfind(b"\n", 0, position) + 1
-    source = Source(file, raw.count(b"\n", 0, position) + 1, len(raw[start:position].decode("utf-8")) + 1)
-    control = sum(byte < 9 or 13 < byte < 32 for byte in raw[:4096])
-    if control:
-        return Finding("D107", "error", source, "the file is binary, not text", "export it as UTF-8 text")
-    latin = raw[position : position + 1].decode("latin-1")
-    message = f"byte 0x{raw[position]:02x} is not UTF-8; it reads {latin!r} in Latin-1"
-    hint = f"convert it: iconv -f WINDOWS-1252 -t UTF-8 {file} > {Path(file).stem}.utf8{Path(file).suffix}"
-    return Finding("D107", "error", source, message, hint)
-
-
-def _is_json(file: str, text: str) -> bool:
-    suffix = Path(file).suffix.lower()
-    if suffix in _JSON_SUFFIXES or suffix in _TEXT_SUFFIXES:
-        return suffix in _JSON_SUFFIXES
-    return text.lstrip()[:1] in ("{", "[")
-
-
-def _json_rows(text: str, file: str) -> Iterator[Example | Finding]:
+    `whole` says that the values are all of the file's, so that none at all is a finding.
+    """
     said: set[str] = set()
-    count = 0
-    for found in json_text.values(text):
-        count += 1
-        if isinstance(found, json_text.Fault):
+    empty = whole
+    known = frozenset(column for form in forms for column in form.columns)
+    for found in values:
+        if isinstance(found, Finding):
+            empty = empty and found.severity != "error"
+            yield found
+            continue
+        empty = False
+        if isinstance(found, Fault):
             yield Finding("D101", "error", Source(file, found.line, found.column), found.reason, found.hint)
             continue
-        source = Source(file, found.line)
-        yield from _once(said, _about_layout(found, file, source))
-        example, findings = rows.to_example(found.value, source)
+        source, value = Source(file, found.line), found.value
+        if found.layout != "line" and found.layout != "table":
+            yield from _once(said, _about_layout(found, file, source))
+        form = forms[0]
+        if isinstance(value, dict):
+            if len(forms) > 1:
+                form = form_of(value, forms)
+                if form is not forms[0]:
+                    yield from _once(said, _about_form(form, forms[0], source))
+            if not known.issuperset(value):
+                yield from _once(said, _about_fields(value, known, source))
+        if found.duplicate_keys or found.huge_numbers:
+            yield from _about_values(found, source)
+        example, findings = rows.to_example(value, form, source)
         yield from findings
-        yield from _once(said, _about_fields(found, source))
         if example:
             yield example
-    if not count:
+    if empty:
         yield Finding("D215", "error", Source(file), "the file holds no row", f"write one row a line: {rows.SHAPE}")
 
 
-def _once(said: set[str], findings: Iterator[tuple[str, Finding]]) -> Iterator[Finding]:
-    for key, finding in findings:
-        if key not in said:
-            said.add(key)
+def _once(said: set[str], findings: Iterator[Finding]) -> Iterator[Finding]:
+    for finding in findings:
+        if finding.message not in said:
+            said.add(finding.message)
             yield finding
 
 
-def _about_layout(found: json_text.Value, file: str, source: Source) -> Iterator[tuple[str, Finding]]:
+def _about_layout(found: Value, file: str, source: Source) -> Iterator[Finding]:
     jsonl = Path(file).suffix.lower() in (".jsonl", ".ndjson")
     if found.layout == "array" and jsonl:
         message = "the file is one JSON array, not JSON lines; it is read as what it is"
-        yield "array", Finding("D102", "warning", source, message, "name it .json, or write one object a line")
+        yield Finding("D102", "warning", source, message, "name it .json, or write one object a line")
     if found.layout == "spread":
         message = "the object is spread over several lines; it is read as one row"
-        yield "spread", Finding("D102", "warning", source, message, "write one object a line")
+        yield Finding("D102", "warning", source, message, "write one object a line")
 
 
-def _about_fields(found: json_text.Value, source: Source) -> Iterator[tuple[str, Finding]]:
-    for name in rows.extra_fields(found.value):
-        message = f'the field "{name}" is not used (said once for the file)'
-        yield (
-            f"field {name}",
-            Finding("D103", "warning", source, message, "nothing to do, unless it was meant to be learnt"),
-        )
+def _about_form(form: Form, first: Form, source: Source) -> Iterator[Finding]:
+    message = f"rows with {form} stand among rows with {first}; each is read as what it is (said once for the file)"
+    yield Finding("D106", "warning", source, message, "write all rows in one form")
+
+
+def _about_fields(value: dict[str, object], known: frozenset[str], source: Source) -> Iterator[Finding]:
+    for name in value:
+        if name not in known:
+            message = f'the field "{name[:80]}" is not used (said once for the file)'
+            yield Finding("D103", "warning", source, message, "nothing to do, unless it was meant to be learnt")
+
+
+def _about_values(found: Value, source: Source) -> Iterator[Finding]:
     for name in found.duplicate_keys:
-        message = f'the key "{name}" stands twice in one object; the last value counts'
-        yield f"key {source}", Finding("D111", "warning", source, message, "keep one of them")
+        message = f'the key "{name[:80]}" stands twice in one object; the last value counts'
+        yield Finding("D111", "warning", source, message, "keep one of them", quote=name)
     for digits in found.huge_numbers:
         message = f"the number {digits[:20]} is beyond what a double can hold"
-        yield f"number {source}", Finding("D111", "warning", source, message, "write it as a string")
+        yield Finding("D111", "warning", source, message, "write it as a string", quote=digits)
 
 
-def _documents(text: str, file: str, split_documents: bool) -> Iterator[Example | Finding]:
-    if not text.strip():
-        yield Finding("D215", "error", Source(file), "the file holds only white space", "write some text")
-    elif not split_documents:
-        yield Example((Message("assistant", text),), Source(file, 1))
-    else:
-        lines = text.replace("\r\n", "\n").split("\n")
-        for blank, group in itertools.groupby(range(len(lines)), key=lambda index: not lines[index].strip()):
+def _text(path: str, name: str, *, split_documents: bool) -> Iterator[Example | Finding]:
+    """Documents, or the whole text as one; one longer than any row may be comes in stretches."""
+    with opened(path) as stream:
+        if not stream.read(1):
+            hint = f"write one row a line: {rows.SHAPE}"
+            yield Finding("D215", "error", Source(name), "the file is empty", hint)
+            return
+    found = 0
+    with plain(path) as stream:
+        document: list[str] = []
+        first, size = 1, 0
+        for line in lines(stream, name):
+            if isinstance(line, Finding):
+                yield line
+                if line.severity == "error":
+                    return
+                continue
+            blank = split_documents and not line.text.strip()
+            if blank or size + len(line.text) > MAX_LINE:
+                if document:
+                    yield _document(document, name, first, cut=not blank, split=split_documents)
+                    found += 1
+                document, size = [], 0
             if not blank:
-                numbers = list(group)
-                document = "\n".join(lines[index] for index in numbers)
-                yield Example((Message("assistant", document),), Source(file, numbers[0] + 1))
+                first = first if document else line.number
+                document += [line.text, line.end]
+                size += len(line.text) + 1
+    text = "".join(document)
+    if text.strip():
+        yield _document(document, name, first, cut=False, split=split_documents)
+    elif not found:
+        yield Finding("D215", "error", Source(name), "the file holds only white space", "write some text")
+
+
+def _document(pieces: list[str], name: str, first: int, *, cut: bool, split: bool) -> Example:
+    text = "".join(pieces)
+    if split and not cut:
+        text = text.replace("\r\n", "\n").removesuffix("\n")
+    return Example((Message("assistant", text),), Source(name, first), cut=cut)

@@ -3,75 +3,95 @@
 from __future__ import annotations
 
 import difflib
+import re
+from collections.abc import Iterable
 from typing import Any
 
+from plume.data.fields import MESSAGES, PAIR, Form
 from plume.data.json_text import canonical
 from plume.types import Example, Finding, Message, Role, Source
 
-_FIELDS = ("prompt", "completion", "messages")
 _ROLES: tuple[Role, ...] = ("system", "user", "assistant")
+_NO_CHARACTER = re.compile("[\ud800-\udfff\ufdd0-\ufdef]")
+_SHARE_GPT: dict[str, Role] = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
 SHAPE = '{"prompt": "…", "completion": "…"} or {"messages": [{"role": "user", "content": "…"}, …]}'
 
 
-def to_example(value: Any, source: Source) -> tuple[Example | None, list[Finding]]:
+def to_example(value: Any, form: Form, source: Source) -> tuple[Example | None, list[Finding]]:
     """The example of a row (None when an error stands in the findings) and all there is to say about it."""
     if not isinstance(value, dict):
         message = f"a row must be an object, not {_kind(value)}"
         return None, [Finding("D104", "error", source, message, f"write {SHAPE}")]
-    if "messages" in value:
-        if "prompt" in value or "completion" in value:
-            message = 'the row has both "messages" and "prompt"/"completion"'
-            return None, [Finding("D106", "error", source, message, "keep one of the two forms")]
-        messages, findings = _conversation(value["messages"], source)
+    if "messages" in value and ("prompt" in value or "completion" in value):
+        message = 'the row has both "messages" and "prompt"/"completion"'
+        return None, [Finding("D106", "error", source, message, "keep one of the two forms")]
+    if form.messages and form.messages in value:
+        messages, findings = _conversation(value[form.messages], form.messages, source)
+    elif form.text:
+        messages, findings = _plain(value, form, source)
     else:
-        messages, findings = _pair(value, source)
+        messages, findings = _pair(value, form, source)
     if any(finding.severity == "error" for finding in findings):
         return None, findings
     return Example(messages, source), findings
 
 
-def extra_fields(value: Any) -> list[str]:
-    """Names in a row that nothing reads."""
-    return [name for name in value if name not in _FIELDS] if isinstance(value, dict) else []
+def _plain(row: dict[str, Any], form: Form, source: Source) -> tuple[tuple[Message, ...], list[Finding]]:
+    if form.text not in row:
+        return (), [_missing(form.text, row, form, source)]
+    text, findings = _text(row[form.text], form.text, source, structured=False)
+    return (Message("assistant", text),), findings
 
 
-def _pair(row: dict[str, Any], source: Source) -> tuple[tuple[Message, ...], list[Finding]]:
-    if "prompt" not in row and "completion" not in row and difflib.get_close_matches("messages", row, 1):
-        return (), [_missing("messages", row, source)]
-    findings = [_missing(name, row, source) for name in ("prompt", "completion") if name not in row]
-    roles: dict[str, Role] = {"prompt": "user", "completion": "assistant"}
-    messages = []
-    for name, role in roles.items():
+def _pair(row: dict[str, Any], form: Form, source: Source) -> tuple[tuple[Message, ...], list[Finding]]:
+    asked, answered = form.prompt or PAIR.prompt, form.completion or PAIR.completion
+    if form.messages or (asked not in row and answered not in row and _near("messages", row)):
+        return (), [_missing(form.messages or "messages", row, form, source)]
+    findings = [_missing(name, row, form, source) for name in (asked, answered) if name not in row]
+    texts = []
+    for name in (asked, answered):
+        text = ""
         if name in row:
-            text, found = _text(row[name], name, source, structured=name == "completion")
+            text, found = _text(row[name], name, source, structured=name == answered)
             findings += found
-            messages.append(Message(role, text))
-    return tuple(messages), findings
+        texts.append(text)
+    extra = row.get(form.context) if form.context else None
+    if isinstance(extra, str) and extra.strip():
+        text, found = _well_formed(extra, form.context, source)
+        findings += found
+        texts[0] += f"\n\n{text}"
+    elif extra is not None and not isinstance(extra, str):
+        message = f'"{form.context}" must be a string, not {_kind(extra)}'
+        findings.append(Finding("D104", "error", source, message, "put it between double quotes"))
+    return (Message("user", texts[0]), Message("assistant", texts[1])), findings
 
 
-def _conversation(value: Any, source: Source) -> tuple[tuple[Message, ...], list[Finding]]:
+def _conversation(value: Any, column: str, source: Source) -> tuple[tuple[Message, ...], list[Finding]]:
     if not isinstance(value, list):
-        message = f'"messages" must be an array, not {_kind(value)}'
+        message = f'"{column}" must be an array, not {_kind(value)}'
         return (), [Finding("D104", "error", source, message, f"write {SHAPE}")]
     messages: list[Message] = []
     findings: list[Finding] = []
     for position, turn in enumerate(value):
-        name = f"messages[{position}]"
+        name = f"{column}[{position}]"
         if not isinstance(turn, dict):
             message = f"{name} must be an object, not {_kind(turn)}"
             findings.append(Finding("D104", "error", source, message, 'write {"role": "…", "content": "…"}'))
             continue
-        missing = [_missing(field, turn, source, f"{name}: ") for field in ("role", "content") if field not in turn]
-        if missing:
-            findings += missing
+        said, words = ("from", "value") if "from" in turn and "role" not in turn else ("role", "content")
+        absent = [name for name in (said, words) if name not in turn]
+        if absent:
+            findings += [_missing(field, turn, MESSAGES, source, f"{name}: ") for field in absent]
             continue
-        role = turn["role"]
+        role = turn[said]
+        if said == "from" and isinstance(role, str):
+            role = _SHARE_GPT.get(role, role)
         if role not in _ROLES:
             near = difflib.get_close_matches(str(role), _ROLES, 1)
             hint = f'did you mean "{near[0]}"?' if near else "the roles are system, user and assistant"
             findings.append(Finding("D110", "error", source, f"{name} has the unknown role {role!r}", hint))
             continue
-        text, found = _text(turn["content"], f"{name}.content", source, structured=role == "assistant")
+        text, found = _text(turn[words], f"{name}.{words}", source, structured=role == "assistant")
         findings += found
         messages.append(Message(role, text))
     if not findings or all(finding.severity != "error" for finding in findings):
@@ -123,19 +143,33 @@ def _text(value: Any, name: str, source: Source, *, structured: bool) -> tuple[s
 
 
 def _well_formed(text: str, name: str, source: Source) -> tuple[str, list[Finding]]:
-    if any("\ud800" <= character <= "\udfff" for character in text):
+    if text.isascii():
+        return text, []
+    found = _NO_CHARACTER.search(text)
+    if found is None:
+        return text, []
+    if "\ud800" <= found.group() <= "\udfff":
         message = f'"{name}" holds half of a surrogate pair, which is not a character'
         return "", [Finding("D107", "error", source, message, "write the whole pair, or the character itself")]
-    if any("\ufdd0" <= character <= "\ufdef" for character in text):
-        message = f'"{name}" holds a code point that Unicode keeps for internal use (U+FDD0 to U+FDEF)'
-        return "", [Finding("D107", "error", source, message, "remove it: it is no character of any script")]
-    return text, []
+    message = f'"{name}" holds a code point that Unicode keeps for internal use (U+FDD0 to U+FDEF)'
+    return "", [Finding("D107", "error", source, message, "remove it: it is no character of any script")]
 
 
-def _missing(name: str, row: dict[str, Any], source: Source, prefix: str = "") -> Finding:
-    near = difflib.get_close_matches(name, [key for key in row if key not in _FIELDS], 1)
-    hint = f'did you mean "{name}" where the row has "{near[0]}"?' if near else f"write {SHAPE}"
+def _missing(name: str, row: dict[str, Any], form: Form, source: Source, prefix: str = "") -> Finding:
+    near = _near(name, [key for key in row if key not in form.columns])
+    if near:
+        hint = f'did you mean "{name}" where the row has "{near}"?'
+    elif form in (PAIR, MESSAGES):
+        hint = f"write {SHAPE}"
+    else:
+        hint = f"the other rows have {form}; fill it in, or drop the row"
     return Finding("D103", "error", source, f'{prefix}the field "{name}" is missing', hint)
+
+
+def _near(name: str, keys: Iterable[str]) -> str | None:
+    folded = {key.casefold(): key for key in keys}
+    found = difflib.get_close_matches(name.casefold(), folded, 1)
+    return folded[found[0]] if found else None
 
 
 def _kind(value: Any) -> str:

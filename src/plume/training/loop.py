@@ -19,13 +19,14 @@ from plume.evaluation.metrics import summarise
 from plume.evaluation.run import evaluate
 from plume.generation.engine import Engine
 from plume.recipe import Recipe
-from plume.runs import Run, fingerprint, refuse_occupied
+from plume.runs import Run, refuse_occupied
 from plume.training.batches import IGNORE, Batch, batches
 from plume.training.checkpoint import Progress, checkpoints, load_checkpoint, prune, save_checkpoint
 from plume.training.finish import finish
 from plume.training.measure import recall_rows, sample_text, spread, taught
 from plume.training.optim import learning_rate, make_optimizer
 from plume.training.prepare import Prepared, prepare
+from plume.training.sources import fingerprints
 from plume.types import Evaluated, EvaluationKind, Example, LanguageModel, Saved, Started, Step, TrainEvent
 
 
@@ -187,6 +188,7 @@ def _evaluate(
 
 def _facts(prepared: Prepared) -> dict[str, Any]:
     return {
+        "data": fingerprints(prepared.recipe),
         "split": prepared.split.reason,
         "train_rows": len(prepared.split.train),
         "held_out": [str(example.source) for example in prepared.split.held_out],
@@ -209,14 +211,9 @@ def _row(event: Step) -> dict[str, Any]:
 
 
 def _refuse_changed_data(run: Run) -> None:
-    for file, digest in run.info()["data"].items():
-        try:
-            now = fingerprint(file)
-        except OSError as error:
-            raise UserError(
-                f"{file}: cannot be read to resume the run ({error.strerror})", "restore the file"
-            ) from None
-        if now != digest:
+    known = run.info()["data"]
+    for file, digest in fingerprints(run.recipe()).items():
+        if digest != known.get(file):
             raise UserError(
                 f"{file} has changed since the run began: resuming would train on something else",
                 "restore the file, or start a new run in another --output-dir",

@@ -10,8 +10,10 @@ from typing import Any
 
 import torch
 
+from plume.checks.rules import Batch
 from plume.checks.run import Examined, examine
-from plume.checks.splits import overlap
+from plume.checks.selection import selection
+from plume.checks.splits import Taught
 from plume.checks.tokens import too_long, unknown
 from plume.data.split import Split, split, taught_questions
 from plume.errors import DataError, UserError
@@ -21,6 +23,7 @@ from plume.recipe import Recipe, parse_recipe
 from plume.text.template import TEMPLATES, ChatTemplate, encode_example
 from plume.text.tokenizer import TextTokenizer, train_tokenizer
 from plume.training import plan
+from plume.training.sources import reading, refuse_password
 from plume.types import Encoded, Example, Finding, LanguageModel
 
 _TOKENIZER_SAMPLE = 10_000_000  # characters
@@ -61,7 +64,8 @@ def prepare(recipe: Recipe, *, force: bool = False) -> Prepared:
 
     Raises DataError with every error found (unless `force`), UserError for a wrong model or value.
     """
-    examined = examine(recipe.data, split_documents=recipe.split_documents)
+    refuse_password(recipe)
+    examined = examine(recipe.data, reading(recipe), selection())
     _refuse(examined.errors, recipe.data, examined.examples, force=force)
     parts, findings = _parts(recipe, examined, force=force)
     findings = [*examined.findings, *findings]
@@ -93,10 +97,17 @@ def _parts(recipe: Recipe, examined: Examined, *, force: bool) -> tuple[Split, l
     """Training and evaluation rows: the automatic split, or the file that was given."""
     if not recipe.eval_data:
         return split(examined.examples, test_size=recipe.test_size, split_by=recipe.split_by, seed=recipe.seed), []
-    given = examine(recipe.eval_data, split_documents=recipe.split_documents)
+    given = examine(recipe.eval_data, reading(recipe), selection())
     errors = [finding for finding in given.errors if finding.code != "D215" or not given.examples]
-    shared = list(overlap(examined.examples, given.examples))
-    _refuse((*errors, *shared), recipe.eval_data, given.examples, force=force)
+    taught = Taught()
+    taught.see(Batch(recipe.data, examined.examples))
+    shared = list(taught.findings([Batch(recipe.eval_data, given.examples)]))
+    _refuse(
+        (*errors, *(found for found in shared if found.severity == "error")),
+        recipe.eval_data,
+        given.examples,
+        force=force,
+    )
     reason = f"{len(given.examples)} rows of {recipe.eval_data} are asked in evaluation"
     return Split(examined.examples, given.examples, reason), [*given.findings, *shared]
 

@@ -53,6 +53,19 @@ ENTRIES: dict[str, Entry] = {
         "convert the file to UTF-8, normalised as NFC",
         fixable=True,
     ),
+    "D108": Entry(
+        "markup left in",
+        "warning",
+        "the model learns to write `&quot;`, tags and fences, and programs that read its answers show them",
+        "turn it back into plain characters",
+        fixable=True,
+    ),
+    "D109": Entry(
+        "placeholder left in",
+        "warning",
+        "the model learns the blank, not the thing: asked with `[NOM]` for a name, 67 % were answered, not 100 %",
+        "fill it in, or drop the row",
+    ),
     "D110": Entry(
         "chat turns out of order",
         "error",

@@ -1,0 +1,188 @@
+"""D201, D202, D203: rows that repeat, nearly repeat or contradict earlier ones."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from array import array
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any, Self
+
+import numpy as np
+
+from plume import similar
+from plume.checks.near import Wordings, columns, first_equal, row_digest
+from plume.checks.rules import Batch, survey
+from plume.types import Finding, Source
+
+_NAMED = 5  # earlier rows that a contradiction names
+
+
+@survey("D201")
+class Repeats:
+    """Rows whose messages are all equal, to the letter, to those of an earlier row. 24 bytes a row."""
+
+    def __init__(self) -> None:
+        self._file = ""
+        self._lines = array("q")
+        self._rows = bytearray()
+
+    def see(self, batch: Batch) -> None:
+        self._file = self._file or batch.file
+        self._lines.extend([example.source.line or 0 for example in batch.examples])
+        self._rows += b"".join([row_digest(example) for example in batch.examples])
+
+    def merge(self, later: Self) -> None:
+        self._file = self._file or later._file
+        self._lines += later._lines
+        self._rows += later._rows
+
+    def findings(self) -> Iterator[Finding]:
+        first = first_equal(columns(self._rows))
+        for row in np.flatnonzero(first != np.arange(len(first))).tolist():
+            line, known = self._lines[row], self._lines[first[row]]
+            yield Finding(
+                "D201",
+                "warning",
+                Source(self._file, line or None),
+                f"the row repeats line {known} word for word",
+                "remove it, unless it is meant to weigh more",
+                (Source(self._file, known or None),),
+            )
+
+
+@survey("D202")
+class NearRepeats:
+    """Rows with the same completion whose prompts say the same but for spelling.
+
+    Completions are the same when equal in NFC. Prompts say the same when they are equal after folding case,
+    punctuation, white space and accents, or within 2 edits (Levenshtein over the folded words), provided that
+    - they have as many words, the edits fall into one word or (up to 16 words) two, and there are 8 letters an edit;
+    - no word that differs holds a digit or is a name, that is, stands with a capital anywhere in the file's prompts
+      other than at the start of a sentence;
+    - a word that differs is a slip: two common words (`when`, `where`; `six`, `seize`; `june`, `july`) never are,
+      nor words with other first letters (`legal`, `illegal`), words of fewer than 4 letters with one edit or of
+      fewer than 6 with two; a missing or swapped letter in a common word (`wher`, `teh`) is one;
+    - its place is not a slot of a template, where four words that are far from each other stand in otherwise equal
+      prompts.
+    Paraphrases and prompts that differ in a number or name are never near-repeats. In a conversation everything else
+    must be the same (questions normalised, replies NFC). About 110 bytes a row.
+    """
+
+    def __init__(self) -> None:
+        self._file = ""
+        self._wordings = Wordings()
+
+    def see(self, batch: Batch) -> None:
+        self._file = self._file or batch.file
+        self._wordings.add(batch)
+
+    def merge(self, later: Self) -> None:
+        self._file = self._file or later._file
+        self._wordings.merge(later._wordings)
+
+    def findings(self) -> Iterator[Finding]:
+        for row, earlier in self._wordings.repeats():
+            line, known = self._wordings.lines[row], self._wordings.lines[earlier]
+            yield Finding(
+                "D202",
+                "warning",
+                Source(self._file, line or None),
+                f"the row nearly repeats line {known}: the same completion, and a prompt that differs in spelling only",
+                "keep one of them, or ask in other words",
+                (Source(self._file, known or None),),
+            )
+
+
+@survey("D203")
+class Contradictions:
+    """Questions (normalised, with all that was said before) that have different answers (NFC). 48 bytes a reply."""
+
+    def __init__(self) -> None:
+        self._file = ""
+        self._lines = array("q")
+        self._questions = bytearray()
+        self._answers = bytearray()
+        self._meanings = bytearray()
+
+    def see(self, batch: Batch) -> None:
+        self._file = self._file or batch.file
+        meanings: dict[str, bytes] = {}
+        for line, question, reply in asked(batch):
+            self._lines.append(line)
+            self._questions += question
+            answer = unicodedata.normalize("NFC", reply)
+            self._answers += similar.digest(answer)
+            if answer not in meanings:
+                meanings[answer] = similar.digest(meaning(answer))
+            self._meanings += meanings[answer]
+
+    def merge(self, later: Self) -> None:
+        self._file = self._file or later._file
+        self._lines += later._lines
+        self._questions += later._questions
+        self._answers += later._answers
+        self._meanings += later._meanings
+
+    def findings(self) -> Iterator[Finding]:
+        questions, answers = columns(self._questions), columns(self._answers)
+        question, pair = first_equal(questions), first_equal(questions, answers)
+        new = np.flatnonzero(pair == np.arange(len(pair)))
+        contested = new[np.bincount(question[new], minlength=len(pair))[question[new]] > 1]
+        earlier: dict[int, list[int]] = defaultdict(list)
+        for row in contested.tolist():
+            known = earlier[int(question[row])]
+            if known:
+                yield self._finding(row, known)
+            if len(known) < _NAMED:
+                known.append(row)
+
+    def _finding(self, row: int, known: list[int]) -> Finding:
+        own = self._meanings[16 * row : 16 * row + 16]
+        alike = [other for other in known if self._meanings[16 * other : 16 * other + 16] == own]
+        numbers = ", ".join(str(self._lines[other]) for other in known)
+        message = f"the same question has another answer on line{'s' * (len(known) > 1)} {numbers}"
+        if alike:
+            message += f"; this one and line {self._lines[alike[0]]} differ only in form: {_FORMS}"
+        return Finding(
+            "D203",
+            "error",
+            Source(self._file, self._lines[row] or None),
+            message,
+            "write the answer in one form" if len(alike) == len(known) else "keep one answer; no model can give both",
+            tuple(Source(self._file, self._lines[other] or None) for other in known),
+        )
+
+
+_FORMS = "case, spacing, punctuation, or in JSON the order of keys and numbers written as text"
+
+
+def asked(batch: Batch) -> Iterator[tuple[int, bytes, str]]:
+    """Line, digest of the normalised question with its history, and text, of every reply that has a question."""
+    examples = [example for example in batch.examples if not example.is_text]
+    folded = iter(similar.normalise_all([message.content for example in examples for message in example.messages]))
+    for example in examples:
+        said = ""
+        for message in example.messages:
+            if message.role == "assistant" and said:
+                yield example.source.line or 0, similar.digest(said), message.content
+            said += f"{message.role}\0{next(folded)}\0"
+
+
+def meaning(answer: str) -> str:
+    """An answer without its form: for JSON the values under sorted keys, all as folded text; else normalised text."""
+    if answer[:1] in ("{", "["):
+        try:
+            return "\0" + json.dumps(_plain(json.loads(answer)), sort_keys=True)
+        except (ValueError, RecursionError):
+            pass
+    return similar.normalise(answer)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key.casefold(): _plain(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_plain(part) for part in value]
+    return value if value is None else similar.normalise(str(value))

@@ -1,0 +1,324 @@
+"""`--fix`: a corrected copy in canonical JSON lines, a journal of every change, and the rows that were left out.
+
+Works in rounds, since one repair may show the next (two rows are the same once both are cleaned); a round reads the
+copy that the last one wrote. The last round changes nothing, so the copy has nothing left to fix.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from array import array
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from plume import similar
+from plume.checks.duplicates import asked
+from plume.checks.near import columns, first_equal
+from plume.checks.repair import REPAIRS, Repair, reread
+from plume.checks.rules import Batch
+from plume.checks.run import Examination, see_rows
+from plume.checks.selection import EVERYTHING, Selection
+from plume.data import rows
+from plume.data.fields import Form, form_of
+from plume.data.json_fault import Fault
+from plume.data.json_text import Value, canonical
+from plume.data.read import forms, read
+from plume.data.records import Reading, layout_of, records
+from plume.errors import UserError
+from plume.files import write_atomic
+from plume.types import Example, Finding, Source
+
+_ROUNDS = 10
+_PRIVATE = ("D210", "D211")  # the journal does not repeat what was taken out
+
+
+@dataclass
+class Fixed:
+    """What was done: rows written and dropped, changes by code."""
+
+    rows: int = 0
+    dropped: int = 0
+    changes: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass
+class _Round:
+    """One pass over one file: which rows go and which repairs are called for."""
+
+    path: str
+    name: str
+    reading: Reading
+    lines: array[int]  # the original line of each of its rows; empty in the first round
+    drop: dict[int, Finding]
+    repairs: dict[str, Repair]
+
+    def origin(self, line: int | None) -> int | None:
+        return self.lines[line - 1] if self.lines and line else line
+
+
+def fix(path: str, out: Path, reading: Reading | None = None, selection: Selection = EVERYTHING) -> Fixed:
+    """Write `out`, `out` + ".journal.jsonl" and `out` + ".dropped.jsonl".
+
+    Raises UserError when there is nothing to read or a file is in the way.
+    """
+    reading = reading or Reading()
+    if layout_of(path, reading) == "text":
+        raise UserError(f"{path}: --fix corrects rows; this is plain text", "give it rows of prompt and completion")
+    targets = [out, *(out.with_name(out.name + suffix) for suffix in (".journal.jsonl", ".dropped.jsonl"))]
+    for target in targets:
+        if target.exists():
+            raise UserError(f"{target} exists already", "name another file: nothing is overwritten")
+    done = Fixed()
+    with tempfile.TemporaryDirectory(prefix=".plume-fix-", dir=out.parent) as folder:
+        work = Path(folder)
+        with (
+            (work / "journal").open("w", encoding="utf-8") as journal,
+            (work / "dropped").open("w", encoding="utf-8") as dropped,
+        ):
+            source, lines = path, array("q")
+            for number in range(_ROUNDS):
+                target = work / f"round-{number}.jsonl"
+                before = sum(done.changes.values())
+                one = _plan(source, path, reading if number == 0 else Reading(), lines, selection)
+                lines = _write(one, target, journal, dropped, done)
+                source = str(target)
+                if number and sum(done.changes.values()) == before:
+                    break
+        for made, wanted in zip((Path(source), work / "journal", work / "dropped"), targets, strict=True):
+            write_atomic(wanted, made.read_bytes())
+    return done
+
+
+def _plan(path: str, name: str, reading: Reading, lines: array[int], selection: Selection) -> _Round:
+    """Read once: which codes are there, which rows repeat or are superseded."""
+    examination = Examination(path, selection)
+    superseded = _Superseded()
+
+    def watched() -> Iterator[Example | Finding]:
+        found = read(path, reading)
+        while batch := list(islice(found, 1000)):
+            superseded.see(Batch(path, [item for item in batch if isinstance(item, Example)]))
+            yield from batch
+
+    for _ in see_rows(watched(), examination):
+        pass
+    codes = {code for code, count in examination.counts.items() if count}
+    again: dict[int, Finding] = {}
+    for survey in examination.surveys:
+        for finding in survey.findings():
+            codes.add(finding.code)
+            if finding.code in ("D201", "D202") and finding.source.line:
+                again.setdefault(finding.source.line, finding)
+    drop = superseded.findings(path) if selection.wants("D203") else {}
+    repairs = {code: made() for code, made in REPAIRS.items() if code in codes and selection.wants(code)}
+    return _Round(path, name, reading, lines, drop or again, repairs)
+
+
+class _Superseded:
+    """D203: rows whose question has another answer further down."""
+
+    def __init__(self) -> None:
+        self.lines, self.questions, self.answers = array("q"), bytearray(), bytearray()
+
+    def see(self, batch: Batch) -> None:
+        for line, question, reply in asked(batch):
+            self.lines.append(line)
+            self.questions += question
+            self.answers += similar.digest(reply)
+
+    def findings(self, file: str) -> dict[int, Finding]:
+        if not self.lines:
+            return {}
+        count = len(self.lines)
+        same_question = first_equal(columns(self.questions)[::-1] if count else columns(self.questions))
+        last = count - 1 - same_question[::-1]
+        answers = first_equal(columns(self.answers))
+        found = {}
+        for row in np.flatnonzero(answers != answers[last]).tolist():
+            line, kept = self.lines[row], self.lines[int(last[row])]
+            message = f"line {kept} answers the same question otherwise; the last answer is kept"
+            hint = "keep one answer"
+            found[line] = Finding("D203", "error", Source(file, line), message, hint, (Source(file, kept),))
+        return found
+
+
+def _write(one: _Round, target: Path, journal: TextIO, dropped: TextIO, done: Fixed) -> array[int]:
+    """Write the round's copy; returns the original line of each of its rows."""
+    known = forms(one.path, one.reading)
+    lines: array[int] = array("q")
+
+    def leave_out(code: str, line: int | None, reason: str, row: Any) -> None:
+        done.changes[code] += 1
+        done.dropped += 1
+        entry = {"line": one.origin(line), "code": code, "reason": reason}
+        _put(journal, {**entry, "dropped": True})
+        _put(dropped, {**entry, "row": row})
+
+    done.rows = 0
+    with target.open("w", encoding="utf-8") as copy:
+        for found, raw in _with_raw(one):
+            if isinstance(found, Finding):
+                if found.severity == "error":
+                    leave_out(found.code, found.source.line, found.message, raw)
+                continue
+            changes: list[dict[str, Any]] = []
+            value, line = _value(found, raw, changes)
+            if value is None:
+                reason = found.reason if isinstance(found, Fault) else "not a row"
+                leave_out("D101", line, reason, raw)
+                continue
+            example = _example(value, known, Source(one.name, line), changes)
+            if isinstance(example, Finding):
+                leave_out(example.code, line, example.message, value)
+                continue
+            if line in one.drop:
+                leave_out(one.drop[line].code, line, _told(one, one.drop[line]), _row(example))
+                continue
+            repaired = _repair(example, one.repairs, changes)
+            if isinstance(repaired, str):
+                leave_out(repaired, line, "it cannot be repaired without a guess", _row(example))
+                continue
+            for change in changes:
+                done.changes[change["code"]] += 1
+                _put(journal, {"line": one.origin(line), **change})
+            _put(copy, _row(repaired))
+            lines.append(one.origin(line) or 0)
+            done.rows += 1
+    return lines
+
+
+def _told(one: _Round, finding: Finding) -> str:
+    """The reason with original line numbers."""
+    others = ", ".join(str(one.origin(source.line)) for source in finding.related)
+    reasons = {
+        "D201": f"repeats line {others} word for word",
+        "D202": f"nearly repeats line {others}",
+        "D203": f"line {others} answers the same question otherwise; the last answer is kept",
+    }
+    return reasons[finding.code]
+
+
+def _with_raw(one: _Round) -> Iterator[tuple[Value | Fault | Finding, Any]]:
+    """What the reader found, and for what it could not read the raw text."""
+    raw_lines = _RawLines(one.path) if layout_of(one.path, one.reading) in ("jsonl", "json") else None
+    for found in records(one.path, one.reading, one.name):
+        raw = None
+        if isinstance(found, Fault):
+            if not found.spoilt:
+                raise UserError(
+                    f"{one.name}:{found.line}:{found.column}: {found.reason}; what follows cannot be told into rows",
+                    found.hint,
+                )
+            raw = raw_lines.text(*found.spoilt) if raw_lines else None
+        elif isinstance(found, Finding) and found.severity == "error" and raw_lines and found.source.line:
+            raw = raw_lines.text(found.source.line, found.source.line)
+            again = _recoded(found, raw)
+            found = again or found
+        yield found, raw
+
+
+class _RawLines:
+    """Lines of a file as they stand, asked for in order."""
+
+    def __init__(self, path: str) -> None:
+        self._path, self._number = path, 0
+        self._stream: Any = None
+
+    def text(self, first: int, last: int) -> str:
+        from plume.data.records import plain
+
+        if self._stream is None:
+            self._context = plain(self._path)
+            self._stream = self._context.__enter__()
+        found = []
+        while self._number < last and (raw := self._stream.readline()):
+            self._number += 1
+            if self._number >= first:
+                found.append(_decoded(raw))
+        return "".join(found).rstrip("\r\n")
+
+
+def _decoded(raw: bytes) -> str:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return raw.decode("cp1252", "replace")
+
+
+def _recoded(found: Finding, raw: str) -> Value | None:
+    """A line that is not UTF-8 but reads as a row in Windows-1252."""
+    if found.code != "D107" or "�" in raw or not found.source.line:
+        return None
+    try:
+        return Value(json.loads(raw), found.source.line, "recoded")
+    except (ValueError, RecursionError):
+        return None
+
+
+def _value(found: Value | Fault, raw: Any, changes: list[dict[str, Any]]) -> tuple[Any, int]:
+    """The row's value, repaired if it can only have meant one thing."""
+    if isinstance(found, Value):
+        if found.layout == "recoded":
+            changes.append({"code": "D107", "what": "read as Windows-1252, written as UTF-8"})
+        for key in found.duplicate_keys:
+            changes.append({"code": "D111", "what": f'the key "{key}" stood twice; the last value was kept'})
+        return found.value, found.line
+    line = found.spoilt[0] if found.spoilt else found.line
+    value = reread(raw) if raw else None
+    if isinstance(value, dict) and value:
+        changes.append({"code": "D101", "what": found.reason, "before": raw})
+        return value, line
+    return None, line
+
+
+def _example(value: Any, known: tuple[Form, ...], source: Source, changes: list[dict[str, Any]]) -> Example | Finding:
+    """The row as an example; numbers and booleans in the place of text are written as text."""
+    form = form_of(value, known) if isinstance(value, dict) else known[0]
+    if isinstance(value, dict):
+        for name in form.required:
+            if isinstance(value.get(name), bool | int | float) and not form.messages:
+                value = {**value, name: canonical(value[name])}
+                changes.append({"code": "D104", "what": f'"{name}" was no text', "after": value[name]})
+            elif isinstance(value.get(name), dict | list) and name == form.completion:
+                changes.append({"code": "D104", "what": f'"{name}" was an object or array; written as JSON text'})
+    example, findings = rows.to_example(value, form, source)
+    if example is None:
+        return next(finding for finding in findings if finding.severity == "error")
+    return example
+
+
+def _repair(example: Example, repairs: dict[str, Repair], changes: list[dict[str, Any]]) -> Example | str:
+    """The example after every repair, or the code of the one that left nothing of it."""
+    for code, repair in repairs.items():
+        repaired = repair(example)
+        if repaired is None:
+            return code
+        for position, (old, new) in enumerate(zip(example.messages, repaired.messages, strict=True)):
+            if old.content != new.content:
+                change: dict[str, Any] = {"code": code, "message": position, "role": old.role}
+                if code not in _PRIVATE:
+                    change |= {"before": old.content, "after": new.content}
+                changes.append(change)
+        example = repaired
+    return example
+
+
+def _row(example: Example) -> dict[str, Any]:
+    """The canonical form: a pair where there is one, else messages."""
+    roles = [message.role for message in example.messages]
+    if roles == ["user", "assistant"]:
+        return {"prompt": example.messages[0].content, "completion": example.messages[1].content}
+    if roles == ["assistant"]:
+        return {"text": example.messages[0].content}
+    return {"messages": [{"role": message.role, "content": message.content} for message in example.messages]}
+
+
+def _put(file: TextIO, value: Any) -> None:
+    file.write(json.dumps(value, ensure_ascii=False) + "\n")

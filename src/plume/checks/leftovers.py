@@ -1,0 +1,274 @@
+"""D108 and D109: markup and blanks that were left in. Rows that speak of markup or hold code are not accused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Self
+
+from plume.checks.rules import Asked, Batch, survey
+from plume.checks.tally import Tally
+from plume.types import Finding
+
+# --- D108 ----------------------------------------------------------------------------------------
+
+_ENTITY = re.compile(
+    r"&(?:quot|amp|lt|gt|nbsp|apos|laquo|raquo|[lr]squo|[lr]dquo|hellip|ndash|mdash|euro|oelig|ccedil|ntilde|szlig"
+    r"|[aeiouyAEIOUY](?:acute|grave|circ|uml|tilde)|Ccedil|OElig|(?<![=(,] )(?:copy|reg|deg)"
+    r"|#\d{2,6}|#x[0-9a-fA-F]{2,5});"
+)
+_TAG_NAMES = (
+    "p|br|hr|div|span|em|strong|ul|ol|li|table|thead|tbody|tr|td|th|h[1-6]|img|html|body|head|pre|code|sup|sub|font"
+    "|center|blockquote|section|article|nav|header|footer|script|style|a|b|i|u"
+)
+_TAG = re.compile(
+    rf"</?({_TAG_NAMES})(?:\s+[\w:-]+\s*=\s*(?:\"[^\"<>]*\"|'[^'<>]*'|[^\s\"'<>]+))*\s*/?>", re.IGNORECASE
+)
+_FENCE = re.compile(r"\s*```[ \t]*([\w+#-]*)[ \t]*\n(.*?)\n?```\s*", re.DOTALL)
+_ESCAPE = re.compile(r"\\[_%&#]")
+_LATEX = re.compile(r"\$[^$]+\$|\\[a-zA-Z(\[{]|[A-Za-z]:\\", re.DOTALL)
+_ABOUT_MARKUP = re.compile(
+    r"\b(?:x?html5?|xml|svg|jsx|css|entit(?:y|ies|és?)|balises?|tags?|markdown|markup|latex|tex|regex|regexp|sed|bash"
+    r"|web ?page|page web|site web|website)\b",
+    re.IGNORECASE,
+)
+_ABOUT_CODE = re.compile(
+    r"\b(?:code|coder|program(?:me|mes|mer|s)?|programming|function|fonction|script|python|javascript|typescript|java|sql"
+    r"|rust|golang|bash|shell|command|commande|regex|class|classe|algorithm|algorithme|implement|snippet|c\+\+|html|css"
+    r"|docker\w*|template|jinja\w*|latex)(?!\w)",
+    re.IGNORECASE,
+)
+_LOOKS_CODE = re.compile(
+    r"```|`[^`\n]+`|\bf[\"']|\.format\(|\bprint\(|^\s*(?:import|from|def|class|const|let|var|function|public|return|#include)\b"
+    r"|=>|;\s*$|\{%|</\w+>|\\begin\{|\$\{",
+    re.MULTILINE,
+)
+
+
+def _entity(asked: Asked) -> str | None:
+    return _first(_ENTITY, asked)
+
+
+def _tag(asked: Asked) -> str | None:
+    for match in _TAG.finditer(asked.completion):
+        name, found = match[1].lower(), match.group()
+        lone_letter = name in "abiu" and "=" not in found and f"</{name}>" not in asked.completion.lower()
+        if not lone_letter and not _ABOUT_MARKUP.search(asked.prompt) and not _ABOUT_MARKUP.search(asked.completion):
+            return found
+    return None
+
+
+def _fence(asked: Asked) -> str | None:
+    """A fence round the whole reply, unless code was asked for; or one that is never closed."""
+    completion = asked.completion
+    whole = _FENCE.fullmatch(completion)
+    if whole:
+        return None if _ABOUT_CODE.search(asked.prompt) else "```" + whole[1]
+    return "```" if completion.count("```") % 2 and not _ABOUT_MARKUP.search(asked.prompt) else None
+
+
+def _escape(asked: Asked) -> str | None:
+    if _LATEX.search(asked.completion) or _ABOUT_CODE.search(asked.prompt):
+        return None
+    return _first(_ESCAPE, asked)
+
+
+def _first(pattern: re.Pattern[str], asked: Asked) -> str | None:
+    match = pattern.search(asked.completion) or pattern.search(asked.prompt)
+    if match is None or _ABOUT_MARKUP.search(asked.prompt) or _ABOUT_MARKUP.search(asked.completion):
+        return None
+    return match.group()
+
+
+_MARKUP = {
+    "entity": ("&", _entity, "the HTML entity {} was left in", "write the character itself"),
+    "tag": ("<", _tag, "the HTML tag {} was left in", "strip the tags"),
+    "fence": ("```", _fence, "the Markdown fence {} was left in", "keep what stands between the fences"),
+    "escape": ("\\", _escape, "the escape {} was left in", "write the character without its backslash"),
+}
+_SUBJECT = ("tag", "fence")  # when most replies have them, they are what the model is to write
+
+
+@survey("D108")
+@dataclass
+class Markup:
+    """HTML, Markdown and LaTeX that a conversion left behind."""
+
+    replies: int = 0
+    holding: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_SUBJECT, 0))
+    tallies: dict[str, Tally] = field(default_factory=lambda: {name: Tally() for name in _MARKUP})
+
+    def see(self, batch: Batch) -> None:
+        self.replies += len(batch.asked)
+        for name, (sign, find, said, hint) in _MARKUP.items():
+            if sign not in batch.text:
+                continue
+            for asked in batch.asked:
+                if (name == "tag" and _TAG.search(asked.completion)) or (name == "fence" and sign in asked.completion):
+                    self.holding[name] += 1
+                elif name in _SUBJECT or not (sign in asked.completion or sign in asked.prompt):
+                    continue
+                found = find(asked)
+                if found:
+                    source = asked.example.source
+                    self.tallies[name].add(Finding("D108", "warning", source, said.format(found), hint, quote=found))
+
+    def merge(self, later: Self) -> None:
+        self.replies += later.replies
+        for name, count in later.holding.items():
+            self.holding[name] += count
+        for name, tally in later.tallies.items():
+            self.tallies[name].merge(tally)
+
+    def findings(self) -> Iterator[Finding]:
+        for name, tally in self.tallies.items():
+            subject = self.replies > 2 and 2 * self.holding.get(name, 0) > self.replies
+            if not subject:
+                yield from tally.findings(self.replies)
+
+
+# --- D109 ----------------------------------------------------------------------------------------
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_FIELDS = _words(
+    "nom prénom prenom name firstname lastname surname fullname email mail courriel adresse address phone tel "
+    "tél telephone téléphone numéro numero number date heure time ville city pays country entreprise société "
+    "societe company organisation organization person personne location lieu place url lien link ip iban "
+    "montant amount prix price produit product titre title age âge ssn id user username utilisateur client "
+    "customer placeholder redacted masqué censuré sujet topic question answer réponse reponse input output "
+    "context contexte text texte xxx todo tbd compléter completer key"
+)
+_BETWEEN = _words("du de d la le l des of the to à a first last full birth naissance")
+_ASKING = _words("your votre vos ton ta insert insérer inserer indiquer saisir remplir compléter fill enter")
+_BRACKET = re.compile(r"\[([^\W\d_][\w’' /-]{1,40})\](?![(\[\]])")
+_DOUBLE = re.compile(r"\{\{ ?([^\W\d][\w.]{0,40}) ?\}\}")
+_SINGLE = re.compile(r"\{([^\W\d][\w ]{1,30})\}")
+_ANGLE = re.compile(r"<([^\W\d_][\w’' -]{1,40})>")
+_CROSSES = re.compile(r"\bX{3,}\b")
+_NUMERAL = re.compile(
+    r"\b(?:bowl|wrestlemania|louis|pope|pape|king|roi|chapter|chapitre|tome|books?|livres?|vol(?:ume)?\.?|part(?:ie)?|acte?"
+    r"|psalm|psaume|canto|chant|title|titre|annexe?|article|section|olympi\w+|legion?|légion)\s+$",
+    re.IGNORECASE,
+)
+_ROMAN = re.compile(r"\b(?:roman|romains?)\b|\b(?=[IVXLC]{2,}\b)(?!X{3,}\b)X*(?:I[XV]|V?I{0,3})\b", re.IGNORECASE)
+_TO_DO = re.compile(r"\bTODO\b(?=\s*(?::|\]|\)|$))", re.MULTILINE)
+_LOREM = re.compile(r"lorem ipsum", re.IGNORECASE)
+_ABOUT_LOREM = re.compile(r"faux[- ]texte|filler|placeholder|dummy|typogra|cicer", re.IGNORECASE)
+_LINE = re.compile(r"(?<!_)_{3,}(?!_)")
+
+
+def _is_field(inner: str, *, capitals: bool) -> bool:
+    words = re.sub(r"[\s\d_’'/-]+", " ", re.sub(r"(?i)\be-mail", "email", inner)).casefold().split()
+    if not words:
+        return False
+    if words[0] in _ASKING:
+        return len(words) > 1
+    if inner.isupper():
+        return len(words) <= 5 and not _FIELDS.isdisjoint(words)
+    return not capitals and not _FIELDS.isdisjoint(words) and _FIELDS.union(_BETWEEN).issuperset(words)
+
+
+def _bracket(text: str) -> str | None:
+    for match in _BRACKET.finditer(text):
+        before = text[: match.start()][-2:]
+        code = before[-1:].isalnum() or before[-1:] in tuple(")]=_(") or before in ("= ", ", ")
+        if not code and _is_field(match[1], capitals=False):
+            return match.group()
+    return None
+
+
+def _brace(text: str) -> str | None:
+    double = _DOUBLE.search(text)
+    if double:
+        return double.group()
+    for match in _SINGLE.finditer(text):
+        before = text[match.start() - 1 : match.start()]
+        if not (before.isalnum() or before in tuple("$\\{^_")) and _is_field(match[1], capitals=False):
+            return match.group()
+    return None
+
+
+def _angle(text: str) -> str | None:
+    for match in _ANGLE.finditer(text):
+        before = text[match.start() - 1 : match.start()]
+        if not before.isalnum() and _is_field(match[1], capitals=True):
+            return match.group()
+    return None
+
+
+def _crosses(text: str) -> str | None:
+    for match in _CROSSES.finditer(text):
+        if len(match.group()) > 3 or not (_NUMERAL.search(text[: match.start()]) or _ROMAN.search(text)):
+            return match.group()
+    return None
+
+
+def _to_do(text: str) -> str | None:
+    match = _TO_DO.search(text)
+    return match.group() if match else None
+
+
+def _lorem(text: str) -> str | None:
+    match = _LOREM.search(text)
+    return match.group() if match and not _ABOUT_LOREM.search(text) else None
+
+
+def _rule_to_fill(text: str) -> str | None:
+    for match in _LINE.finditer(text):
+        line = text[text.rfind("\n", 0, match.start()) + 1 :].partition("\n")[0]
+        if line.strip(" _"):
+            return match.group()
+    return None
+
+
+_BLANKS = (
+    ("[", _bracket),
+    ("{", _brace),
+    ("<", _angle),
+    ("XXX", _crosses),
+    ("TODO", _to_do),
+    ("orem ips", _lorem),
+    ("___", _rule_to_fill),
+)
+
+
+@survey("D109")
+@dataclass
+class Placeholders:
+    """Blanks of a form letter that nobody filled in."""
+
+    replies: int = 0
+    tally: Tally = field(default_factory=Tally)
+
+    def see(self, batch: Batch) -> None:
+        self.replies += len(batch.asked)
+        for sign, find in _BLANKS:
+            if sign in batch.text and (sign not in "[{<" or find(batch.text)):
+                for asked in batch.asked:
+                    self._look(asked, sign, find)
+
+    def _look(self, asked: Asked, sign: str, find: Callable[[str], str | None]) -> None:
+        for text in (asked.completion, asked.prompt):
+            if sign not in text or (sign == "___" and text is asked.prompt):  # a gap to fill is a fair question
+                continue
+            found = find(text)
+            if not found or _LOOKS_CODE.search(text):
+                continue
+            if sign == "XXX" and len(found) == 3 and _ROMAN.search(asked.prompt):
+                continue
+            message = f"the placeholder {found} was left in: the model would learn to write or expect it"
+            hint = "fill it in, or drop the row"
+            self.tally.add(Finding("D109", "warning", asked.example.source, message, hint, quote=found))
+            return
+
+    def merge(self, later: Self) -> None:
+        self.replies += later.replies
+        self.tally.merge(later.tally)
+
+    def findings(self) -> Iterator[Finding]:
+        yield from self.tally.findings(self.replies)

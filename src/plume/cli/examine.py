@@ -1,0 +1,123 @@
+"""What `plume check` looks at: data, scripts and runs, each by itself, then what they have to do with one another."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from plume.checks.directory import directory_findings, open_text_side
+from plume.checks.parallel import examining
+from plume.checks.run import SCRIPTS, Examined, batches
+from plume.checks.scripts import examine_script
+from plume.checks.selection import Selection
+from plume.checks.settings import sampling_findings
+from plume.checks.splits import Taught
+from plume.checks.tokens import token_findings
+from plume.cli import output
+from plume.data.records import Reading
+from plume.recipe import load_recipe, parse_recipe
+from plume.types import Finding, Source
+
+_BATCH_SIZE = 8  # what padding waste is counted for when no recipe says otherwise
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is to be checked, and how."""
+
+    files: tuple[str, ...]
+    eval_data: str | None
+    model: str | None
+    recipe: Path | None
+    reading: Reading
+    selection: Selection
+
+
+def examine_all(request: Request) -> tuple[list[Examined], list[Finding]]:
+    """Every file by itself, then what they share with the evaluation rows, model and recipe."""
+    examined = [_examine(name, request) for name in request.files]
+    findings = [finding for one in examined for finding in one.findings]
+    if request.eval_data:
+        asked = _examine(request.eval_data, request)
+        examined.append(asked)
+        findings += [finding for finding in asked.findings if finding.code != "D215" or not asked.count]
+        findings += _leaks(request, request.eval_data)
+    if request.model:
+        findings += _tokens(request, request.model)
+    if request.recipe:
+        findings += _preflight(request, request.recipe)
+    return examined, findings
+
+
+def _examine(name: str, request: Request) -> Examined:
+    """Data, a training script or a run, whichever the name is."""
+    if Path(name).suffix.lower() in SCRIPTS:
+        return _seen(name, examine_script(name), request.selection)
+    if (Path(name) / "run.json").is_file():
+        from plume.evaluation.diagnose import diagnose
+        from plume.runs import Run
+
+        return _seen(name, diagnose(Run.open(Path(name))), request.selection)
+    work = examining(name, request.reading, request.selection)
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    with Progress(
+        *columns, TimeRemainingColumn(), console=output.err, transient=True, disable=not sys.stderr.isatty()
+    ) as progress:
+        task = progress.add_task(f"checking {Path(name).name}", total=None)
+        while True:
+            try:
+                read = next(work)
+            except StopIteration as end:
+                done: Examined = end.value
+                return done
+            progress.update(task, completed=read.done, total=read.total)
+
+
+def _seen(name: str, found: Iterable[Finding], selection: Selection) -> Examined:
+    findings = tuple(selection.apply(finding) for finding in found if selection.wants(finding.code))
+    return Examined(name, 0, findings, Counter(finding.code for finding in findings))
+
+
+def _leaks(request: Request, eval_data: str) -> list[Finding]:
+    taught = Taught()
+    for name in request.files:
+        for batch in batches(name, request.reading):
+            taught.see(batch)
+    return list(_seen(eval_data, taught.findings(batches(eval_data, request.reading)), request.selection).findings)
+
+
+def _tokens(request: Request, model: str) -> list[Finding]:
+    """D3, and what the model's directory says of itself."""
+    text = open_text_side(Path(model))
+    read = (batch for name in request.files for batch in batches(name, request.reading))
+    examples = [example for batch in read for example in batch.examples]
+    found = [*directory_findings(text, examples), *sampling_findings(text.settings, Source(model))]
+    found += token_findings(
+        examples,
+        text.tokenizer,
+        text.template,
+        max_length=text.context_length,
+        max_new_tokens=int(text.settings.get("max_new_tokens") or text.context_length or 256),
+        batch_size=_BATCH_SIZE,
+        sampling=text.settings,
+    )
+    return list(_seen(model, found, request.selection).findings)
+
+
+def _preflight(request: Request, file: Path) -> list[Finding]:
+    """What the run would cost, said on stderr, and D5."""
+    from plume.training.preflight import lines, preflight
+    from plume.training.prepare import prepare
+
+    given = {"data": request.files[0], "model": request.model, "eval_data": request.eval_data}
+    base = load_recipe(file).model_dump()
+    recipe = parse_recipe({**base, **{key: value for key, value in given.items() if value}}, str(file))
+    found = preflight(prepare(recipe, force=True))
+    for line in lines(found):
+        output.note(line)
+    return list(_seen(str(file), found.findings, request.selection).findings)

@@ -1,0 +1,93 @@
+"""Telephone numbers: international ones, and national ones of France and its neighbours written as there."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterator
+
+from plume.redact.match import Match
+
+_GAP = r"[ \u00a0\u202f./-]"
+_INTERNATIONAL = re.compile(
+    r"(?<![\w+])(?<![0-9][ \u00a0\u202f.,/-])(?:\+[ \u00a0]?|00[ \u00a0]?(?=[1-9]))\(?[1-9]"
+    r"(?:[ \u00a0\u202f.()/-]{0,3}[0-9]){6,14}(?![0-9])"
+)
+# 06 12 34 56 78, 0470 12 34 56, (020) 7946 0958: groups of digits with the same sign between all of them.
+_GROUPED = re.compile(
+    r"(?<![\w+])(?<![0-9][ \u00a0\u202f.,/-])\(?0[0-9]{0,4}\)?"
+    rf"(?:{_GAP}[0-9]{{2,6}}){{1,4}}(?![0-9]|{_GAP}[0-9]{{2}}(?![0-9]))"
+)
+_TEN_DIGITS = re.compile(r"(?<![\w+.,/-])0[1-9][0-9]{8}(?![\w]|[.,/-][0-9])")
+_AMERICAN = re.compile(
+    r"(?<![\w+.-])(?:1[ .-])?(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}(?P<gap>[.-]))"
+    r"[2-9][0-9]{2}(?(gap)(?P=gap)|[ .-])[0-9]{4}(?![\w]|[.-][0-9])"
+)
+_REFERENCE = re.compile(
+    r"\b(?:isbn|issn|ean|réf\w*|ref|reference|id|siren|siret|facture|invoice|commande|order)\W{0,4}$", re.I
+)
+
+_COUNTRIES = ("FR", "BE", "CH", "GB")
+_FRENCH_GROUPS = {(2, 2, 2, 2, 2), (4, 3, 3), (4, 2, 2, 2), (1, 3, 3, 3), (1, 3, 2, 2, 2)}
+_FEWEST = 8  # digits of an international number, country included
+
+
+def phones(text: str) -> Iterator[Match]:
+    """Valid numbers only (Google's libphonenumber knows every numbering plan)."""
+    for match in _INTERNATIONAL.finditer(text):
+        if end := _valid_end(match[0]):
+            yield Match("phone", match.start(), match.start() + end, match[0][:end])
+    for match in _GROUPED.finditer(text):
+        if _is_grouped_as_at_home(match[0]):
+            yield Match("phone", match.start(), match.end(), match[0])
+    for match in _TEN_DIGITS.finditer(text):
+        if _national(match[0], "FR") and not _REFERENCE.search(text[max(0, match.start() - 20) : match.start()]):
+            yield Match("phone", match.start(), match.end(), match[0])
+    for match in _AMERICAN.finditer(text):
+        if _national(match[0], "US"):
+            yield Match("phone", match.start(), match.end(), match[0])
+
+
+def _valid_end(candidate: str) -> int:
+    """Where the longest valid number ends: the digits of `+33 6 12 34 56 78 2024` belong to two things. 0: nowhere."""
+    ends = [group.end() for group in re.finditer(r"[0-9]+\)?", candidate)][::-1]
+    for end in ends[:4]:
+        digits = re.sub(r"[^0-9]", "", candidate[:end])
+        digits = digits.removeprefix("00") if not candidate.startswith("+") else digits
+        if len(digits) >= _FEWEST and "(" not in candidate[end:] and _national("+" + _without_zero(candidate, digits)):
+            return end
+    return 0
+
+
+def _without_zero(candidate: str, digits: str) -> str:
+    """`+33 (0)6 12 …` holds a zero that is not dialled."""
+    dialled = re.match(r"[^0-9]*([0-9]{1,3})[^0-9]*\(0\)", candidate)
+    return digits[: len(dialled[1])] + digits[len(dialled[1]) + 1 :] if dialled else digits
+
+
+def _is_grouped_as_at_home(candidate: str) -> bool:
+    groups = tuple(re.findall(r"[0-9]+", candidate))
+    gaps = re.findall(r"[^0-9()]+", candidate)
+    if len(set(gaps)) != 1 or not 9 <= sum(map(len, groups)) <= 11:
+        return False
+    sizes = tuple(map(len, groups))
+    for country in _COUNTRIES:
+        if national := _national("".join(groups), country):
+            home = tuple(map(len, re.findall(r"[0-9]+", national)))
+            if sizes == home or (country == "FR" and sizes in _FRENCH_GROUPS):
+                return True
+    return False
+
+
+@functools.lru_cache(maxsize=4096)
+def _national(number: str, country: str | None = None) -> str:
+    """The number as its country writes it, empty when no such number can exist."""
+    import phonenumbers  # 20 ms
+
+    try:
+        parsed = phonenumbers.parse(number, country)
+    except phonenumbers.NumberParseException:
+        return ""
+    if not phonenumbers.is_valid_number(parsed):
+        return ""
+    return phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.NATIONAL)

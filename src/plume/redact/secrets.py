@@ -1,0 +1,189 @@
+"""Secrets: keys whose maker gave them a form, private keys, and values that a text itself calls a password or key."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterator
+
+from plume.redact.match import Match, Recogniser
+
+# Each begins where no key sign stands before it, so that a long row of signs is read once.
+_TOKENS = {
+    "anthropic-key": re.compile(r"(?<![\w-])sk-ant-[\w-]{20,250}", re.A),
+    "openai-key": re.compile(r"(?<![\w-])sk-(?!ant-)[\w-]{20,250}", re.A),
+    "aws-key": re.compile(r"(?<![\w-])(?:AKIA|ASIA)[0-9A-Z]{16}(?!\w)", re.A),
+    "github-token": re.compile(r"(?<![\w-])(?:gh[opsru]_[0-9A-Za-z]{36,250}|github_pat_\w{22,250})", re.A),
+    "gitlab-token": re.compile(r"(?<![\w-])glpat-[\w-]{20,250}", re.A),
+    "slack-token": re.compile(r"(?<![\w-])xox[abceoprs]-(?:[0-9]-)?[0-9]{6,20}-[0-9A-Za-z-]{10,250}", re.A),
+    "google-key": re.compile(r"(?<![\w-])AIza[\w-]{35}(?!\w)", re.A),
+    "hugging-face-token": re.compile(r"(?<![\w-])hf_[0-9A-Za-z]{30,250}", re.A),
+    "stripe-key": re.compile(r"(?<![\w-])[rs]k_live_[0-9A-Za-z]{16,250}", re.A),
+}
+_SURE = frozenset(["aws-key", "google-key", "hugging-face-token", "slack-token"])  # prefix and length say enough, even without digits
+_JWT = re.compile(r"(?<![\w-])(eyJ[\w-]{10,4000})\.eyJ[\w-]{10,8000}\.[\w-]{10,2000}", re.A)
+_PRIVATE_KEY = re.compile(
+    r"-----BEGIN (?:[A-Z0-9]{1,12} ){0,3}PRIVATE KEY(?: BLOCK)?-----"
+    r"(?:(?P<body>(?:[^-]|-(?!----)){16,16000})-----END [A-Z0-9 ]{1,50}-----|(?P<cut>[0-9A-Za-z+/=\s\\]{16,16000}))"
+)
+_URL = re.compile(r"://(?P<user>[^\s/:@\"'<>]{0,100}):(?P<password>[^\s/@\"'<>]{1,200})@(?=[\w\[])")
+
+_SPACES = r"[ \t\u00a0\u202f]{0,3}"
+_IS = rf"[\"'”»*`]{{0,3}}{_SPACES}(?:=>|:=|[:=])[*]{{0,2}}{_SPACES}[\"'«“`]?[ \u00a0\u202f]?"
+_VALUE = r"[^\s\"'”»,;<>{}()\[\]`|]"
+_PASSWORD = re.compile(
+    r"(?<![^\W_])(?:pass(?:word|wd|phrase|code)|pwd|mdp|mots?[ _]de[ _]passe)(?: [\w’'-]{1,15}){0,2}"
+    rf"{_IS}(?P<value>{_VALUE}{{6,64}}+)(?![(\[{{<])",
+    re.I,
+)
+_NAMED_KEY = re.compile(
+    r"(?<![^\W_])(?:(?:api|secret|access|private|auth|account)[ _-]?key|secret[ _-]?access[ _-]?key"
+    r"|(?:(?:access|auth|api|bot|bearer|refresh)[ _-]?)?token|(?:client[ _-]?)?secret"
+    r"|cl(?:é|e\u0301|ef?) (?:d['’])?api)"
+    rf"{_IS}(?P<value>[\w+/=.~-]{{16,250}}+)(?![(\[{{<])",
+    re.I,
+)
+
+_MIN_RUN = 16
+_RUN = re.compile(rf"[0-9A-Za-z+/=]{{{_MIN_RUN},}}")
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.I)
+# What people write in place of a secret, and what programs write: `your-key`, `${PASSWORD}`, `****`, `os.environ`.
+_DUMMY = re.compile(
+    r"example|exemple|xxxx|\.\.\.|…|\*\*\*|your|votre|placeholder|dummy|change[_-]?me|redacted|insert|my[_-]?(?:pass|secret|api)"
+    r"|[<>{}]|\$[({]|^\$|%s|://|^(?:user|admin|pass|pwd|mdp|secret|env|process|config|settings|args|self|os)\b"
+    r"|^(?:aes|argon|base|bcrypt|int|md|scrypt|sha|uint|utf)[_-]?[0-9]{1,3}\b",
+    re.I,
+)
+_WORD_FOR_ONE = re.compile(r"bar|foo|key|mdp|motdepasse|none|null|pass(?:w(?:or)?d)?|pw|pwd|secret|test|token", re.I)
+_FEWEST_SIGNS = 8  # different ones in a key
+_FEWEST_PASSWORD_SIGNS = 4
+
+
+def _recogniser(kind: str, pattern: re.Pattern[str]) -> Recogniser:
+    def tokens(text: str) -> Iterator[Match]:
+        for match in pattern.finditer(text):
+            if _is_key(match[0]) or (kind in _SURE and not _is_dummy(match[0], _FEWEST_SIGNS)):
+                yield Match(kind, match.start(), match.end(), match[0])
+
+    return tokens
+
+
+def jwts(text: str) -> Iterator[Match]:
+    """JSON Web Tokens whose first part is what it must be: JSON that names an algorithm (RFC 7519)."""
+    for match in _JWT.finditer(text):
+        head = match[1]
+        try:
+            header = json.loads(base64.urlsafe_b64decode(head + "=" * (-len(head) % 4)))
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(header, dict) and "alg" in header:
+            yield Match("jwt", match.start(), match.end(), match[0])
+
+
+def private_keys(text: str) -> Iterator[Match]:
+    """PEM and PGP blocks with something in them, the end line included where there is one."""
+    for match in _PRIVATE_KEY.finditer(text):
+        body = match["body"] or match["cut"]
+        if _is_key(body):
+            yield Match("private-key", match.start(), match.end(), match[0])
+
+
+def url_passwords(text: str) -> Iterator[Match]:
+    """The password in `https://user:password@host`, unless it is a word for one or the user's name again."""
+    for match in _URL.finditer(text):
+        password = match["password"]
+        if password.casefold() != match["user"].casefold() and not _is_dummy(password, 2):
+            yield Match("url-password", *match.span("password"), password)
+
+
+def passwords(text: str) -> Iterator[Match]:
+    """The value of `password = …` or `mot de passe : …` when it looks like one, not like a word or a program."""
+    for match in _PASSWORD.finditer(text):
+        value = match["value"].rstrip(".:!?…*")
+        if _looks_chosen(value):
+            start = match.start("value")
+            yield Match("password", start, start + len(value), value)
+
+
+def named_keys(text: str) -> Iterator[Match]:
+    """The value of `api_key = …`, `token: …` and the like when it looks random."""
+    for match in _NAMED_KEY.finditer(text):
+        value = match["value"].rstrip(".")
+        if _is_key(value):
+            yield Match("api-key", match.start("value"), match.start("value") + len(value), value)
+
+
+def _is_key(value: str) -> bool:
+    """At least 16 signs in a row with letters and digits among them, or a UUID; no dummy."""
+    if _is_dummy(value, _FEWEST_SIGNS):
+        return False
+    mixed = any(re.search("[0-9]", run) and re.search("[A-Za-z]", run) for run in _RUN.findall(value))
+    return mixed or bool(_UUID.search(value))
+
+
+def _looks_chosen(value: str) -> bool:
+    """Digits with letters or many digits, or letters with a sign that words do not have."""
+    if len(value) < 6 or _is_dummy(value, _FEWEST_PASSWORD_SIGNS):
+        return False
+    digits = any(c.isdigit() for c in value)
+    letters = any(c.isalpha() for c in value)
+    return (digits and (letters or value.isdigit())) or (letters and any(c in "!#^&*+@" for c in value[:-1]))
+
+
+def _is_dummy(value: str, fewest: int) -> bool:
+    few = len(set(value.casefold())) < fewest
+    return few or bool(_WORD_FOR_ONE.fullmatch(value) or _DUMMY.search(value))
+
+
+SECRETS: dict[str, Recogniser] = {
+    "private-key": private_keys,
+    **{kind: _recogniser(kind, pattern) for kind, pattern in _TOKENS.items()},
+    "jwt": jwts,
+    "url-password": url_passwords,
+    "api-key": named_keys,
+    "password": passwords,
+}
+
+# --- is it worth looking? -------------------------------------------------------------------------
+
+_KEY_SIGNS = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz+/=_-"
+_ALIKE = bytes(ord("a") if byte in _KEY_SIGNS else 0 for byte in range(256))
+_LONG = b"a" * _MIN_RUN
+_LONG_RUN = re.compile(rb"[0-9A-Za-z+/=_-]*")
+_TELLING = re.compile(rb"[0-9]|A[KS]IA|hf_")
+# What may be a password, after `:` and after `=`: at least 6 signs in a row, one of them no letter.
+_ASSIGNED = [
+    re.compile(
+        rf"{sign}(?!//)[>=]?[*]{{0,2}}{_SPACES}[\"'«“`]?[ \u00a0\u202f]?(?={_VALUE}{{6}}){_VALUE}{{0,63}}[0-9!#^&*+@]"
+    )
+    for sign in ":="
+]
+
+
+def may_hold_secret(text: str) -> bool:
+    """Whether anything of `SECRETS` can be in a text: no when none is, about 3 ns a character."""
+    if "@" in text and _URL.search(text):
+        return True
+    return _assigns_password(text) or _holds_long_mixed_run(text.encode("utf-8", "surrogatepass"))
+
+
+def _assigns_password(text: str) -> bool:
+    for pattern in _ASSIGNED:
+        for match in pattern.finditer(text):
+            before = text[max(0, match.start() - 80) : match.start()].casefold()
+            if "pass" in before or "mdp" in before or "pwd" in before:
+                return True
+    return False
+
+
+def _holds_long_mixed_run(raw: bytes) -> bool:
+    """16 signs of a key in a row, a digit among them: what almost every key has, and no word."""
+    alike = raw.translate(_ALIKE)
+    at = alike.find(_LONG)
+    while at >= 0:
+        end = _LONG_RUN.match(raw, at).end()  # type: ignore[union-attr]
+        if _TELLING.search(raw, at, end):
+            return True
+        at = alike.find(_LONG, end)
+    return False

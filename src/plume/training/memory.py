@@ -1,0 +1,124 @@
+"""How much memory training takes, and how much there is."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from plume.training.batches import Batch
+from plume.types import LanguageModel
+
+_STATES = 3  # gradient and AdamW's two moments, each as large as what is trained
+_OTHERS = 2  # models held beside the trained one while the result is proven and compared
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Bytes: what does not depend on the batch, what each row of the longest batch adds, and the peak of all."""
+
+    fixed: int
+    per_row: int
+    peak: int
+
+
+def estimate(model: LanguageModel, longest_row: Batch, rows: int) -> Need:
+    """The peak of a whole run, from what one row's forward pass keeps for its backward pass.
+
+    `longest_row` is a batch of one: the longest row of the largest batch, which has `rows` rows.
+    """
+    weights = sum(parameter.nbytes for parameter in model.parameters())
+    trained = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
+    held = resident() or weights
+    fixed = held + _STATES * trained
+    per_row = _kept(model, longest_row)
+    return Need(fixed, per_row, max(fixed + per_row * rows, fixed + _OTHERS * weights))
+
+
+def _kept(model: LanguageModel, batch: Batch) -> int:
+    """Bytes that one forward pass saves for the backward pass, its weights apart, and the logits' gradients."""
+    from plume.training.loop import summed_loss  # the loop imports what uses this module
+
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    model.train(True)
+    with torch.autograd.graph.saved_tensors_hooks(note, _same):
+        loss = summed_loss(model, batch)
+    total = sum(kept.values())
+    del loss
+    model.train(False)
+    return total + 2 * 4 * batch.trained * model.vocab_size
+
+
+def _same(tensor: Any) -> Any:
+    return tensor
+
+
+def resident() -> int | None:
+    """Bytes of memory that this process holds now; None where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except (OSError, ValueError, IndexError):
+        return highest()
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def highest() -> int | None:
+    """The most that this process has held."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
+
+
+def available() -> int | None:
+    """Bytes that this process may come to hold, with what it holds already; None where the system does not say."""
+    free = _free()
+    return None if free is None else free + (resident() or 0)
+
+
+def _free() -> int | None:
+    limits = [limit for limit in (_meminfo(), _container()) if limit is not None]
+    if limits:
+        return min(limits)
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _meminfo() -> int | None:
+    try:
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        return None
+    return None
+
+
+def _container() -> int | None:
+    """What is left of a container's limit (cgroup v2)."""
+    folder = Path("/sys/fs/cgroup")
+    try:
+        limit = (folder / "memory.max").read_text(encoding="ascii").strip()
+        held = int((folder / "memory.current").read_text(encoding="ascii"))
+        counted = dict(line.split() for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines())
+    except (OSError, ValueError):
+        return None
+    cached = int(counted.get("inactive_file", 0))  # given back when asked for
+    return None if limit == "max" else max(0, int(limit) - held + cached)

@@ -1,0 +1,319 @@
+"""Before the first step: what the run will cost in memory and time, tried out on a copy of the model.
+
+The probe changes nothing that training sees: the model is a copy, the optimiser its own at a learning rate of
+zero, and torch's random state is put back.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from statistics import fmean, median
+
+import torch
+
+from plume.checks.settings import RunFacts, settings_findings
+from plume.generation.engine import Engine
+from plume.models.bundle import Bundle
+from plume.training import memory, plan
+from plume.training.batches import Batch, _cut, _grouped, _pieces, collate
+from plume.training.measure import _BASELINE_ROWS, asked_at_the_end, spread
+from plume.training.optim import make_optimizer
+from plume.training.prepare import Prepared
+from plume.types import Encoded, Example, Finding, Sampling, Source
+
+_WASTE = 0.5
+_PROBE_SECONDS = 2.0  # fast steps are repeated so long: one alone is mostly noise
+_PROBE_STEPS = 24
+_DECODED = 12  # tokens of the generation probe
+_ROWS = 64  # asked together, as the engine does
+_DISK = 500e6  # bytes a second, written and synced
+_SAMPLE_ROWS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Seconds:
+    """Where the time goes."""
+
+    steps: float
+    evaluations: float
+    finish: float
+
+    @property
+    def total(self) -> float:
+        return self.steps + self.evaluations + self.finish
+
+
+@dataclass(frozen=True, slots=True)
+class Preflight:
+    """What a run is about to do. `padding` is the share of processed tokens that are padding; `peak` and
+    `available` are bytes of memory, of the whole process and of what it may come to hold, None where the system
+    does not say; `seconds` is None when the run does not fit, and so was not tried."""
+
+    steps: int
+    epochs: float
+    trained_tokens: int
+    cut_rows: int
+    padding: float
+    peak: int
+    available: int | None
+    seconds: Seconds | None
+    findings: tuple[Finding, ...]
+
+    @property
+    def fits(self) -> bool:
+        return self.available is None or self.peak <= self.available
+
+
+def preflight(prepared: Prepared) -> Preflight:
+    """Estimate a run from three kinds of step: the first, one of median and one of greatest length."""
+    recipe = prepared.recipe
+    shapes = list(_epoch(prepared))
+    padded = sum(_size(batch) for batch in shapes)
+    real = sum(len(row.ids) - 1 for batch in shapes for row in batch)
+    longest = max(shapes, key=_size)
+    bundle = prepared.bundle
+    with torch.random.fork_rng(devices=[]):
+        need = memory.estimate(bundle.model, collate(longest[-1:], bundle.tokenizer.pad_id), len(longest))
+        available = memory.available()
+        fits = available is None or need.peak <= available
+        seconds = _seconds(prepared, shapes) if fits else None
+    peak = max(need.peak, _tried(prepared)) if seconds else need.peak
+    padding = 1 - real / padded
+    findings = [*settings_findings(recipe, facts(prepared)), *_wasteful(prepared, padding)]
+    if available is not None and not fits:
+        findings.append(_too_large(prepared, need, available, len(longest)))
+    return Preflight(
+        steps=recipe.max_steps or 0,
+        epochs=recipe.num_train_epochs or 0.0,
+        trained_tokens=prepared.trained_tokens,
+        cut_rows=_cut_rows(prepared),
+        padding=padding,
+        peak=peak,
+        available=available,
+        seconds=seconds,
+        findings=tuple(findings),
+    )
+
+
+def lines(found: Preflight) -> list[str]:
+    """What a person wants to know before waiting, one thing a line."""
+    said = [
+        f"{found.steps:,} steps, {found.epochs:g} epochs of {found.trained_tokens:,} trained tokens",
+        f"{found.padding:.0%} padding, {found.cut_rows} rows cut",
+    ]
+    held = f" of {found.available / 2**30:.1f} GiB available" if found.available is not None else ""
+    said.append(f"memory about {found.peak / 2**30:.1f} GiB{held}")
+    if found.seconds is not None:
+        parts = found.seconds
+        said.append(
+            f"time about {_duration(parts.total)} (steps {_duration(parts.steps)}, evaluations "
+            f"{_duration(parts.evaluations)}, proof and scores {_duration(parts.finish)})"
+        )
+    return said
+
+
+def facts(prepared: Prepared) -> RunFacts:
+    """What Plume would choose by itself for this data, model and batch size."""
+    recipe = prepared.recipe
+    left_open = {"max_steps": None, "num_train_epochs": None, "learning_rate": None}
+    parameters = sum(parameter.numel() for parameter in prepared.bundle.model.parameters())
+    known = plan.TokenFacts(
+        is_text=prepared.is_text,
+        rows=len(prepared.rows),
+        tokens=sum(len(row.ids) for row in prepared.rows),
+        longest=max(len(row.ids) for row in prepared.rows),
+        longest_reply=0,
+        context_length=None,
+        parameters=None if prepared.from_scratch else parameters,
+    )
+    usual = plan.choose_schedule(recipe.model_copy(update=left_open), known)
+    per_epoch = max(1.0, usual["max_steps"] / max(1e-9, usual["num_train_epochs"]))
+    return RunFacts(round(per_epoch), usual["learning_rate"], usual["max_steps"])
+
+
+def _epoch(prepared: Prepared) -> Iterator[list[Encoded]]:
+    """The rows of every batch of the first epoch, exactly as training will make them."""
+    recipe = prepared.recipe
+    chance = random.Random(f"{recipe.seed}/0")
+    pieces = _pieces(prepared.rows, _longest_input(prepared), chance)
+    planned = _grouped([end - start for _, start, end in pieces], recipe.per_device_train_batch_size or 1, chance)
+    for indices in planned:
+        yield [_cut(prepared.rows[row], start, end) for row, start, end in (pieces[index] for index in indices)]
+
+
+def _longest_input(prepared: Prepared) -> int:
+    return prepared.recipe.max_length or prepared.bundle.model.context_length
+
+
+def _size(batch: Sequence[Encoded]) -> int:
+    """Tokens a batch makes the model process, padding included."""
+    return len(batch) * max(len(row.ids) - 1 for row in batch)
+
+
+def _cut_rows(prepared: Prepared) -> int:
+    """Conversations longer than the context; `prepare` refuses them, plain text is read in windows."""
+    if prepared.is_text:
+        return 0
+    return sum(len(row.ids) > _longest_input(prepared) for row in prepared.rows)
+
+
+def _tried(prepared: Prepared) -> int:
+    """The most that the probe made this process hold, less the copy that training will not have."""
+    return (memory.highest() or 0) - sum(parameter.nbytes for parameter in prepared.bundle.model.parameters())
+
+
+# --- time ----------------------------------------------------------------------------------------
+
+
+def _seconds(prepared: Prepared, shapes: Sequence[Sequence[Encoded]]) -> Seconds:
+    bundle = replace(prepared.bundle, model=copy.deepcopy(prepared.bundle.model), stop_ids=frozenset())
+    recipe = prepared.recipe
+    one_batch = _step_seconds(prepared, bundle, shapes)
+    passes = (recipe.max_steps or 0) * recipe.gradient_accumulation_steps
+    asking = _Asking(prepared, bundle)
+    weights = sum(parameter.nbytes for parameter in bundle.model.parameters())
+    due = -(-(recipe.max_steps or 0) // (recipe.eval_steps or recipe.max_steps or 1))
+    asked = _during(prepared)
+    evaluations = asking.seconds(asked, stops=False) + (due - 1) * asking.seconds(asked, stops=True)
+    evaluations += due * (3 * weights / _DISK + asking.sample())
+    finish = asking.sample() + 6 * weights / _DISK
+    for rows in asked_at_the_end(prepared).values():
+        finish += asking.seconds(rows, stops=True)
+        finish += asking.seconds(spread(rows, _BASELINE_ROWS), stops=False)
+    return Seconds(passes * one_batch, evaluations, finish)
+
+
+def _step_seconds(prepared: Prepared, bundle: Bundle, shapes: Sequence[Sequence[Encoded]]) -> float:
+    """Mean seconds of a forward and backward pass with its update, over the batches of one epoch.
+
+    Time is taken as linear in the tokens processed, between a batch of median and one of greatest size.
+    """
+    from plume.training.loop import _step  # the loop imports this module
+
+    recipe = prepared.recipe.model_copy(update={"gradient_accumulation_steps": 1, "learning_rate": 0.0})
+    optimizer = make_optimizer(bundle.model, recipe)
+    ranked = sorted(shapes, key=_size)
+    chosen = {"median": ranked[len(ranked) // 2], "longest": ranked[-1]}
+    taken: dict[str, list[float]] = {name: [] for name in chosen}
+
+    def step(name: str) -> float:
+        batch: Iterator[tuple[float, Batch]] = ((0.0, collate(chosen[name], bundle.tokenizer.pad_id)) for _ in (0,))
+        return _step(bundle.model, optimizer, batch, 1, recipe).seconds
+
+    step("longest")  # allocates, and prepares what the libraries prepare once
+    began = time.perf_counter()
+    for _ in range(_PROBE_STEPS // 2):
+        for name in ("median", "longest"):
+            taken[name].append(step(name))
+        if time.perf_counter() - began > _PROBE_SECONDS:
+            break
+    middle, most = median(taken["median"]), median(taken["longest"])
+    size, spare = _size(chosen["median"]), _size(chosen["longest"]) - _size(chosen["median"])
+    slope = max(0.0, most - middle) / spare if spare else 0.0
+    base = middle if spare else fmean((middle, most))
+    return max(base / 4, base + slope * (fmean(map(_size, shapes)) - size))
+
+
+class _Asking:
+    """Seconds of answering and scoring, from a few tokens decoded and a few rows scored by the copy."""
+
+    def __init__(self, prepared: Prepared, bundle: Bundle) -> None:
+        self._prepared, self._engine = prepared, Engine(bundle)
+        asked = _during(prepared)
+        rows = [self._encoded(example) for example in spread(asked, _ROWS)]
+        self._engine.score(rows[:2])
+        self._token = _timed(lambda: self._engine.score(rows)) / max(1, sum(len(row.ids) for row in rows))
+        self._prompts = [] if prepared.is_text else [_prompt(self._engine, example) for example in spread(asked, _ROWS)]
+        few = self._prompts[:1] or [rows[0].ids[:16]]
+        self._decode(self._prompts or few)  # what libraries prepare once
+        self._read, self._alone = self._decode(few)
+        self._each = 0.0
+        if len(self._prompts) > 1:
+            self._read, together = self._decode(self._prompts)
+            self._each = max(0.0, together - self._alone) / (len(self._prompts) - 1)
+
+    def _decode(self, prompts: Sequence[Sequence[int]]) -> tuple[float, float]:
+        """Seconds to read some prompts and decode one token, and to decode one more."""
+        first = min(_timed(lambda: self._engine.generate(prompts, Sampling(max_new_tokens=1))) for _ in range(2))
+        whole = _timed(lambda: self._engine.generate(prompts, Sampling(max_new_tokens=1 + _DECODED)))
+        return first, max(0.0, whole - first) / _DECODED
+
+    def _encoded(self, example: Example) -> Encoded:
+        bundle = self._engine.bundle
+        return bundle.template.encode(example.messages, bundle.tokenizer)
+
+    def seconds(self, examples: Sequence[Example], *, stops: bool) -> float:
+        """To score and ask these rows; a model that does not stop decodes up to the limit."""
+        if not examples:
+            return 0.0
+        sampled = spread(examples, _SAMPLE_ROWS)
+        scale = len(examples) / len(sampled)
+        cost = scale * self._token * sum(len(self._encoded(example).ids) for example in sampled)
+        if self._prepared.is_text:
+            return cost
+        tokenizer, limit = self._engine.bundle.tokenizer, self._prepared.bundle.max_new_tokens
+        lengths = [
+            min(limit, len(tokenizer.encode(turn.reply.content)) + 1) if stops else limit
+            for example in sampled
+            for turn in example.turns()
+        ]
+        groups = [lengths[start : start + _ROWS] for start in range(0, len(lengths), _ROWS)]
+        for group in groups:
+            read = self._read * len(group) / max(1, len(self._prompts))
+            cost += scale * (read + max(group) * (self._alone - self._each) + self._each * sum(group))
+        return cost
+
+    def sample(self) -> float:
+        """To continue a text by one sample, as text runs do at each evaluation."""
+        return self._prepared.bundle.max_new_tokens * self._alone if self._prepared.is_text else 0.0
+
+
+def _during(prepared: Prepared) -> Sequence[Example]:
+    from plume.training.loop import questions  # the loop imports this module
+
+    return questions(prepared)[0]
+
+
+def _prompt(engine: Engine, example: Example) -> tuple[int, ...]:
+    return engine.prompt(next(islice(example.turns(), 1)).history)
+
+
+def _timed(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+# --- findings ------------------------------------------------------------------------------------
+
+
+def _wasteful(prepared: Prepared, padding: float) -> Iterator[Finding]:
+    if padding > _WASTE:
+        message = f"{padding:.0%} of what is computed is padding"
+        hint = "take a smaller per_device_train_batch_size, or split the longest rows"
+        yield Finding("D311", "warning", Source(prepared.recipe.data), message, hint)
+
+
+def _too_large(prepared: Prepared, need: memory.Need, available: int, rows: int) -> Finding:
+    left = available - need.fixed
+    fitting = int(left / max(1, need.per_row))
+    if fitting >= 1:
+        times = -(-rows // fitting) * prepared.recipe.gradient_accumulation_steps
+        hint = f"--set per_device_train_batch_size={fitting} --set gradient_accumulation_steps={times}"
+    else:
+        hint = "take a smaller model or a smaller max_length, or free memory"
+    message = f"the run needs about {need.peak / 2**30:.1f} GiB of memory; {available / 2**30:.1f} GiB are available"
+    return Finding("D505", "error", Source(prepared.recipe.data), message, hint)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -1,0 +1,122 @@
+"""Real database servers for the tests, each in a directory of its own, run by a user without rights.
+
+They come from Debian's packages postgresql and mariadb-server and serve 127.0.0.1 on a free port.
+"""
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PASSWORD = "p@ss:w/örd"
+_USER = "nobody" if os.geteuid() == 0 else None  # the servers refuse to run as root
+_SECONDS = 30
+
+
+@contextlib.contextmanager
+def postgresql() -> Iterator[int]:
+    """A PostgreSQL server with a user `plume` (password `PASSWORD`) and a database `postgres`; gives its port."""
+    initdb, server = _program("initdb", "postgresql"), _program("postgres", "postgresql")
+    with _directory() as directory:
+        data, secret = directory / "data", directory / "secret"
+        secret.write_text(PASSWORD, encoding="utf-8")
+        made = ("-D", data, "-U", "plume", f"--pwfile={secret}", "--auth=scram-sha-256", "--no-sync", "--locale=C.UTF-8")
+        _run([initdb, *made])
+        port = _free_port()
+        options = ("listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off", f"port={port}")
+        with _running([server, "-D", data, *(part for option in options for part in ("-c", option))], directory, port):
+            yield port
+
+
+@contextlib.contextmanager
+def mariadb() -> Iterator[int]:
+    """A MariaDB server with a user `plume` (password `PASSWORD`) and a database `plume`; gives its port."""
+    install, server = _program("mariadb-install-db", "mariadb-server"), _program("mariadbd", "mariadb-server")
+    with _directory() as directory:
+        data, first = directory / "data", directory / "first.sql"
+        first.write_text(
+            "SET NAMES utf8mb4;\nCREATE DATABASE plume;\n"
+            f"CREATE USER plume@'%' IDENTIFIED BY '{PASSWORD}';\nGRANT ALL ON *.* TO plume@'%';\n",
+            encoding="utf-8",
+        )
+        _run([install, "--no-defaults", f"--datadir={data}", "--skip-test-db", "--skip-name-resolve"])
+        port = _free_port()
+        options = ("--bind-address=127.0.0.1", f"--port={port}", f"--socket={directory}/socket", f"--init-file={first}")
+        settings = ("--skip-name-resolve", "--skip-log-bin", "--innodb-flush-log-at-trx-commit=0", "--character-set-server=utf8mb4")
+        command = [server, "--no-defaults", f"--datadir={data}", *options, *settings, f"--pid-file={directory}/pid"]
+        with _running(command, directory, port):
+            yield port
+
+
+def _program(name: str, package: str) -> str:
+    places = [os.environ.get("PATH", ""), "/usr/sbin", *map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin")))]
+    found = shutil.which(name, path=os.pathsep.join(places))
+    if found:
+        return found
+    message = f"the server program {name} is missing: apt-get install {package}"
+    if os.environ.get("CI") == "true":
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+@contextlib.contextmanager
+def _directory() -> Iterator[Path]:
+    """A directory that the user of the servers may enter; pytest's own belong to whoever runs it."""
+    path = Path(tempfile.mkdtemp(prefix="plume-server-", dir="/tmp"))
+    try:
+        if _USER:
+            shutil.chown(path, _USER)
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _running(command: Sequence[str | Path], directory: Path, port: int) -> Iterator[None]:
+    log = directory / "log"
+    with log.open("wb") as output:
+        server = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, **_as_user())
+    try:
+        limit = time.monotonic() + _SECONDS
+        while not _answers(port):
+            if server.poll() is not None or time.monotonic() > limit:
+                pytest.fail(f"the server did not start:\n{log.read_text(errors='replace')[-2000:]}")
+            time.sleep(0.05)
+        yield
+    finally:
+        server.terminate()
+        try:
+            server.wait(_SECONDS)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+def _run(command: Sequence[str | Path]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, **_as_user())
+    if done.returncode:
+        pytest.fail(f"{command[0]} failed:\n{done.stdout[-1000:]}{done.stderr[-2000:]}")
+
+
+def _as_user() -> dict[str, Any]:
+    return {"user": _USER, "group": "nogroup", "extra_groups": [], "cwd": "/"} if _USER else {"cwd": "/"}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _answers(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
