@@ -5,6 +5,7 @@ They come from Debian's packages postgresql and mariadb-server and serve 127.0.0
 
 import contextlib
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -19,6 +20,7 @@ import pytest
 PASSWORD = "p@ss:w/örd"
 _USER = "nobody" if os.geteuid() == 0 else None  # the servers refuse to run as root
 _SECONDS = 30
+_READY = re.compile(r"ready (?:to accept|for) connections")
 
 
 @contextlib.contextmanager
@@ -28,11 +30,11 @@ def postgresql() -> Iterator[int]:
     with _directory() as directory:
         data, secret = directory / "data", directory / "secret"
         secret.write_text(PASSWORD, encoding="utf-8")
-        made = ("-D", data, "-U", "plume", f"--pwfile={secret}", "--auth=scram-sha-256", "--no-sync", "--locale=C.UTF-8")
-        _run([initdb, *made])
+        access = ("-U", "plume", f"--pwfile={secret}", "--auth=scram-sha-256")
+        _run([initdb, "-D", data, *access, "--no-sync", "--encoding=UTF8", "--locale=C.UTF-8"])
         port = _free_port()
         options = ("listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off", f"port={port}")
-        with _running([server, "-D", data, *(part for option in options for part in ("-c", option))], directory, port):
+        with _running([server, "-D", data, *(part for option in options for part in ("-c", option))], directory):
             yield port
 
 
@@ -50,9 +52,9 @@ def mariadb() -> Iterator[int]:
         _run([install, "--no-defaults", f"--datadir={data}", "--skip-test-db", "--skip-name-resolve"])
         port = _free_port()
         options = ("--bind-address=127.0.0.1", f"--port={port}", f"--socket={directory}/socket", f"--init-file={first}")
-        settings = ("--skip-name-resolve", "--skip-log-bin", "--innodb-flush-log-at-trx-commit=0", "--character-set-server=utf8mb4")
+        settings = ("--skip-name-resolve", "--innodb-flush-log-at-trx-commit=0", "--character-set-server=utf8mb4")
         command = [server, "--no-defaults", f"--datadir={data}", *options, *settings, f"--pid-file={directory}/pid"]
-        with _running(command, directory, port):
+        with _running(command, directory):
             yield port
 
 
@@ -80,15 +82,15 @@ def _directory() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _running(command: Sequence[str | Path], directory: Path, port: int) -> Iterator[None]:
+def _running(command: Sequence[str | Path], directory: Path) -> Iterator[None]:
     log = directory / "log"
     with log.open("wb") as output:
         server = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, **_as_user())
     try:
         limit = time.monotonic() + _SECONDS
-        while not _answers(port):
+        while not _READY.search(log.read_text(encoding="utf-8", errors="replace")):
             if server.poll() is not None or time.monotonic() > limit:
-                pytest.fail(f"the server did not start:\n{log.read_text(errors='replace')[-2000:]}")
+                pytest.fail(f"the server did not start:\n{log.read_text(encoding='utf-8', errors='replace')[-2000:]}")
             time.sleep(0.05)
         yield
     finally:
@@ -114,9 +116,3 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _answers(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-        return True
-    return False

@@ -111,7 +111,7 @@ def test_what_was_learnt_scales_new_data_alike() -> None:
 @pytest.mark.parametrize("name", ["out.jsonl", "out.parquet"])
 def test_running_again_gives_the_same_bytes(name: str) -> None:
     draw = random.Random(1)
-    lines = [f"{draw.choice('abc')},{draw.gauss(0, 1e6)!r},{draw.randrange(50_000)}" for _ in range(200_000)]
+    lines = [f"{draw.choice('abc')},{draw.gauss(0, 1e6)!r},{draw.randrange(50_000)}" for _ in range(100_000)]
     Path("t.csv").write_text("\n".join(["mot,x,n", *lines]), encoding="utf-8")
     steps: list[dict[str, Any]] = [
         {"types": {"x": "number", "n": "integer"}},

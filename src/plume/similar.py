@@ -131,8 +131,8 @@ def alike(first: str, second: str) -> bool:
     """Whether two folded texts (see `fold_all`) say the same but for a slip of the pen.
 
     They do when their letters are the same, or when they have as many words, these differ in one or two places, by
-    at most 2 edits (Levenshtein) in all, there are 8 letters for one edit and 10 for two, and every word that differs is a slip
-    (`slip`). Texts that differ in a number or in a name are never alike.
+    at most 2 edits (Levenshtein) in all, the shorter has 8 letters for one edit or 10 for two, and every word that
+    differs is a slip (`slip`). Texts that differ in a number or in a name are never alike.
     """
     letters = letters_all([first, second])
     if letters[0] == letters[1]:
@@ -151,13 +151,13 @@ def alike(first: str, second: str) -> bool:
 def slip(word: str, other: str) -> int:
     """The number of edits, 1 or 2, by which one word may be the other mistyped; 0 when they are different words.
 
-    Words with a digit or a capital inside a sentence are always different, and so are two common words (`when`,
-    `where`; `six`, `seize`; `june`, `july`; `is`, `isnt`). Slips are
-    - two neighbouring letters swapped;
+    Words with a digit or a capital inside a sentence are always different. Slips are
+    - two neighbouring letters swapped, unless a capital opens a sentence with a word that is not common;
     - one edit in a common word (`wher`, `te`), at the start of a sentence not in its first letter and not down to
       fewer than three letters;
     - one edit in a word of four letters or more, two in one of six or more, the first letter being the same
       (`legal` and `illegal` are different), and no capital opening a sentence, for that may be a name.
+    Save for swapped letters, two common words are different (`when`, `where`; `six`, `seize`; `is`, `isnt`).
     """
     if NAME in word + other or _DIGIT.search(word) or _DIGIT.search(other):
         return 0
@@ -165,10 +165,12 @@ def slip(word: str, other: str) -> int:
     word, other = bare(word), bare(other)
     common = (word in COMMON) + (other in COMMON)
     edits = edit_distance(word, other)
-    if common == 2 or edits > 2 or (opening and not common):
+    if edits > 2 or (opening and not common):
         return 0
     if _swapped(word, other):
         return 2
+    if common == 2:
+        return 0
     shorter, same_start = min(len(word), len(other)), word[:1] == other[:1]
     if common and edits == 1 and shorter >= (3 if opening else 2) and (same_start or not opening):
         return 1

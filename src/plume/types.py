@@ -153,8 +153,43 @@ class Read:
 
 
 @dataclass(frozen=True, slots=True)
+class Seconds:
+    """Where the time goes."""
+
+    steps: float
+    evaluations: float
+    finish: float
+
+    @property
+    def total(self) -> float:
+        return self.steps + self.evaluations + self.finish
+
+
+@dataclass(frozen=True, slots=True)
+class Preflight:
+    """What a run is about to do. `padding` is the share of processed tokens that are padding; `peak` and
+    `available` are bytes of memory, of the whole process and of what it may come to hold, None where the system
+    does not say; `seconds` is None when the run does not fit, and so was not tried."""
+
+    steps: int
+    epochs: float
+    trained_tokens: int
+    cut_rows: int
+    padding: float
+    peak: int
+    available: int | None
+    seconds: Seconds | None
+    findings: tuple[Finding, ...]
+
+    @property
+    def fits(self) -> bool:
+        return self.available is None or self.peak <= self.available
+
+
+@dataclass(frozen=True, slots=True)
 class Started:
-    """Data checked, choices made, nothing trained yet. `choices` are the recipe keys that the data decided."""
+    """Data checked, choices made, nothing trained yet. `choices` are the recipe keys that the data decided;
+    `preflight` says what the run will cost, if that was asked for."""
 
     recipe: Recipe
     path: Path
@@ -164,6 +199,7 @@ class Started:
     parameters: int
     trained_tokens: int
     resumed_from: int
+    preflight: Preflight | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ _ENOUGH = 10  # answers before a share says something
 
 # --- D206 ----------------------------------------------------------------------------------------
 
+_BLANK = frozenset(" \n\t")
 _ECHO = 12  # a shorter prompt may well begin its answer: Bonjour
 _SPEAKER = r"(?:User|Human|Utilisateur|Utilisatrice|Question|Prompt|Instruction|Q)[ \u00a0\u202f]?:"
 _HEADING = r"###[ ]?(?:Instruction|Input|Response|Question|User|Human|Assistant|Réponse|Utilisateur)\b"
@@ -37,8 +38,7 @@ _MEANT = re.compile(
 def echoes(batch: Batch) -> Iterator[Finding]:
     """An answer that begins with its question, or goes on to the next one."""
     for asked in batch.asked:
-        completion = asked.completion
-        if completion[:4] == asked.prompt[:4] or completion[0].isspace() or asked.prompt[:1].isspace():
+        if asked.completion[:4] == asked.prompt[:4] or asked.completion[0] in _BLANK or asked.prompt[:1] in _BLANK:
             yield from _echo(asked)
     if _AFTER_BREAK.search(batch.text) or any(sign in batch.text for sign in _SIGNS):
         for asked in batch.asked:

@@ -25,13 +25,13 @@ _GARBLED = re.compile(
 )
 _LEADS, _EURO_LEADS, _OTHER_LEADS = frozenset("ÃÂÅÄðÐÑ"), frozenset("âï"), frozenset("ÎÏãäåæçèé")
 _ODD_TAIL = frozenset(_TAIL.replace("\u0080-\u00bf", "¡¢£¤¥¦§¨©ª¬\xad®¯±²³´µ¶·¸¹º¼½¾¿")) - frozenset("…‘’“”–—œŒ")
-_CLOSING = frozenset("“”’‘…»›–—•")
+_CLOSING = frozenset("“”’‘…«»›–—•")
 _BYTES_1252 = {bytes([n]).decode("cp1252", "replace"): n for n in range(128, 256) if n not in (129, 141, 143, 144, 157)}
 
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|\r(?!\n)")
 _CONTROL_SIGNS = frozenset(map(chr, (*range(9), 11, 12, *range(13, 32), *range(127, 160))))
 _INVISIBLE = re.compile(
-    "[\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]|(?<!\U0001f3f4)[\U000e0001-\U000e007f]+"
+    "[\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]|(?<![\U0001f3f4\U000e0001-\U000e007f])[\U000e0001-\U000e007f]+"
 )
 _INVISIBLE_SIGNS = frozenset("\u00ad\u061c\u180e\u2028\u2029\ufeff\udb40") | frozenset(
     map(chr, (*range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x206A)))
@@ -192,12 +192,14 @@ class Characters:
         self.rows += len(batch.examples)
         unusual = _unusual(_codes(batch.text))
         for fault in _FAULTS:
-            if fault.signs(unusual) and fault.find(batch.text):
+            if fault.signs(unusual):
                 for example in batch.examples:
                     self._look(fault, example)
 
     def _look(self, fault: _Fault, example: Example) -> None:
         for message in example.messages:
+            if message.content.isascii() and fault.name != "control":
+                continue
             found = fault.find(message.content)
             if found is None:
                 continue

@@ -58,14 +58,14 @@ class NearRepeats:
 
     Completions are the same when equal in NFC. Prompts say the same when they are equal after folding case,
     punctuation, white space and accents, or within 2 edits (Levenshtein over the folded words), provided that
-    - they have as many words, the edits fall into one word or (up to 16 words) two, and there are 8 letters an edit;
-    - no word that differs holds a digit or is a name, that is, stands with a capital anywhere in the file's prompts
-      other than at the start of a sentence;
-    - a word that differs is a slip: two common words (`when`, `where`; `six`, `seize`; `june`, `july`) never are,
-      nor words with other first letters (`legal`, `illegal`), words of fewer than 4 letters with one edit or of
-      fewer than 6 with two; a missing or swapped letter in a common word (`wher`, `teh`) is one;
-    - its place is not a slot of a template, where four words that are far from each other stand in otherwise equal
-      prompts.
+    - they have as many words, at most 32, and the edits fall into one word or, up to 16 words, into two; the shorter
+      prompt has 8 letters for one edit, 10 for two;
+    - no word that differs holds a digit or is a name: a word that stands with a capital inside a sentence in these
+      prompts or in another of the file;
+    - every word that differs is a slip (`similar.slip`): letters swapped (`teh`), or one edit in a word of four
+      letters, two in one of six, the first letter staying; two common words (`when`, `where`; `six`, `seize`;
+      `can`, `cant`) never are slips of each other;
+    - its place is not a slot of a template, where four words far from each other stand in otherwise equal prompts.
     Paraphrases and prompts that differ in a number or name are never near-repeats. In a conversation everything else
     must be the same (questions normalised, replies NFC). About 110 bytes a row.
     """

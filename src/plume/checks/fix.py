@@ -6,8 +6,12 @@ copy that the last one wrote. The last round changes nothing, so the copy has no
 
 from __future__ import annotations
 
+import codecs
 import json
+import re
+import shutil
 import tempfile
+import unicodedata
 from array import array
 from collections import Counter
 from collections.abc import Iterator
@@ -21,7 +25,7 @@ import numpy as np
 from plume import similar
 from plume.checks.duplicates import asked
 from plume.checks.near import columns, first_equal
-from plume.checks.repair import REPAIRS, Repair, reread
+from plume.checks.repair import REPAIRS, Repair, each, ended, reread, spaced
 from plume.checks.rules import Batch
 from plume.checks.run import Examination, see_rows
 from plume.checks.selection import EVERYTHING, Selection
@@ -36,6 +40,15 @@ from plume.files import write_atomic
 from plume.types import Example, Finding, Source
 
 _ROUNDS = 10
+_WHOLE = ("D102", "D106")
+_ENDS = ("before the closing", "is not closed")  # faults of an array after its last whole row
+_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _PRIVATE = ("D210", "D211")  # the journal does not repeat what was taken out
 
 
@@ -58,6 +71,8 @@ class _Round:
     lines: array[int]  # the original line of each of its rows; empty in the first round
     drop: dict[int, Finding]
     repairs: dict[str, Repair]
+    pairs: bool  # every row is one question with its answer
+    whole: list[str]  # what is put right by writing the rows anew
 
     def origin(self, line: int | None) -> int | None:
         return self.lines[line - 1] if self.lines and line else line
@@ -82,7 +97,7 @@ def fix(path: str, out: Path, reading: Reading | None = None, selection: Selecti
             (work / "journal").open("w", encoding="utf-8") as journal,
             (work / "dropped").open("w", encoding="utf-8") as dropped,
         ):
-            source, lines = path, array("q")
+            source, lines = _in_utf8(path, work, done, journal), array("q")
             for number in range(_ROUNDS):
                 target = work / f"round-{number}.jsonl"
                 before = sum(done.changes.values())
@@ -91,9 +106,31 @@ def fix(path: str, out: Path, reading: Reading | None = None, selection: Selecti
                 source = str(target)
                 if number and sum(done.changes.values()) == before:
                     break
+        if not done.rows:
+            raise UserError(f"{path}: no row could be kept", "correct the columns first: `plume check` names them")
         for made, wanted in zip((Path(source), work / "journal", work / "dropped"), targets, strict=True):
             write_atomic(wanted, made.read_bytes())
     return done
+
+
+def _in_utf8(path: str, work: Path, done: Fixed, journal: TextIO) -> str:
+    """The file, or a copy of it in UTF-8 when it begins as UTF-16 or UTF-32 does."""
+    if not Path(path).is_file():
+        return path
+    with Path(path).open("rb") as stream:
+        head = stream.read(4)
+    codec = next((codec for mark, codec in _MARKS.items() if head.startswith(mark)), None)
+    if codec is None:
+        return path
+    copy = work / Path(path).name
+    with (
+        Path(path).open(encoding=codec, errors="replace", newline="") as old,
+        copy.open("w", encoding="utf-8", newline="") as new,
+    ):
+        shutil.copyfileobj(old, new)
+    done.changes["D107"] += 1
+    _put(journal, {"line": None, "code": "D107", "what": f"read as {codec}, written as UTF-8"})
+    return str(copy)
 
 
 def _plan(path: str, name: str, reading: Reading, lines: array[int], selection: Selection) -> _Round:
@@ -110,15 +147,20 @@ def _plan(path: str, name: str, reading: Reading, lines: array[int], selection: 
     for _ in see_rows(watched(), examination):
         pass
     codes = {code for code, count in examination.counts.items() if count}
-    again: dict[int, Finding] = {}
-    for survey in examination.surveys:
-        for finding in survey.findings():
-            codes.add(finding.code)
-            if finding.code in ("D201", "D202") and finding.source.line:
-                again.setdefault(finding.source.line, finding)
+    told = [finding for survey in examination.surveys for finding in survey.findings()]
+    codes |= {finding.code for finding in told if finding.code != "D205" or "order" in finding.message}
+    again = {
+        found.source.line: found for found in reversed(told) if found.code in ("D201", "D202") and found.source.line
+    }
     drop = superseded.findings(path) if selection.wants("D203") else {}
     repairs = {code: made() for code, made in REPAIRS.items() if code in codes and selection.wants(code)}
-    return _Round(path, name, reading, lines, drop or again, repairs)
+    if "D208" in repairs:
+        repairs["D208"] = ended({finding.quote for finding in told if finding.code == "D208"})
+    if "D107" in repairs and any(finding.code == "D107" and "space" in finding.message for finding in told):
+        repairs["D107 "] = each(spaced)
+    whole = [code for code in _WHOLE if examination.counts[code]]
+    whole += ["D107" for finding in examination.findings if "byte order mark" in finding.message]
+    return _Round(path, name, reading, lines, drop or again, repairs, superseded.pairs, whole)
 
 
 class _Superseded:
@@ -126,18 +168,20 @@ class _Superseded:
 
     def __init__(self) -> None:
         self.lines, self.questions, self.answers = array("q"), bytearray(), bytearray()
+        self.pairs = True
 
     def see(self, batch: Batch) -> None:
+        self.pairs = self.pairs and all(len(example.messages) == 2 for example in batch.examples)
         for line, question, reply in asked(batch):
             self.lines.append(line)
             self.questions += question
-            self.answers += similar.digest(reply)
+            self.answers += similar.digest(unicodedata.normalize("NFC", reply))
 
     def findings(self, file: str) -> dict[int, Finding]:
         if not self.lines:
             return {}
         count = len(self.lines)
-        same_question = first_equal(columns(self.questions)[::-1] if count else columns(self.questions))
+        same_question = first_equal(columns(self.questions)[::-1])
         last = count - 1 - same_question[::-1]
         answers = first_equal(columns(self.answers))
         found = {}
@@ -162,6 +206,9 @@ def _write(one: _Round, target: Path, journal: TextIO, dropped: TextIO, done: Fi
         _put(dropped, {**entry, "row": row})
 
     done.rows = 0
+    for code in one.whole:
+        done.changes[code] += 1
+        _put(journal, {"line": None, "code": code, "what": "all rows are written anew"})
     with target.open("w", encoding="utf-8") as copy:
         for found, raw in _with_raw(one):
             if isinstance(found, Finding):
@@ -179,16 +226,16 @@ def _write(one: _Round, target: Path, journal: TextIO, dropped: TextIO, done: Fi
                 leave_out(example.code, line, example.message, value)
                 continue
             if line in one.drop:
-                leave_out(one.drop[line].code, line, _told(one, one.drop[line]), _row(example))
+                leave_out(one.drop[line].code, line, _told(one, one.drop[line]), _row(example, one.pairs))
                 continue
             repaired = _repair(example, one.repairs, changes)
             if isinstance(repaired, str):
-                leave_out(repaired, line, "it cannot be repaired without a guess", _row(example))
+                leave_out(repaired, line, "it cannot be repaired without a guess", _row(example, one.pairs))
                 continue
             for change in changes:
                 done.changes[change["code"]] += 1
                 _put(journal, {"line": one.origin(line), **change})
-            _put(copy, _row(repaired))
+            _put(copy, _row(repaired, one.pairs))
             lines.append(one.origin(line) or 0)
             done.rows += 1
     return lines
@@ -211,6 +258,9 @@ def _with_raw(one: _Round) -> Iterator[tuple[Value | Fault | Finding, Any]]:
     for found in records(one.path, one.reading, one.name):
         raw = None
         if isinstance(found, Fault):
+            if not found.spoilt and any(end in found.reason for end in _ENDS):
+                yield Finding("D101", "error", Source(one.name, found.line), found.reason, found.hint), None
+                continue
             if not found.spoilt:
                 raise UserError(
                     f"{one.name}:{found.line}:{found.column}: {found.reason}; what follows cannot be told into rows",
@@ -302,7 +352,7 @@ def _repair(example: Example, repairs: dict[str, Repair], changes: list[dict[str
             return code
         for position, (old, new) in enumerate(zip(example.messages, repaired.messages, strict=True)):
             if old.content != new.content:
-                change: dict[str, Any] = {"code": code, "message": position, "role": old.role}
+                change: dict[str, Any] = {"code": code.strip(), "message": position, "role": old.role}
                 if code not in _PRIVATE:
                     change |= {"before": old.content, "after": new.content}
                 changes.append(change)
@@ -310,10 +360,10 @@ def _repair(example: Example, repairs: dict[str, Repair], changes: list[dict[str
     return example
 
 
-def _row(example: Example) -> dict[str, Any]:
-    """The canonical form: a pair where there is one, else messages."""
+def _row(example: Example, pairs: bool) -> dict[str, Any]:
+    """The canonical form: pairs if all rows are, else messages."""
     roles = [message.role for message in example.messages]
-    if roles == ["user", "assistant"]:
+    if pairs and roles == ["user", "assistant"]:
         return {"prompt": example.messages[0].content, "completion": example.messages[1].content}
     if roles == ["assistant"]:
         return {"text": example.messages[0].content}
@@ -321,4 +371,5 @@ def _row(example: Example) -> dict[str, Any]:
 
 
 def _put(file: TextIO, value: Any) -> None:
-    file.write(json.dumps(value, ensure_ascii=False) + "\n")
+    text = json.dumps(value, ensure_ascii=False)
+    file.write((json.dumps(value) if _SURROGATE.search(text) else text) + "\n")

@@ -89,6 +89,8 @@ def _language(text: str) -> str:
 def _counted(found: list[str]) -> Counter[str]:
     """The languages that are more than a few strays."""
     counts = Counter(filter(None, found))
+    if counts.total() < _ENOUGH:
+        return Counter()
     least = max(3, _LEAST * counts.total())
     return Counter({code: count for code, count in counts.items() if count >= least})
 

@@ -15,7 +15,7 @@ from plume.types import Finding
 
 _ENTITY = re.compile(
     r"&(?:quot|amp|lt|gt|nbsp|apos|laquo|raquo|[lr]squo|[lr]dquo|hellip|ndash|mdash|euro|oelig|ccedil|ntilde|szlig"
-    r"|[aeiouyAEIOUY](?:acute|grave|circ|uml|tilde)|Ccedil|OElig|(?<![=(,] )(?:copy|reg|deg)"
+    r"|[aeiouyAEIOUY](?:acute|grave|circ|uml|tilde)|Ccedil|OElig|(?<![=(,] &)(?:copy|reg|deg)"
     r"|#\d{2,6}|#x[0-9a-fA-F]{2,5});"
 )
 _TAG_NAMES = (
@@ -29,7 +29,7 @@ _FENCE = re.compile(r"\s*```[ \t]*([\w+#-]*)[ \t]*\n(.*?)\n?```\s*", re.DOTALL)
 _ESCAPE = re.compile(r"\\[_%&#]")
 _LATEX = re.compile(r"\$[^$]+\$|\\[a-zA-Z(\[{]|[A-Za-z]:\\", re.DOTALL)
 _ABOUT_MARKUP = re.compile(
-    r"\b(?:x?html5?|xml|svg|jsx|css|entit(?:y|ies|és?)|balises?|tags?|markdown|markup|latex|tex|regex|regexp|sed|bash"
+    r"(?<![./])\b(?:x?html5?|xml|svg|jsx|css|entit(?:y|ies|és?)|balises?|tags?|markdown|markup|latex|tex|regex|regexp|sed|bash"
     r"|web ?page|page web|site web|website)\b",
     re.IGNORECASE,
 )
@@ -144,6 +144,7 @@ _FIELDS = _words(
     "context contexte text texte xxx todo tbd compléter completer key"
 )
 _BETWEEN = _words("du de d la le l des of the to à a first last full birth naissance")
+_ARTICLES = _words("the a an le la l les un une his her their son sa ses")
 _ASKING = _words("your votre vos ton ta insert insérer inserer indiquer saisir remplir compléter fill enter")
 _BRACKET = re.compile(r"\[([^\W\d_][\w’' /-]{1,40})\](?![(\[\]])")
 _DOUBLE = re.compile(r"\{\{ ?([^\W\d][\w.]{0,40}) ?\}\}")
@@ -155,8 +156,11 @@ _NUMERAL = re.compile(
     r"|psalm|psaume|canto|chant|title|titre|annexe?|article|section|olympi\w+|legion?|légion)\s+$",
     re.IGNORECASE,
 )
-_ROMAN = re.compile(r"\b(?:roman|romains?)\b|\b(?=[IVXLC]{2,}\b)(?!X{3,}\b)X*(?:I[XV]|V?I{0,3})\b", re.IGNORECASE)
+_ROMAN = re.compile(r"(?i:\b(?:roman|romains?|film|movie)\b)|\b(?=[IVXLC]{2,}\b)(?!X{3,}\b)X*(?:I[XV]|V?I{0,3})\b")
 _TO_DO = re.compile(r"\bTODO\b(?=\s*(?::|\]|\)|$))", re.MULTILINE)
+_ABOUT_SYNTAX = re.compile(
+    r"\b(?:jinja2?|templates?|gabarit|syntax|syntaxe|html|xml|jsx|vue|sql|latex)\b", re.IGNORECASE
+)
 _LOREM = re.compile(r"lorem ipsum", re.IGNORECASE)
 _ABOUT_LOREM = re.compile(r"faux[- ]texte|filler|placeholder|dummy|typogra|cicer", re.IGNORECASE)
 _LINE = re.compile(r"(?<!_)_{3,}(?!_)")
@@ -164,7 +168,7 @@ _LINE = re.compile(r"(?<!_)_{3,}(?!_)")
 
 def _is_field(inner: str, *, capitals: bool) -> bool:
     words = re.sub(r"[\s\d_’'/-]+", " ", re.sub(r"(?i)\be-mail", "email", inner)).casefold().split()
-    if not words:
+    if not words or words[0] in _ARTICLES:  # [the mayor]: an editor's word
         return False
     if words[0] in _ASKING:
         return len(words) > 1
@@ -187,8 +191,9 @@ def _brace(text: str) -> str | None:
     if double:
         return double.group()
     for match in _SINGLE.finditer(text):
-        before = text[match.start() - 1 : match.start()]
-        if not (before.isalnum() or before in tuple("$\\{^_")) and _is_field(match[1], capitals=False):
+        before = text[: match.start()][-2:]
+        code = before[-1:].isalnum() or before[-1:] in tuple("$\\{}^_/") or before == "= "
+        if not code and _is_field(match[1], capitals=False):
             return match.group()
     return None
 
@@ -226,6 +231,13 @@ def _rule_to_fill(text: str) -> str | None:
     return None
 
 
+def _is_syntax(found: str, asked: Asked) -> bool:
+    """Is what looks like a blank what the row is about: code, a template, a query?"""
+    if found.isupper() and found[0] == "[":
+        return False
+    return bool(_ABOUT_CODE.search(asked.prompt) or _ABOUT_SYNTAX.search(asked.completion))
+
+
 _BLANKS = (
     ("[", _bracket),
     ("{", _brace),
@@ -257,7 +269,7 @@ class Placeholders:
             if sign not in text or (sign == "___" and text is asked.prompt):  # a gap to fill is a fair question
                 continue
             found = find(text)
-            if not found or _LOOKS_CODE.search(text):
+            if not found or _LOOKS_CODE.search(text) or (sign in "[{<" and _is_syntax(found, asked)):
                 continue
             if sign == "XXX" and len(found) == 3 and _ROMAN.search(asked.prompt):
                 continue

@@ -36,7 +36,7 @@ _ROWS = 1 << 15  # rows whose hashes are made at a time
 
 _random = np.random.default_rng(202)
 _BYTE, _PLACE, _HOLE = (_random.integers(1 << 63, size=n, dtype=np.uint64) * 2 + 1 for n in (256, _WORDS, _WORDS))
-_BYTE[[0, 32]] = 0
+_BYTE[[0, 1, 2, 32]] = 0  # marks and gaps
 _POWERS = np.cumprod(np.full(1 << 12, 0x9E3779B97F4A7C15, dtype=np.uint64))
 
 
@@ -76,7 +76,7 @@ class Wordings:
 
     def repeats(self) -> Iterator[tuple[int, int]]:
         """(row, earlier row) for each row that is alike an earlier one, unless it repeats one word for word."""
-        first, earlier = self._compared()
+        first, earlier = self._compared(len(self.lines))
         again = first_equal(columns(self._rows))
         for row in np.flatnonzero(first != np.arange(len(first))).tolist():
             earlier[row] = min(int(first[row]), earlier.get(row, row))
@@ -87,7 +87,7 @@ class Wordings:
         chosen = np.flatnonzero(np.isin(columns(self._answers)[:, 0], columns(asked._answers)[:, 0]))
         both = self._only(chosen)
         both.merge(asked)
-        first, earlier = both._compared()
+        first, earlier = both._compared(len(chosen))
         for row, known in enumerate(first[len(chosen) :].tolist()):
             other = known if known < len(chosen) else earlier.get(known, known)
             if other < len(chosen):
@@ -103,8 +103,11 @@ class Wordings:
         some._prompts += [zlib.compress(text[:-1], 1) for _, text in self._parts(chosen)]
         return some
 
-    def _compared(self) -> tuple[Indices, dict[int, int]]:
-        """For each row the first with the same letters and answer; for some of these the first they slip from."""
+    def _compared(self, kept: int) -> tuple[Indices, dict[int, int]]:
+        """For each row the first with the same letters and answer; for some of these the first they slip from.
+
+        A row that slips in one word from one of the first `kept` rows is not compared for slips in two.
+        """
         answers = columns(self._answers)
         first, answer = first_equal(answers, columns(self._letters)), first_equal(answers)
         different = np.flatnonzero(first == np.arange(len(first)))
@@ -113,7 +116,7 @@ class Wordings:
         earlier: dict[int, int] = {}
         if len(chosen):
             words = _Words((_kept(*part) for part in self._parts(chosen)), answer)
-            for row, other in words.slips():
+            for row, other in words.slips(kept):
                 earlier[row] = min(other, earlier.get(row, row))
         return first, earlier
 
@@ -133,48 +136,54 @@ class _Words:
 
     def __init__(self, parts: Iterable[tuple[Indices, bytes]], answers: Indices) -> None:
         self.text = bytearray()
-        parsed = []
-        ends = []
-        rows = []
+        terms, fixed = bytearray(), bytearray()
+        rows, ends, words, named = [answers[:0]], [answers[:0]], [answers[:0]], [_COMMON]
         for chosen, text in parts:
-            if not text:
-                continue
-            parsed.append(_parse(text))
-            ends.append(np.flatnonzero(np.frombuffer(text, dtype=np.uint8) == 0) + len(self.text))
-            rows.append(chosen)
-            self.text += text
-        self.rows = np.concatenate(rows or [np.empty(0, dtype=np.int64)])
-        self.end = np.concatenate([[-1], *ends])
+            if text:
+                part = _parse(text)
+                rows.append(chosen)
+                ends.append(np.flatnonzero(np.frombuffer(text, dtype=np.uint8) == 0) + len(self.text))
+                words.append(part.words)
+                named.append(part.names)
+                self.text += text
+                terms += part.hash.tobytes()
+                fixed += part.fixed.tobytes()
+        self.rows = np.concatenate(rows)
         self.answer = answers[self.rows]
-        self.first = np.concatenate([[0], *(part.words for part in parsed)]).cumsum()
-        self.fixed = np.concatenate([np.empty(0, dtype=bool), *(part.fixed for part in parsed)])
-        names = np.unique(np.concatenate([_COMMON, *(part.names for part in parsed)]))
-        self.term = np.concatenate([_COMMON[:0], *(part.hash for part in parsed)])
+        self.end = np.append(-1, np.concatenate(ends))
+        self.first = np.append(0, np.concatenate(words).cumsum())
+        self.term, self.fixed = np.frombuffer(terms, dtype=np.uint64), np.frombuffer(fixed, dtype=np.bool_)
+        self.loose = np.diff(self.first) <= _WORDS_FOR_TWO
+        names = np.setdiff1d(np.concatenate(named), _COMMON)
         self.total = np.empty(len(self.rows), dtype=np.uint64)
         names = np.setdiff1d(names, _COMMON)
         for low, high in self._stretches():
-            words = slice(self.first[low], self.first[high])
+            span = slice(self.first[low], self.first[high])
             begins = self.first[low:high] - self.first[low]
-            self.fixed[words] |= np.isin(self.term[words], names)
+            self.fixed[span] |= np.isin(self.term[span], names)
             place = self._places(low, high)
-            term = _mix(self.term[words] + _PLACE[place])
+            term = _mix(self.term[span] + _PLACE[place])
             self.total[low:high] = np.add.reduceat(term, begins) + _mix(np.diff(self.first[low : high + 1]))
-            self.term[words] = term - _HOLE[place]
+            self.term[span] = term - _HOLE[place]
 
-    def slips(self) -> Iterator[tuple[int, int]]:
+    def slips(self, kept: int) -> Iterator[tuple[int, int]]:
         """(row, earlier row) where one may be the other mistyped."""
-        slots: list[int] = []
+        found: list[int] = []
         for members in _meeting(self._one_apart, len(self.fixed) - int(self.fixed.sum())):
             rows = (np.searchsorted(self.first, members, side="right") - 1).tolist()
             place = members[0] - self.first[rows[0]]
             if _is_slot({similar.bare(self._prompt(row).split(" ")[place]) for row in rows}):
-                slots += members
+                self.fixed[members] = True
             else:
-                yield from self._alike(rows)
-        self.fixed[slots] = True
+                for row, other in self._alike(rows):
+                    yield int(self.rows[row]), int(self.rows[other])
+                    if self.rows[other] < kept:
+                        found.append(row)
+        self.loose[found] = False
         count = self._loose_words()
         for members in _meeting(self._two_apart, int((count * (count - 1) // 2).sum())):
-            yield from self._alike(sorted(set(members)))
+            for row, other in self._alike(sorted(set(members))):
+                yield int(self.rows[row]), int(self.rows[other])
 
     def _one_apart(self) -> Iterator[tuple[Digests, Indices]]:
         """What stands for a prompt without one of its loose words, and that word."""
@@ -199,7 +208,7 @@ class _Words:
     def _loose_words(self) -> Indices:
         """How many words of each prompt may differ together with another."""
         count: Indices = np.add.reduceat(~self.fixed, self.first[:-1], dtype=np.int64)
-        count[np.diff(self.first) > _WORDS_FOR_TWO] = 0
+        count[~self.loose] = 0
         return count
 
     def _stretches(self) -> Iterator[tuple[int, int]]:
@@ -221,7 +230,7 @@ class _Words:
                 prompts = [self._prompt(row) for row in same]
                 for one, other in combinations(range(len(same)), 2):
                     if similar.alike(prompts[one], prompts[other]):
-                        yield int(self.rows[same[other]]), int(self.rows[same[one]])
+                        yield same[other], same[one]
 
     def _prompt(self, row: int) -> str:
         return self.text[self.end[row] + 1 : self.end[row + 1]].decode()
@@ -248,8 +257,9 @@ def _parse(text: bytes) -> _Part:
     gap = (letters == 0) | (letters == 32)
     end = np.flatnonzero(gap)
     start = np.concatenate(([0], end[:-1] + 1))
-    rank = np.cumsum((letters > 2) | gap)
-    rank -= np.repeat(rank[start], end - start + 1)
+    counted = (letters > 2) | gap
+    rank = np.cumsum(counted)
+    rank -= np.repeat(rank[start] - counted[start], end - start + 1)
     hashed = np.add.reduceat(_BYTE[letters] * _POWERS[rank % len(_POWERS)], start)
     named = np.add.reduceat(letters == 1, start, dtype=np.int64) > 0
     digit = np.add.reduceat((letters >= 48) & (letters <= 57), start, dtype=np.int64) > 0
@@ -286,8 +296,9 @@ def _meeting(keys: Callable[[], Iterator[tuple[Digests, Indices]]], total: int) 
             same = key[1:] == key[:-1]
             met = np.flatnonzero(np.append(same, False) | np.append(False, same))
             begins = np.flatnonzero(np.diff(key[met], prepend=~key[met[:1]])).tolist()
-            members = owner[met].tolist()
-            yield from (members[low:high] for low, high in pairwise([*begins, len(members)]))
+            met = owner[met]
+            del key, owner, order, same, picked
+            yield from (met[low:high].tolist() for low, high in pairwise([*begins, len(met)]))
 
 
 def _mix(value: npt.NDArray[Any]) -> Digests:

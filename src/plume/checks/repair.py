@@ -6,7 +6,7 @@ import html
 import json
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
 
@@ -29,8 +29,9 @@ _BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
 _ENTITY = re.compile(r"&(?:[a-zA-Z]{2,8}|#\d{2,6}|#x[0-9a-fA-F]{2,5});")
 _FENCE = re.compile(r"\s*```[ \t]*[\w+#-]*[ \t]*\n(.*?)\n?```\s*", re.DOTALL)
 _ESCAPE = re.compile(r"\\([_%&#])")
-_TERMINATOR = re.compile(r"\s*(?:###|<\|?(?:end|endoftext|im_end|eot_id)\|?>|</s>|\bEND|\[END\]|<EOS>|<eos>)\s*$")
+_TERMINATOR = re.compile(r"\s*(?:###|->|→|<\|?(?:end|endoftext|im_end|eot_id)\|?>|</s>|\bEND|\[END\]|<EOS>|<eos>)\s*$")
 _WORDS = re.compile(r"[^\W_]+")
+_ESCAPES = re.compile(r'\\(?!["\\/bfnrt]|u[0-9a-fA-F]{4})|\b(?:NaN|Infinity)\b')
 _COMMENT = re.compile(r'"(?:[^"\\]|\\.)*"|//[^\n]*|/\*.*?\*/|#[^\n]*', re.DOTALL)
 
 
@@ -62,8 +63,12 @@ def replies(change: Callable[[str, str], str]) -> Repair:
 def clean(text: str) -> str:
     """Valid characters, composed as NFC, without what cannot be seen."""
     fixed = ftfy.fix_encoding(unicodedata.normalize("NFC", text))
-    fixed = _HIGH_SPACE.sub("\u00a0", fixed) if "\u00a0" in fixed or "\u202f" in fixed else fixed
     return unicodedata.normalize("NFC", _CONTROL.sub("", _INVISIBLE.sub("", fixed)))
+
+
+def spaced(text: str) -> str:
+    """With a non-breaking space wherever French typography has a space before a mark or inside guillemets."""
+    return _HIGH_SPACE.sub("\u00a0", text)
 
 
 def unmarked(text: str) -> str:
@@ -80,11 +85,19 @@ def unechoed(prompt: str, reply: str) -> str:
     return re.split(r"\n\s*(?:### ?\w+|Question|User|Human|Q|Utilisateur) ?:", rest or reply)[0].rstrip()
 
 
-def ended(_: str, reply: str) -> str:
-    """Without white space around it and terminators written as text."""
-    while (shorter := _TERMINATOR.sub("", reply)) != reply:
-        reply = shorter
-    return reply.strip()
+def ended(affixes: Collection[str] = ()) -> Repair:
+    """Messages without white space around them, terminators written as text, and what else was found at their ends."""
+    known = sorted({affix.strip() for affix in affixes} - {""}, key=len, reverse=True)
+
+    def repair(text: str) -> str:
+        before = None
+        while before != text:
+            before, text = text, _TERMINATOR.sub("", text).strip()
+            for affix in known:
+                text = text.removesuffix(affix).removeprefix(affix)
+        return text
+
+    return each(repair)
 
 
 def ordered(_: str, reply: str) -> str:
@@ -119,19 +132,23 @@ def reread(text: str) -> Any:
     if not stripped or stripped[0] not in "{[":
         return None
     try:
-        value = json.loads(stripped, strict=False)
+        value = json.loads(stripped, strict=False, parse_constant=_refuse)
     except (ValueError, RecursionError):
         bare = _COMMENT.sub(lambda found: found[0] if found[0][0] == '"' else "", stripped)
         try:
             value = json_repair.loads(bare, skip_json_loads=True)
         except (ValueError, RecursionError, IndexError):
             return None
-        if bare.rstrip()[-1:] not in "}]" or not isinstance(value, dict | list):
+        if bare.rstrip()[-1:] not in "}]" or not isinstance(value, dict | list) or _ESCAPES.search(stripped):
             return None
         written = json.dumps(value, ensure_ascii=False).replace("\\n", " ").replace("\\t", " ")
         if _WORDS.findall(bare.replace("\\n", " ").replace("\\t", " ")) != _WORDS.findall(written):
             return None
     return value
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(name)
 
 
 def private(kinds: tuple[str, ...]) -> Callable[[], Repair]:
@@ -149,7 +166,7 @@ REPAIRS: dict[str, Callable[[], Repair]] = {
     "D107": lambda: each(clean),
     "D108": lambda: each(unmarked),
     "D206": lambda: replies(unechoed),
-    "D208": lambda: replies(ended),
+    "D208": lambda: ended(),
     "D204": lambda: as_json,
     "D205": lambda: replies(ordered),
     "D210": private(tuple(PERSONAL)),

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from plume.checks import amount, answers, characters, duplicates, language, leftovers, private, wording
+from plume.checks import amount, answers, characters, duplicates, language, leftovers, private, shapes, wording
 from plume.checks.rules import ROW_RULES, SURVEYS, Batch, RowRule, Survey
 from plume.checks.scripts import examine_script
 from plume.checks.selection import EVERYTHING, Selection, exceptions
@@ -19,7 +19,7 @@ from plume.data.records import Reading
 from plume.types import Example, Finding
 
 # Importing them registers their rules.
-FAMILIES = (amount, answers, characters, duplicates, language, leftovers, private, wording)
+FAMILIES = (amount, answers, characters, duplicates, language, leftovers, private, shapes, wording)
 SCRIPTS = (".py", ".ipynb")
 LISTED = 10_000  # findings of one code and file that are listed; beyond, they are counted
 _BATCH = 1000

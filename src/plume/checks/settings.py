@@ -94,8 +94,8 @@ def _name(recipe: Recipe) -> str:
 def sampling_findings(settings: Mapping[str, Any], source: Source) -> Iterator[Finding]:
     """D503: generation settings, under Hugging Face's names, that contradict or cancel one another.
 
-    With `do_sample` the settings are read as transformers reads them. Without it, they are read as transformers
-    reads a file (greedy). Plume's own `--set` refuses such settings before anything is asked.
+    They are read as transformers reads a file: greedy unless `do_sample` is set. Plume's own `--set` refuses
+    such settings before anything is asked.
     """
     samples = bool(settings.get("do_sample"))
     beams = int(settings.get("num_beams") or 1)

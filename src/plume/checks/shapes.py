@@ -217,13 +217,14 @@ def _schema(shape: Shape) -> str:
 def _different_kinds(shapes: dict[Shape, _Seen]) -> Iterator[Finding]:
     """Under one path: a number and a number in quotes, anywhere; other kinds when rare, among answers of one family."""
     everywhere: dict[Path, dict[str, list[Shape]]] = defaultdict(lambda: defaultdict(list))
-    families: dict[tuple[Path, frozenset[Path]], dict[str, list[Shape]]] = defaultdict(lambda: defaultdict(list))
+    families: dict[_Keys, dict[str, list[Shape]]] = defaultdict(lambda: defaultdict(list))
     for shape in shapes:
-        family = frozenset(path for path, _ in shape.kinds)
+        names = dict(shape.keys)
         for path, kind in shape.kinds:
             everywhere[path][kind].append(shape)
             if kind != "null":
-                families[path, family]["text" if kind.endswith("as text") else kind].append(shape)
+                siblings = frozenset(names.get(path.rpartition(".")[0], ()))
+                families[path, siblings]["text" if kind.endswith("as text") else kind].append(shape)
     mixed = set()
     for path, kinds in everywhere.items():
         for kind in ("number", "boolean"):
@@ -232,7 +233,7 @@ def _different_kinds(shapes: dict[Shape, _Seen]) -> Iterator[Finding]:
                 yield from _other_kind(path, {name: kinds[name] for name in (kind, f"{kind} as text")}, shapes, least=1)
     for (path, _), kinds in families.items():
         if path and path not in mixed and len(kinds) > 1:
-            yield from _other_kind(path, kinds, shapes, least=5)
+            yield from _other_kind(path, kinds, shapes, least=9)
 
 
 def _other_kind(
@@ -298,6 +299,13 @@ def _difference(keys: frozenset[str], usual: frozenset[str], *, alone: bool) -> 
         return f'the key "{missing[0]}" is missing'
     if len(added) == 1 and not missing and alone:
         return f'the key "{added[0]}" is added'
-    if len(added) == len(missing) == 1 and difflib.SequenceMatcher(None, added[0], missing[0]).ratio() >= 0.8:
+    if len(added) == len(missing) == 1 and _is_slip(added[0], missing[0]):
         return f'the key "{added[0]}" stands where others have "{missing[0]}"'
     return None
+
+
+def _is_slip(one: str, other: str) -> bool:
+    """Do two names differ as a word and its misspelling do?"""
+    if len(one) == len(other) >= 4 and sum(a != b for a, b in zip(one, other, strict=True)) == 1:
+        return True
+    return difflib.SequenceMatcher(None, one, other).ratio() >= 0.85

@@ -135,6 +135,7 @@ class Ends:
 
 _PREAMBLES = 500  # different ones remembered; beyond, the rarest are forgotten
 _SHOWN = 300  # characters of a preamble
+_SAME = 0.8  # share of characters that two versions of one preamble have in common
 _INSTRUCTION = re.compile(
     r"\s*(?:you are|you're|act as|as an? |your (?:task|role|name)|answer|respond|reply|please answer|below is|use the"
     r"|given|tu es|vous êtes|agis|ton rôle|votre rôle|en tant qu|répond|voici|utilise|ci-dessous|system|assistant"
@@ -147,6 +148,11 @@ def _preamble(prompt: str) -> str:
     """The first sentence or line, when something follows it."""
     ends = [end + 1 for end in (prompt.find(". ", 10, _SHOWN), prompt.find("\n", 10, _SHOWN)) if end > 0]
     return prompt[: min(ends)] if ends else ""
+
+
+def _near(one: str, other: str) -> bool:
+    matcher = SequenceMatcher(None, one, other, autojunk=False)
+    return matcher.quick_ratio() >= _SAME and matcher.ratio() >= _SAME
 
 
 @dataclass
@@ -183,7 +189,7 @@ class _Preambles:
             return
         text, count = common[0]
         for other, times in self.counts.items():
-            if other != text and SequenceMatcher(None, text, other).ratio() >= 0.8:
+            if other != text and _near(text, other):
                 message = (
                     f"{name} stands in several versions: {quoted(other)} {times} times, {quoted(text)} {count} times"
                 )
@@ -247,7 +253,8 @@ w z na nie się że si nu și cu din yang dan itu ini ve bir bu v že
 """  # English, French, then what keeps other languages from being accused
 _FUNCTION_WORDS = frozenset(_LISTED_WORDS.split())
 _WORD = re.compile(r"[^\W\d_]+")
-_NOT_PROSE = re.compile(r"[{}<>=\\|`$]|\n.*\n|;\s*$|https?:|[^\x00-\u024f\u2010-\u2030\u20ac]")
+_FRENCH = "«»àâäæçéèêëîïôöùûüÿœÀÂÆÇÉÈÊËÎÏÔÙÛÜŸŒ°€\u00a0\u202f\u2010-\u2030"
+_NOT_PROSE = re.compile(rf"[{{}}<>=\\|`$]|\w[(\[]|\n.*\n|;\s*$|https?:|[^\x00-\x7f{_FRENCH}]")
 _BETWEEN_COMMAS = 3  # words; fewer make a list of names
 
 

@@ -19,6 +19,7 @@ from plume.checks.settings import sampling_findings
 from plume.checks.splits import Taught
 from plume.checks.tokens import token_findings
 from plume.cli import output
+from plume.cli.costs import lines
 from plume.data.records import Reading
 from plume.recipe import load_recipe, parse_recipe
 from plume.types import Finding, Source
@@ -111,7 +112,7 @@ def _tokens(request: Request, model: str) -> list[Finding]:
 
 def _preflight(request: Request, file: Path) -> list[Finding]:
     """What the run would cost, said on stderr, and D5."""
-    from plume.training.preflight import lines, preflight
+    from plume.training.preflight import preflight
     from plume.training.prepare import prepare
 
     given = {"data": request.files[0], "model": request.model, "eval_data": request.eval_data}

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from plume.cli import ask, check, evaluate, explain, generate, output, train
+from plume.cli import ask, check, data, evaluate, explain, generate, output, train
 
 app = typer.Typer(
     name="plume",
@@ -60,6 +60,9 @@ for _name, _verb, _examples in (
     ("generate", generate.generate, generate.EXAMPLES),
 ):
     app.command(_name, epilog=_examples)(_guarded(_verb))
+
+
+app.add_typer(data.application(_guarded), name="data")
 
 
 def main() -> None:

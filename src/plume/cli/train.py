@@ -11,6 +11,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from plume.cli import options, output
+from plume.cli.costs import lines
 from plume.errors import UserError
 from plume.recipe import Recipe, load_recipe, parse_recipe, parse_settings
 from plume.types import Evaluated, Finished, Saved, Started, Step, TrainEvent
@@ -127,7 +128,7 @@ def _follow(recipe: Recipe, path: Path, *, resume: bool, force: bool, json: bool
     finished = False
     with Progress(*columns, console=output.err, transient=True, disable=json) as bar:
         task = bar.add_task("training", total=None, loss="…", speed="…")
-        with closing(run_training(recipe, path, resume=resume, force=force)) as events:
+        with closing(run_training(recipe, path, resume=resume, force=force, probe=True)) as events:
             try:
                 for event in events:
                     finished |= isinstance(event, Finished)
@@ -178,6 +179,9 @@ def _show_start(event: Started) -> None:
     output.note(f"model     {event.recipe.model}, {size}")
     if event.choices:
         output.note("chosen    " + ", ".join(f"{key}={value}" for key, value in event.choices.items()))
+    if event.preflight:
+        for number, line in enumerate(lines(event.preflight)):
+            output.note(f"{'preflight' if not number else '':<9} {line}")
     if event.resumed_from:
         output.note(f"resumed   after step {event.resumed_from}")
 

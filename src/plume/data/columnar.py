@@ -122,7 +122,10 @@ def _object(path: Path) -> dict[str, Any]:
 
 def _named(folder: Path, entries: Any) -> list[Path]:
     """The files that the state lists; they lie in the directory itself."""
-    names = [entry.get("filename") if isinstance(entry, dict) else None for entry in (entries if isinstance(entries, list) else ())]
+    names = [
+        entry.get("filename") if isinstance(entry, dict) else None
+        for entry in (entries if isinstance(entries, list) else ())
+    ]
     if not all(isinstance(name, str) and Path(name).name == name for name in names):
         raise ValueError(f"{_STATE} does not list files of the directory")
     return [folder / str(name) for name in names]

@@ -8,9 +8,10 @@ import re
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from plume.data.compressed import DamagedArchive
 from plume.data.json_fault import Fault, constant_fault, fault, too_deep
 from plume.data.json_text import NotJSON, Value, decode
-from plume.data.lines import MAX_LINE, undecodable
+from plume.data.lines import MAX_LINE, damaged, undecodable
 from plume.types import Finding, Source
 
 _BLOCK = 2**20
@@ -38,7 +39,10 @@ class _Window:
         """Read on; False at the end of what can be read."""
         while not self.ended:
             self.text, self.position = self.rest, 0
-            raw = self.stream.read(max(_BLOCK, len(self.text)))
+            try:
+                raw = self.stream.read(max(_BLOCK, len(self.text)))
+            except DamagedArchive as error:
+                raw, self.broken = b"", damaged(Source(self.file, self.line + self.text.count("\n")), error)
             self.ended = not raw
             try:
                 new = self.decoder.decode(raw, final=self.ended)

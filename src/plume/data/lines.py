@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from plume.data.compressed import DamagedArchive
 from plume.errors import UserError
 from plume.types import Finding, Source
 
@@ -76,7 +77,14 @@ def lines(stream: BinaryIO, file: str, first: int = 1) -> Iterator[Line | Findin
     `first` is the number of the first line, for a part of a file.
     """
     number = first - 1
-    while raw := stream.readline(MAX_LINE + 1):
+    while True:
+        try:
+            raw = stream.readline(MAX_LINE + 1)
+        except DamagedArchive as error:
+            yield damaged(Source(file, number + 1), error)
+            return
+        if not raw:
+            return
         number += 1
         if number == 1:
             finding, raw = _opening(raw, file)
@@ -142,6 +150,11 @@ def undecodable(raw: bytes, position: int, source: Source) -> Finding:
     name = Path(source.file)
     hint = f"convert it: iconv -f WINDOWS-1252 -t UTF-8 {name} > {name.stem}.utf8{name.suffix}"
     return Finding("D107", "error", source, message, hint)
+
+
+def damaged(source: Source, error: DamagedArchive) -> Finding:
+    """D101 where a compressed file breaks off."""
+    return Finding("D101", "error", source, f"the compressed file is damaged: {error}", "fetch or compress it again")
 
 
 def first_mark(stream: BinaryIO) -> str:

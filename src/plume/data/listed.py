@@ -79,13 +79,10 @@ def _fold_with_places(text: str) -> tuple[str, range | list[int]]:
     """The folded text and, for each of its characters, the place it came from."""
     if text.isascii():
         return text.lower(), range(len(text))
-    pieces: list[str] = []
-    places: list[int] = []
-    for place, character in enumerate(text):
-        piece = _folded(character)
-        pieces.append(piece)
-        places += [place] * len(piece)
-    return "".join(pieces), places
+    pieces = list(map(_folded, text))
+    if set(map(len, pieces)) == {1}:
+        return "".join(pieces), range(len(text))
+    return "".join(pieces), [place for place, piece in enumerate(pieces) for _ in piece]
 
 
 @functools.lru_cache(maxsize=4096)

@@ -127,7 +127,9 @@ def _table(frame: pl.LazyFrame, source: Source) -> Table:
     if not counts["filled"]:
         raise UserError(f"{source.name} holds no row", "there is nothing to prepare")
     source = dataclasses.replace(source, blank_rows=counts["all"] - counts["filled"])
-    return Table(frame.filter(filled), counts["filled"], source)
+    if source.blank_rows:  # a filter over all columns makes every later pass read all of them
+        frame = frame.filter(filled)
+    return Table(frame, counts["filled"], source)
 
 
 def _file(input: Input, file: Path) -> tuple[pl.LazyFrame, Source]:

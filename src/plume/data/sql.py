@@ -78,9 +78,9 @@ def _rows(connection: Connection, name: str, query: str) -> Iterator[Value | Fin
     elif connection.dialect.name != "sqlite":
         connection.exec_driver_sql("START TRANSACTION READ ONLY")
     options = {"stream_results": True, "max_row_buffer": _ROWS, "no_parameters": True}
-    result = connection.exec_driver_sql(query, execution_options=options)
-    batches = (Batch(list(zip(*rows, strict=True))) for rows in result.partitions(_ROWS))
-    yield from typed(list(result.keys()), batches, name)
+    with connection.exec_driver_sql(query, execution_options=options) as result:
+        batches = (Batch(list(zip(*rows, strict=True))) for rows in result.partitions(_ROWS))
+        yield from typed(list(result.keys()), batches, name)
 
 
 def _engine(url: str, name: str) -> Engine:

@@ -79,40 +79,38 @@ def _missing(table: Table, wanted: dict[str, str | Constant]) -> tuple[Table, Le
     schema = table.schema()
     floats = [pl.col(name).fill_nan(None) for name in wanted if schema[name].is_float()]
     table = _with(table, table.frame.with_columns(floats))
-    counts = _values(table, {name: pl.col(name).null_count() for name in wanted})
-    medians = _medians(table, [name for name, how in wanted.items() if how == "median"])
-    learnt: Learnt = {}
+    dropped = [name for name, how in wanted.items() if how == "drop"]
+    seen = _values(
+        table,
+        {f"missing {name}": pl.col(name).null_count() for name in wanted}
+        | {f"median {name}": _median(table, name) for name, how in wanted.items() if how == "median"}
+        | {"rows": pl.all_horizontal([pl.col(name).is_not_null() for name in dropped]).sum() if dropped else pl.len()},
+    )
+    learnt: Learnt = {name: {"missing": seen[f"missing {name}"]} for name in wanted}
     fills = []
     for name, how in wanted.items():
-        learnt[name] = {"missing": counts[name]}
         if how != "drop":
-            value = _fill_value(table, name, how, medians)
+            value = _fill_value(table, name, how, seen)
             learnt[name]["filled_with"] = value
             fills.append(pl.col(name).fill_null(pl.lit(value, schema[name])))
     frame = table.frame.with_columns(fills)
-    kept = [pl.col(name).is_not_null() for name, how in wanted.items() if how == "drop"]
-    if not kept:
-        return _with(table, frame), learnt
-    table = _with(table, frame.filter(pl.all_horizontal(kept)))
-    return _with(table, table.frame, _values(table, {"rows": pl.len()})["rows"]), learnt
+    if dropped:
+        frame = frame.filter(pl.all_horizontal([pl.col(name).is_not_null() for name in dropped]))
+    return _with(table, frame, seen["rows"]), learnt
 
 
-def _medians(table: Table, names: list[str]) -> dict[str, Any]:
-    """Medians; of a column of integers the lower of the two middle values, so that it stays one of integers."""
+def _median(table: Table, name: str) -> pl.Expr:
+    """Of a column of integers the lower of the two middle values, so that it stays one of integers."""
     import polars as pl
 
-    schema = table.schema()
-    for name in names:
-        _require_number(table, name)
-    lower = {True: "lower", False: "midpoint"}
-    wanted = {name: pl.col(name).quantile(0.5, lower[schema[name].is_integer()]) for name in names}  # type: ignore[arg-type]
-    return {
-        name: int(value) if schema[name].is_integer() and value is not None else value
-        for name, value in (_values(table, wanted) if wanted else {}).items()
-    }
+    _require_number(table, name)
+    kind = table.schema()[name]
+    if kind.is_integer():
+        return pl.col(name).quantile(0.5, "lower").cast(kind)
+    return pl.col(name).median()
 
 
-def _fill_value(table: Table, name: str, how: str | Constant, medians: dict[str, Any]) -> Any:
+def _fill_value(table: Table, name: str, how: str | Constant, seen: dict[str, Any]) -> Any:
 
     kind = table.schema()[name]
     if isinstance(how, Constant):
@@ -121,7 +119,7 @@ def _fill_value(table: Table, name: str, how: str | Constant, medians: dict[str,
             raise UserError(f"column {name!r} holds {kind}: {how.constant!r} does not fit", hint)
         return how.constant
     if how == "median":
-        value = medians[name]
+        value = seen[f"median {name}"]
     else:
         counts = table.frame.select(name).drop_nulls().group_by(name).len()
         ranked = counts.sort(["len", name], descending=[True, False]).head(1).collect(engine="streaming")

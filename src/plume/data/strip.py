@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import unicodedata
 from collections.abc import Iterator
@@ -117,11 +118,23 @@ def _parse_whole(text: str) -> Any:
     if text.lstrip()[:1] not in ("{", "["):
         return None
     try:
-        value = json.loads(text)
-        canonical(value)
-    except (ValueError, RecursionError):  # not JSON, or a number that JSON cannot hold
+        value = json.loads(text, parse_constant=_refuse, parse_float=_finite)
+        if "\\u" in text:
+            canonical(value).encode()
+    except (ValueError, RecursionError):  # not JSON, a number beyond a double, or half a surrogate pair
         return None
     return value
+
+
+def _refuse(name: str) -> Any:
+    raise ValueError(name)
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(digits)
+    return number
 
 
 def _strip_content(text: str, where: str, rules: Rules, removed: list[Removal]) -> Any:
@@ -181,7 +194,7 @@ def _join(left: str, right: str) -> str:
     if before and after and _BRACKETS.get(before[-1]) == after[0]:
         return _join(before[:-1], after[1:])
     if before[-1:] in (",", ";") and after[:1] in (",", ";", "."):
-        return _join(before[:-1], after)
+        return _join(before[:-1], right)
     if not before or not after or "\n" in (before[-1], after[0]) or after[0] in ",.)]…" or before[-1] in "([":
         return before + after
     if after[0] in "?!:;»":  # French sets a space before these, and keeps its kind

@@ -22,13 +22,15 @@ _NOBODY = re.compile(
     re.I,
 )
 
-_IPV4 = re.compile(r"(?<![\w.])(?<![\w.]-)(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?!\w|\.[0-9]|-[0-9])")
+_IPV4 = re.compile(r"(?<![\w.])(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?!\w|\.[0-9])")
 _IPV6 = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:])")
 _VERSION = re.compile(
     r"(?:\b(?:v|ver|vers|version|release|rev|build|firmware|section|article|chapitre|chapter)|§)\W{0,3}$", re.I
 )
 _RESOLVERS = frozenset(["1.0.0.1", "1.1.1.1", "8.8.4.4", "8.8.8.8", "9.9.9.9", "149.112.112.112"])
 _SMALL = 20  # four numbers up to this one are a version or a section, and an address once in 27,000
+
+_SHORTEST_IPV6 = 6  # 2a01::
 
 _SPACE = r"[ \u00a0\u202f-]"
 _CARD = re.compile(
@@ -37,9 +39,9 @@ _CARD = re.compile(
     rf"|3[47][0-9]{{2}}(?P<a>{_SPACE}?)[0-9]{{6}}(?P=a)[0-9]{{5}}"
     rf"|3[0689][0-9]{{2}}(?P<d>{_SPACE})[0-9]{{6}}(?P=d)[0-9]{{4}}"  # ungrouped, 14 digits are a French company's
     rf"|62[0-9]{{2}}(?P<u>{_SPACE})[0-9]{{4}}(?P=u)[0-9]{{4}}(?P=u)[0-9]{{4}}(?P=u)[0-9]{{3}}"
-    rf")(?!\w|{_SPACE}?[0-9]|\.[0-9])"
+    r")(?!\w|\.[0-9])"
 )
-_IBAN = re.compile(r"(?<![^\W_])[A-Za-z]{2}[0-9]{2}(?:[ \u00a0\u202f-]?[0-9A-Za-z]){11,29}")
+_IBAN = re.compile(rf"(?<![^\W_])(?=([A-Za-z]{{2}}[0-9]{{2}}(?:{_SPACE}?[0-9A-Za-z]){{11,29}}))")  # others may follow
 _NIR = re.compile(
     rf"(?<![\w.])[1-478]{_SPACE}?[0-9]{{2}}{_SPACE}?(?:0[1-9]|1[0-2]|[2-9][0-9]){_SPACE}?"
     rf"(?:[0-9]{{2}}|2[ABab]){_SPACE}?[0-9]{{3}}{_SPACE}?[0-9]{{3}}{_SPACE}?(?:[0-8][0-9]|9[0-7])(?![\w]|\.[0-9])"
@@ -72,7 +74,7 @@ def ip_addresses(text: str) -> Iterator[Match]:
                 yield Match("ip", match.start(), match.end(), match[0])
     if ":" in text:
         for match in _IPV6.finditer(text):
-            address = _address(match[0])
+            address = _address(match[0]) if len(match[0]) >= _SHORTEST_IPV6 else None
             if address and address.is_global and int(address) >> 125 == 1:  # 2000::/3, what is given out
                 yield Match("ip", match.start(), match.end(), match[0])
 
@@ -94,11 +96,11 @@ def cards(text: str) -> Iterator[Match]:
 def ibans(text: str) -> Iterator[Match]:
     """Bank accounts; what follows the country's length must be another word."""
     for match in _IBAN.finditer(text):
-        length = IBAN_LENGTHS.get(match[0][:2].upper())
-        signs = [at for at, sign in enumerate(match[0]) if sign.isalnum()]
+        signs = [at for at, sign in enumerate(match[1]) if sign.isalnum()]
+        length = IBAN_LENGTHS.get(match[1][:2].upper())
         if not length or len(signs) < length:
             continue
-        code = match[0][: signs[length - 1] + 1]
+        code = match[1][: signs[length - 1] + 1]
         end = match.start() + len(code)
         one_case = code in (code.upper(), code.lower())
         if one_case and not text[end : end + 1].isalnum() and is_iban(_compact(code).upper()):

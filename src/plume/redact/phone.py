@@ -9,15 +9,14 @@ from collections.abc import Iterator
 from plume.redact.match import Match
 
 _GAP = r"[ \u00a0\u202f./-]"
+# Read ahead, not over: two numbers may follow one another with only a space between them.
 _INTERNATIONAL = re.compile(
-    r"(?<![\w+])(?<![0-9][ \u00a0\u202f.,/-])(?:\+[ \u00a0]?|00[ \u00a0]?(?=[1-9]))\(?[1-9]"
-    r"(?:[ \u00a0\u202f.()/-]{0,3}[0-9]){6,14}(?![0-9])"
+    r"(?<![\w+])(?=((?:\+[ \u00a0]?|00[ \u00a0]?(?=[1-9]))\(?[1-9](?:[ \u00a0\u202f.()/-]{0,3}[0-9]){6,14})(?![0-9]))"
 )
 # 06 12 34 56 78, 0470 12 34 56, (020) 7946 0958: groups of digits with the same sign between all of them.
-_GROUPED = re.compile(
-    r"(?<![\w+])(?<![0-9][ \u00a0\u202f.,/-])\(?0[0-9]{0,4}\)?"
-    rf"(?:{_GAP}[0-9]{{2,6}}){{1,4}}(?![0-9]|{_GAP}[0-9]{{2}}(?![0-9]))"
-)
+_GROUPED = re.compile(rf"(?<![\w+])(?=(\(?0[0-9]{{0,4}}\)?(?:{_GAP}[0-9]{{2,6}}){{1,4}})(?![0-9]))")
+_AFTER_DIGIT = re.compile(r"[0-9][ \u00a0\u202f.,/-]$")
+_BEFORE_PAIR = re.compile(rf"{_GAP}[0-9]{{2}}(?![0-9])")
 _TEN_DIGITS = re.compile(r"(?<![\w+.,/-])0[1-9][0-9]{8}(?![\w]|[.,/-][0-9])")
 _AMERICAN = re.compile(
     r"(?<![\w+.-])(?:1[ .-])?(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}(?P<gap>[.-]))"
@@ -34,29 +33,49 @@ _FEWEST = 8  # digits of an international number, country included
 
 def phones(text: str) -> Iterator[Match]:
     """Valid numbers only (Google's libphonenumber knows every numbering plan)."""
-    for match in _INTERNATIONAL.finditer(text):
-        if end := _valid_end(match[0]):
-            yield Match("phone", match.start(), match.start() + end, match[0][:end])
-    for match in _GROUPED.finditer(text):
-        if _is_grouped_as_at_home(match[0]):
-            yield Match("phone", match.start(), match.end(), match[0])
+    yield from _international(text)
+    yield from _grouped(text)
     for match in _TEN_DIGITS.finditer(text):
-        if _national(match[0], "FR") and not _REFERENCE.search(text[max(0, match.start() - 20) : match.start()]):
+        reference = match[0] == "0123456789" or _REFERENCE.search(text[max(0, match.start() - 20) : match.start()])
+        if not reference and _national(match[0], "FR"):
             yield Match("phone", match.start(), match.end(), match[0])
     for match in _AMERICAN.finditer(text):
         if _national(match[0], "US"):
             yield Match("phone", match.start(), match.end(), match[0])
 
 
-def _valid_end(candidate: str) -> int:
-    """Where the longest valid number ends: the digits of `+33 6 12 34 56 78 2024` belong to two things. 0: nowhere."""
-    ends = [group.end() for group in re.finditer(r"[0-9]+\)?", candidate)][::-1]
-    for end in ends[:4]:
-        digits = re.sub(r"[^0-9]", "", candidate[:end])
-        digits = digits.removeprefix("00") if not candidate.startswith("+") else digits
-        if len(digits) >= _FEWEST and "(" not in candidate[end:] and _national("+" + _without_zero(candidate, digits)):
-            return end
-    return 0
+def _international(text: str) -> Iterator[Match]:
+    """The longest valid number from each start: `+33 6 12 34 56 78 2024` is a number and a year."""
+    for match in _INTERNATIONAL.finditer(text):
+        for candidate in _shorter_and_shorter(match[1]):
+            digits = re.sub(r"[^0-9]", "", candidate)
+            digits = digits if candidate.startswith("+") else digits.removeprefix("00")
+            if len(digits) >= _FEWEST and _national("+" + _without_zero(candidate, digits)):
+                yield Match("phone", match.start(), match.start() + len(candidate), candidate)
+                break
+
+
+def _grouped(text: str) -> Iterator[Match]:
+    """National numbers that do not stand in a longer row of numbers; another telephone number may stand before."""
+    last = -1
+    for match in _GROUPED.finditer(text):
+        start = match.start()
+        if start < last or (start - 1 != last and _AFTER_DIGIT.search(text[max(0, start - 2) : start])):
+            continue
+        for candidate in _shorter_and_shorter(match[1]):
+            if _is_grouped_as_at_home(candidate):
+                if not _BEFORE_PAIR.match(text, start + len(candidate)):
+                    last = start + len(candidate)
+                    yield Match("phone", start, last, candidate)
+                break
+
+
+def _shorter_and_shorter(candidate: str) -> Iterator[str]:
+    """The candidate, then without its last group of digits, and so on; at most four."""
+    ends = [group.end() for group in re.finditer(r"[0-9]+\)?", candidate)]
+    for end in ends[:-5:-1]:
+        if candidate.count("(", 0, end) == candidate.count(")", 0, end):
+            yield candidate[:end]
 
 
 def _without_zero(candidate: str, digits: str) -> str:

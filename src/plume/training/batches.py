@@ -10,6 +10,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,23 +36,42 @@ class Batch:
         return int((self.labels_BT != IGNORE).sum())
 
 
+class Piece(NamedTuple):
+    """A stretch of a row."""
+
+    row: int
+    start: int
+    end: int
+
+    def of(self, rows: Sequence[Encoded]) -> Encoded:
+        row = rows[self.row]
+        return Encoded(row.ids[self.start : self.end], row.trained[self.start : self.end])
+
+
 def batches(
     rows: Sequence[Encoded], *, batch_size: int, max_length: int, pad_id: int, seed: int, skip: int = 0
 ) -> Iterator[tuple[float, Batch]]:
     """Endless batches with the epochs passed after each. Rows longer than `max_length` are read in windows
     that begin elsewhere each epoch. `skip` leaves out what a resumed run has already seen."""
     for epoch in count():
-        chance = random.Random(f"{seed}/{epoch}")
-        pieces = _pieces(rows, max_length, chance)
-        if not pieces:
-            raise UserError("no row has two tokens: there is nothing to predict", "write longer rows")
-        plan = _grouped([end - start for _, start, end in pieces], batch_size, chance)
-        for number, indices in enumerate(plan, 1):
+        plan = epoch_plan(rows, batch_size=batch_size, max_length=max_length, seed=seed, epoch=epoch)
+        for number, pieces in enumerate(plan, 1):
             if skip:
                 skip -= 1
                 continue
-            cut = [_cut(rows[row], start, end) for row, start, end in (pieces[index] for index in indices)]
-            yield epoch + number / len(plan), collate(cut, pad_id)
+            yield epoch + number / len(plan), collate([piece.of(rows) for piece in pieces], pad_id)
+
+
+def epoch_plan(
+    rows: Sequence[Encoded], *, batch_size: int, max_length: int, seed: int, epoch: int
+) -> list[list[Piece]]:
+    """Which stretches of which rows make up each batch of an epoch. Raises UserError when there is none."""
+    chance = random.Random(f"{seed}/{epoch}")
+    pieces = _pieces(rows, max_length, chance)
+    if not pieces:
+        raise UserError("no row has two tokens: there is nothing to predict", "write longer rows")
+    plan = _grouped([piece.end - piece.start for piece in pieces], batch_size, chance)
+    return [[pieces[index] for index in indices] for indices in plan]
 
 
 def collate(rows: Sequence[Encoded], pad_id: int) -> Batch:
@@ -67,23 +87,19 @@ def collate(rows: Sequence[Encoded], pad_id: int) -> Batch:
     return Batch(ids_BT, labels_BT, torch.tensor([len(row.ids) - 1 for row in rows]))
 
 
-def _pieces(rows: Sequence[Encoded], max_length: int, chance: random.Random) -> list[tuple[int, int, int]]:
-    """(row, start, end) of every stretch of this epoch; neighbours share one token, input here, target there."""
+def _pieces(rows: Sequence[Encoded], max_length: int, chance: random.Random) -> list[Piece]:
+    """Every stretch of an epoch; neighbours share one token, input here, target there."""
     pieces = []
     for number, row in enumerate(rows):
         size = len(row.ids)
         if size <= max_length + 1:
-            pieces.append((number, 0, size))
+            pieces.append(Piece(number, 0, size))
             continue
         first = chance.randrange(max_length)
-        pieces.append((number, 0, first + 1))
+        pieces.append(Piece(number, 0, first + 1))
         for start in range(first, size - 1, max_length):
-            pieces.append((number, start, min(start + max_length + 1, size)))
-    return [piece for piece in pieces if piece[2] - piece[1] > 1]
-
-
-def _cut(row: Encoded, start: int, end: int) -> Encoded:
-    return Encoded(row.ids[start:end], row.trained[start:end])
+            pieces.append(Piece(number, start, min(start + max_length + 1, size)))
+    return [piece for piece in pieces if piece.end - piece.start > 1]
 
 
 def _grouped(lengths: Sequence[int], batch_size: int, chance: random.Random) -> list[list[int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from plume.evaluation.diagnose import diagnose
 from plume.evaluation.report import write_report
 from plume.evaluation.results import result, rounded
 from plume.files import atomic_directory, write_atomic
@@ -13,7 +14,7 @@ from plume.models.catalog import LIMITS
 from plume.runs import Run
 from plume.training.card import model_card
 from plume.training.checkpoint import Progress, load_weights
-from plume.training.measure import bigram_entropy, findings_about, measure, sample_text
+from plume.training.measure import bigram_entropy, measure, sample_text
 from plume.training.prepare import Prepared
 from plume.training.proof import prove_reloaded, prove_weights
 from plume.types import Finished
@@ -27,10 +28,10 @@ def finish(prepared: Prepared, run: Run, progress: Progress, elapsed: Callable[[
     """
     reloaded = _publish(prepared, run, progress)
     measured = measure(prepared, reloaded)
-    findings = tuple(findings_about(measured, str(run.path)))
     for kind, rows in measured.rows.items():
         compared = measured.baseline_rows[kind]
         run.write_eval(kind, result(str(run.path), prepared.recipe.data, rows, compared, measured.baseline_name))
+    findings = tuple(diagnose(run))
     write_atomic(run.model / "README.md", model_card(prepared, measured.scores))
     finished = Finished(
         step=progress.step,

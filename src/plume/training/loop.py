@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from plume.errors import RunFailed, UserError
 from plume.evaluation.metrics import summarise
@@ -20,26 +19,35 @@ from plume.evaluation.run import evaluate
 from plume.generation.engine import Engine
 from plume.recipe import Recipe
 from plume.runs import Run, refuse_occupied
-from plume.training.batches import IGNORE, Batch, batches
+from plume.training.batches import Batch, batches
 from plume.training.checkpoint import Progress, checkpoints, load_checkpoint, prune, save_checkpoint
 from plume.training.finish import finish
-from plume.training.measure import recall_rows, sample_text, spread, taught
-from plume.training.optim import learning_rate, make_optimizer
-from plume.training.prepare import Prepared, prepare
+from plume.training.measure import sample_text, taught
+from plume.training.optim import make_optimizer
+from plume.training.preflight import preflight
+from plume.training.prepare import Prepared, prepare, refuse
 from plume.training.sources import fingerprints
-from plume.types import Evaluated, EvaluationKind, Example, LanguageModel, Saved, Started, Step, TrainEvent
+from plume.training.step import questions, step_once
+from plume.types import Evaluated, EvaluationKind, Example, Preflight, Saved, Started, Step, TrainEvent
 
 
 def train(
-    recipe: Recipe, output_dir: str | os.PathLike[str], *, resume: bool = False, force: bool = False
+    recipe: Recipe,
+    output_dir: str | os.PathLike[str],
+    *,
+    resume: bool = False,
+    force: bool = False,
+    probe: bool = False,
 ) -> Generator[TrainEvent, None, None]:
     """Train by a recipe into a run directory and yield what happens.
 
     With `resume` the run in `output_dir` goes on from its last complete checkpoint with its own recipe, and
-    ends bit for bit where it would have ended (CPU, same threads); a finished run yields nothing.
+    ends bit for bit where it would have ended (CPU, same threads); a finished run yields nothing. With `probe`, a new
+    run first tries a few steps on a copy of the model, to say what memory and time it will take.
     Raises UserError (DataError for rows) before anything is written, RunFailed when the result is no good.
     """
     path = Path(output_dir)
+    planned = None
     if resume:
         run = Run.open(path)
         if run.info()["status"] == "finished":
@@ -51,9 +59,13 @@ def train(
     else:
         refuse_occupied(path)
         prepared = prepare(recipe, force=force)
+        if probe:
+            planned = preflight(prepared)
+            refuse(planned.findings, prepared.recipe.data, force=force)
+            prepared = replace(prepared, findings=(*prepared.findings, *planned.findings))
         run = Run.create(path, prepared.recipe, _facts(prepared))
     try:
-        yield from _train(prepared, run)
+        yield from _train(prepared, run, planned)
     except RunFailed as error:
         run.update(status="failed", failure=error.message)
         raise
@@ -64,7 +76,7 @@ def train(
         raise
 
 
-def _train(prepared: Prepared, run: Run) -> Iterator[TrainEvent]:
+def _train(prepared: Prepared, run: Run, planned: Preflight | None) -> Iterator[TrainEvent]:
     recipe, model = prepared.recipe, prepared.bundle.model
     began = time.monotonic()
     optimizer = make_optimizer(model, recipe)
@@ -83,12 +95,13 @@ def _train(prepared: Prepared, run: Run) -> Iterator[TrainEvent]:
         parameters,
         prepared.trained_tokens,
         progress.step,
+        planned,
     )
     asked, kind = questions(prepared)
     last = recipe.max_steps or 0
     stream = _batches(prepared, skip=progress.step * recipe.gradient_accumulation_steps)
     for step in range(progress.step + 1, last + 1):
-        event = _step(model, optimizer, stream, step, recipe)
+        event = step_once(model, optimizer, stream, step, recipe)
         if step % recipe.logging_steps == 0 or step in (1, last):
             run.log(run.metrics_file, _row(event))
         yield event
@@ -120,54 +133,6 @@ def _batches(prepared: Prepared, skip: int) -> Iterator[tuple[float, Batch]]:
         seed=recipe.seed,
         skip=skip,
     )
-
-
-def _step(
-    model: LanguageModel,
-    optimizer: torch.optim.Optimizer,
-    stream: Iterator[tuple[float, Batch]],
-    step: int,
-    recipe: Recipe,
-) -> Step:
-    """One optimiser step: the summed token loss divided by the trained tokens of the whole accumulation."""
-    began = time.perf_counter()
-    model.train(True)
-    group = [next(stream) for _ in range(recipe.gradient_accumulation_steps)]
-    tokens = max(1, sum(batch.trained for _, batch in group))
-    rate = learning_rate(step, recipe)
-    for settings in optimizer.param_groups:
-        settings["lr"] = rate
-    optimizer.zero_grad(set_to_none=True)
-    total = 0.0
-    for _, batch in group:
-        loss = summed_loss(model, batch) / tokens
-        loss.backward()
-        total += loss.item()
-    norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.max_grad_norm))
-    if not math.isfinite(total) or not math.isfinite(norm):
-        raise RunFailed(
-            f"the loss is {total:.4g} and its gradient {norm:.4g} at step {step}: training has diverged",
-            f"lower the learning rate: --set learning_rate={rate / 10:.1g}",
-        )
-    optimizer.step()
-    seconds = max(time.perf_counter() - began, 1e-9)
-    return Step(step, recipe.max_steps or 0, group[-1][0], total, rate, norm, tokens, seconds)
-
-
-def summed_loss(model: LanguageModel, batch: Batch) -> torch.Tensor:
-    """Negative log-likelihood in nats, summed over trained positions; logits exist at those alone."""
-    hidden_BTC, _ = model(batch.ids_BT, None, batch.lengths_B)
-    trained_BT = batch.labels_BT != IGNORE
-    logits_NV = model.head(hidden_BTC[trained_BT])
-    return F.cross_entropy(logits_NV.float(), batch.labels_BT[trained_BT], reduction="sum")
-
-
-def questions(prepared: Prepared) -> tuple[Sequence[Example], EvaluationKind]:
-    """What is asked during training: held-out rows, or training rows when nothing is held out."""
-    limit = prepared.recipe.eval_samples
-    if prepared.split.held_out:
-        return spread(prepared.split.held_out, limit), "held_out"
-    return spread(recall_rows(prepared.split.train), limit), "recall"
 
 
 def _evaluate(

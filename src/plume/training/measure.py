@@ -13,10 +13,10 @@ from plume.evaluation.run import evaluate
 from plume.generation.engine import Engine
 from plume.models.bundle import Bundle
 from plume.training.prepare import Prepared, baseline
-from plume.types import EvaluationKind, Example, Finding, Message, Sampling, Scored, Source
+from plume.types import EvaluationKind, Example, Message, Sampling, Scored
 
 _RECALL_ROWS = 512
-_BASELINE_ROWS = 128
+BASELINE_ROWS = 128
 _TEXT_STRETCHES, _STRETCH = 50, 2000  # of training text scored at the end, in characters
 
 Scores = Mapping[EvaluationKind, Mapping[str, float | None]]
@@ -45,7 +45,7 @@ def measure(prepared: Prepared, result: Bundle) -> Measured:
     asked = asked_at_the_end(prepared)
     return Measured(
         {kind: _ask(prepared, result, kind, rows) for kind, rows in asked.items()},
-        {kind: _ask(prepared, compared, kind, spread(rows, _BASELINE_ROWS)) for kind, rows in asked.items()},
+        {kind: _ask(prepared, compared, kind, spread(rows, BASELINE_ROWS)) for kind, rows in asked.items()},
         name,
     )
 
@@ -115,21 +115,3 @@ def sample_text(engine: Engine, prepared: Prepared) -> str:
     ids = prepared.bundle.tokenizer.encode(first) or [prepared.bundle.tokenizer.eos_id]
     sampling = Sampling(max_new_tokens=prepared.bundle.max_new_tokens, temperature=0.8, seed=prepared.recipe.seed)
     return first + "".join(chunk.text for chunk in engine.stream(ids, sampling, reply=False))
-
-
-def findings_about(measured: Measured, run: str) -> list[Finding]:
-    """D6: what is wrong with a run that did finish."""
-    source = Source(run)
-    kind: EvaluationKind = "held_out" if "held_out" in measured.rows else "recall"
-    ours, theirs = measured.scores[kind], measured.baseline[kind]
-    findings = []
-    if ours["stop_rate"] is not None and ours["stop_rate"] < 1:
-        message = f"{1 - ours['stop_rate']:.0%} of the answers do not stop by themselves"
-        hint = "train longer (max_steps), or use a model that can remember where it is (gpt)"
-        findings.append(Finding("D603", "error", source, message, hint))
-    loss, base_loss = ours["loss"], theirs["loss"]
-    no_more_exact = (ours["exact_match"] or 0.0) <= (theirs["exact_match"] or 0.0)
-    if no_more_exact and loss is not None and base_loss is not None and loss >= base_loss:
-        message = f"the model is no better than its baseline (loss {loss:.3f} against {base_loss:.3f})"
-        findings.append(Finding("D608", "error", source, message, "train longer, or raise the learning rate"))
-    return findings

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from plume.training.batches import Batch
+from plume.training.step import summed_loss
 from plume.types import LanguageModel
 
 _STATES = 3  # gradient and AdamW's two moments, each as large as what is trained
@@ -42,8 +43,6 @@ def estimate(model: LanguageModel, longest_row: Batch, rows: int) -> Need:
 
 def _kept(model: LanguageModel, batch: Batch) -> int:
     """Bytes that one forward pass saves for the backward pass, its weights apart, and the logits' gradients."""
-    from plume.training.loop import summed_loss  # the loop imports what uses this module
-
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept: dict[int, int] = {}
 

@@ -7,10 +7,9 @@ zero, and torch's random state is put back.
 from __future__ import annotations
 
 import copy
-import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from statistics import fmean, median
 
@@ -20,59 +19,27 @@ from plume.checks.settings import RunFacts, settings_findings
 from plume.generation.engine import Engine
 from plume.models.bundle import Bundle
 from plume.training import memory, plan
-from plume.training.batches import Batch, _cut, _grouped, _pieces, collate
-from plume.training.measure import _BASELINE_ROWS, asked_at_the_end, spread
+from plume.training.batches import Batch, collate, epoch_plan
+from plume.training.measure import BASELINE_ROWS, asked_at_the_end, spread
 from plume.training.optim import make_optimizer
 from plume.training.prepare import Prepared
-from plume.types import Encoded, Example, Finding, Sampling, Source
+from plume.training.step import questions, step_once
+from plume.types import Encoded, Example, Finding, Preflight, Sampling, Seconds, Source
 
 _WASTE = 0.5
 _PROBE_SECONDS = 2.0  # fast steps are repeated so long: one alone is mostly noise
 _PROBE_STEPS = 24
 _DECODED = 12  # tokens of the generation probe
+_SCORED = 4096  # tokens of the scoring probe
 _ROWS = 64  # asked together, as the engine does
 _DISK = 500e6  # bytes a second, written and synced
 _SAMPLE_ROWS = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Seconds:
-    """Where the time goes."""
-
-    steps: float
-    evaluations: float
-    finish: float
-
-    @property
-    def total(self) -> float:
-        return self.steps + self.evaluations + self.finish
-
-
-@dataclass(frozen=True, slots=True)
-class Preflight:
-    """What a run is about to do. `padding` is the share of processed tokens that are padding; `peak` and
-    `available` are bytes of memory, of the whole process and of what it may come to hold, None where the system
-    does not say; `seconds` is None when the run does not fit, and so was not tried."""
-
-    steps: int
-    epochs: float
-    trained_tokens: int
-    cut_rows: int
-    padding: float
-    peak: int
-    available: int | None
-    seconds: Seconds | None
-    findings: tuple[Finding, ...]
-
-    @property
-    def fits(self) -> bool:
-        return self.available is None or self.peak <= self.available
-
-
 def preflight(prepared: Prepared) -> Preflight:
     """Estimate a run from three kinds of step: the first, one of median and one of greatest length."""
     recipe = prepared.recipe
-    shapes = list(_epoch(prepared))
+    shapes = _epoch(prepared)
     padded = sum(_size(batch) for batch in shapes)
     real = sum(len(row.ids) - 1 for batch in shapes for row in batch)
     longest = max(shapes, key=_size)
@@ -100,23 +67,6 @@ def preflight(prepared: Prepared) -> Preflight:
     )
 
 
-def lines(found: Preflight) -> list[str]:
-    """What a person wants to know before waiting, one thing a line."""
-    said = [
-        f"{found.steps:,} steps, {found.epochs:g} epochs of {found.trained_tokens:,} trained tokens",
-        f"{found.padding:.0%} padding, {found.cut_rows} rows cut",
-    ]
-    held = f" of {found.available / 2**30:.1f} GiB available" if found.available is not None else ""
-    said.append(f"memory about {found.peak / 2**30:.1f} GiB{held}")
-    if found.seconds is not None:
-        parts = found.seconds
-        said.append(
-            f"time about {_duration(parts.total)} (steps {_duration(parts.steps)}, evaluations "
-            f"{_duration(parts.evaluations)}, proof and scores {_duration(parts.finish)})"
-        )
-    return said
-
-
 def facts(prepared: Prepared) -> RunFacts:
     """What Plume would choose by itself for this data, model and batch size."""
     recipe = prepared.recipe
@@ -136,14 +86,13 @@ def facts(prepared: Prepared) -> RunFacts:
     return RunFacts(round(per_epoch), usual["learning_rate"], usual["max_steps"])
 
 
-def _epoch(prepared: Prepared) -> Iterator[list[Encoded]]:
+def _epoch(prepared: Prepared) -> list[list[Encoded]]:
     """The rows of every batch of the first epoch, exactly as training will make them."""
     recipe = prepared.recipe
-    chance = random.Random(f"{recipe.seed}/0")
-    pieces = _pieces(prepared.rows, _longest_input(prepared), chance)
-    planned = _grouped([end - start for _, start, end in pieces], recipe.per_device_train_batch_size or 1, chance)
-    for indices in planned:
-        yield [_cut(prepared.rows[row], start, end) for row, start, end in (pieces[index] for index in indices)]
+    batch_size = recipe.per_device_train_batch_size or 1
+    longest = _longest_input(prepared)
+    plan = epoch_plan(prepared.rows, batch_size=batch_size, max_length=longest, seed=recipe.seed, epoch=0)
+    return [[piece.of(prepared.rows) for piece in pieces] for pieces in plan]
 
 
 def _longest_input(prepared: Prepared) -> int:
@@ -184,7 +133,7 @@ def _seconds(prepared: Prepared, shapes: Sequence[Sequence[Encoded]]) -> Seconds
     finish = asking.sample() + 6 * weights / _DISK
     for rows in asked_at_the_end(prepared).values():
         finish += asking.seconds(rows, stops=True)
-        finish += asking.seconds(spread(rows, _BASELINE_ROWS), stops=False)
+        finish += asking.seconds(spread(rows, BASELINE_ROWS), stops=False)
     return Seconds(passes * one_batch, evaluations, finish)
 
 
@@ -193,8 +142,6 @@ def _step_seconds(prepared: Prepared, bundle: Bundle, shapes: Sequence[Sequence[
 
     Time is taken as linear in the tokens processed, between a batch of median and one of greatest size.
     """
-    from plume.training.loop import _step  # the loop imports this module
-
     recipe = prepared.recipe.model_copy(update={"gradient_accumulation_steps": 1, "learning_rate": 0.0})
     optimizer = make_optimizer(bundle.model, recipe)
     ranked = sorted(shapes, key=_size)
@@ -203,7 +150,7 @@ def _step_seconds(prepared: Prepared, bundle: Bundle, shapes: Sequence[Sequence[
 
     def step(name: str) -> float:
         batch: Iterator[tuple[float, Batch]] = ((0.0, collate(chosen[name], bundle.tokenizer.pad_id)) for _ in (0,))
-        return _step(bundle.model, optimizer, batch, 1, recipe).seconds
+        return step_once(bundle.model, optimizer, batch, 1, recipe).seconds
 
     step("longest")  # allocates, and prepares what the libraries prepare once
     began = time.perf_counter()
@@ -225,9 +172,9 @@ class _Asking:
     def __init__(self, prepared: Prepared, bundle: Bundle) -> None:
         self._prepared, self._engine = prepared, Engine(bundle)
         asked = _during(prepared)
-        rows = [self._encoded(example) for example in spread(asked, _ROWS)]
-        self._engine.score(rows[:2])
-        self._token = _timed(lambda: self._engine.score(rows)) / max(1, sum(len(row.ids) for row in rows))
+        rows = self._few_rows(asked)
+        self._engine.score(rows[:1])
+        self._token = _timed(lambda: self._engine.score(rows)) / sum(len(row.ids) for row in rows)
         self._prompts = [] if prepared.is_text else [_prompt(self._engine, example) for example in spread(asked, _ROWS)]
         few = self._prompts[:1] or [rows[0].ids[:16]]
         self._decode(self._prompts or few)  # what libraries prepare once
@@ -242,6 +189,18 @@ class _Asking:
         first = min(_timed(lambda: self._engine.generate(prompts, Sampling(max_new_tokens=1))) for _ in range(2))
         whole = _timed(lambda: self._engine.generate(prompts, Sampling(max_new_tokens=1 + _DECODED)))
         return first, max(0.0, whole - first) / _DECODED
+
+    def _few_rows(self, asked: Sequence[Example]) -> list[Encoded]:
+        """Rows from all over, of so many tokens together that they are scored as fast as all would be."""
+        rows: list[Encoded] = []
+        left = _SCORED
+        for example in spread(asked, _ROWS):
+            whole = self._encoded(example)
+            rows.append(Encoded(whole.ids[:left], whole.trained[:left]))
+            left -= len(rows[-1].ids)
+            if left < 2:
+                break
+        return rows
 
     def _encoded(self, example: Example) -> Encoded:
         bundle = self._engine.bundle
@@ -274,8 +233,6 @@ class _Asking:
 
 
 def _during(prepared: Prepared) -> Sequence[Example]:
-    from plume.training.loop import questions  # the loop imports this module
-
     return questions(prepared)[0]
 
 
@@ -309,11 +266,3 @@ def _too_large(prepared: Prepared, need: memory.Need, available: int, rows: int)
         hint = "take a smaller model or a smaller max_length, or free memory"
     message = f"the run needs about {need.peak / 2**30:.1f} GiB of memory; {available / 2**30:.1f} GiB are available"
     return Finding("D505", "error", Source(prepared.recipe.data), message, hint)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

@@ -4,7 +4,7 @@ recipe completed. Nothing is written, so a mistake costs nothing."""
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,8 +13,9 @@ import torch
 from plume.checks.rules import Batch
 from plume.checks.run import Examined, examine
 from plume.checks.selection import selection
+from plume.checks.settings import asking_findings
 from plume.checks.splits import Taught
-from plume.checks.tokens import too_long, unknown
+from plume.checks.tokens import endless, forged, seams, too_long, unknown, untrained
 from plume.data.split import Split, split, taught_questions
 from plume.errors import DataError, UserError
 from plume.models.bundle import Bundle, bundle, for_training, load
@@ -24,8 +25,9 @@ from plume.text.template import TEMPLATES, ChatTemplate, encode_example
 from plume.text.tokenizer import TextTokenizer, train_tokenizer
 from plume.training import plan
 from plume.training.sources import reading, refuse_password
-from plume.types import Encoded, Example, Finding, LanguageModel
+from plume.types import Encoded, Finding, LanguageModel
 
+_SEAMS = 200  # rows looked at for D304
 _TOKENIZER_SAMPLE = 10_000_000  # characters
 
 
@@ -66,7 +68,9 @@ def prepare(recipe: Recipe, *, force: bool = False) -> Prepared:
     """
     refuse_password(recipe)
     examined = examine(recipe.data, reading(recipe), selection())
-    _refuse(examined.errors, recipe.data, examined.examples, force=force)
+    if not examined.examples:
+        raise DataError(f"{recipe.data} holds no example", examined.errors)
+    refuse(examined.errors, recipe.data, force=force)
     parts, findings = _parts(recipe, examined, force=force)
     findings = [*examined.findings, *findings]
     if recipe.torch_num_threads:
@@ -81,6 +85,9 @@ def prepare(recipe: Recipe, *, force: bool = False) -> Prepared:
     long = list(too_long((*parts.train, *parts.held_out), encoded, context))
     if long:  # not even by force: a cut answer is never what was meant
         raise DataError(_count(long, "are longer than the context"), long)
+    found = list(_token_findings(parts, made, encoded))
+    refuse(found, recipe.data, force=force)
+    findings += found
     names, specials = made.tokenizer.special_token_names, made.tokenizer.special_tokens
     unk_id = specials.get(names.get("unk_token", ""))
     if unk_id not in made.stop_ids:  # GPT-2's tokenizer calls its end token unknown, and knows every byte
@@ -98,26 +105,34 @@ def _parts(recipe: Recipe, examined: Examined, *, force: bool) -> tuple[Split, l
     if not recipe.eval_data:
         return split(examined.examples, test_size=recipe.test_size, split_by=recipe.split_by, seed=recipe.seed), []
     given = examine(recipe.eval_data, reading(recipe), selection())
-    errors = [finding for finding in given.errors if finding.code != "D215" or not given.examples]
     taught = Taught()
     taught.see(Batch(recipe.data, examined.examples))
     shared = list(taught.findings([Batch(recipe.eval_data, given.examples)]))
-    _refuse(
-        (*errors, *(found for found in shared if found.severity == "error")),
-        recipe.eval_data,
-        given.examples,
-        force=force,
-    )
+    if not given.examples:
+        raise DataError(f"{recipe.eval_data} holds no example", given.errors)
+    found = [finding for finding in given.findings if finding.code != "D215"]  # few questions may be asked
+    found += [*shared, *asking_findings(examined.examples, given.examples)]
+    refuse(found, recipe.eval_data, force=force)
     reason = f"{len(given.examples)} rows of {recipe.eval_data} are asked in evaluation"
-    return Split(examined.examples, given.examples, reason), [*given.findings, *shared]
+    return Split(examined.examples, given.examples, reason), found
 
 
-def _refuse(errors: Sequence[Finding], file: str, examples: Sequence[Example], *, force: bool) -> None:
-    if not examples:
-        raise DataError(f"{file} holds no example", errors)
+def refuse(findings: Iterable[Finding], file: str, *, force: bool) -> None:
+    """Raise DataError for the errors among some findings, unless `force`."""
+    errors = [finding for finding in findings if finding.severity == "error"]
     if errors and not force:
         hint = f"correct them (`plume check {file}` lists all), or train all the same with --force"
         raise DataError(f"{file}: {_count(errors, 'stop the training')}", errors, hint)
+
+
+def _token_findings(parts: Split, made: Bundle, encoded: list[Encoded]) -> Iterator[Finding]:
+    """D302, D303 and D306 for every training row, D304 for a sample: it renders each row once more."""
+    rows = encoded[: len(parts.train)]
+    yield from untrained(parts.train, rows)
+    yield from endless(parts.train, rows, made.stop_ids)
+    yield from forged(parts.train, made.tokenizer)
+    step = max(1, len(parts.train) // _SEAMS)
+    yield from seams(parts.train[::step], made.tokenizer, made.template)
 
 
 def _from_scratch(recipe: Recipe, parts: Split) -> tuple[Recipe, Bundle, list[Encoded]]:

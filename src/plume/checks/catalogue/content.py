@@ -19,6 +19,7 @@ ENTRIES: dict[str, Entry] = {
         "the same answer to a prompt that is equal but for case, punctuation, white space, accents or two edits adds "
         "weight, not knowledge, and may leak into an evaluation; paraphrases are welcome and never reported",
         "keep one, or word the question really differently",
+        fixable=True,
     ),
     "D203": Entry(
         "same prompt, different completions",
@@ -32,6 +33,7 @@ ENTRIES: dict[str, Entry] = {
         "error",
         "the model learns to break the format that the program reading its answers relies on",
         "repair it, or drop the row",
+        fixable=True,
     ),
     "D205": Entry(
         "JSON answers of different mould",
@@ -45,6 +47,7 @@ ENTRIES: dict[str, Entry] = {
         "warning",
         "the model learns to echo the question, or to go on with the next one instead of stopping",
         "keep the answer alone",
+        fixable=True,
     ),
     "D207": Entry(
         "answers that are questions",

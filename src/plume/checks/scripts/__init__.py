@@ -5,13 +5,13 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from plume.checks.scripts import answers, labels, names, runs, safety
+from plume.checks.scripts import answers, conversation, labels, names, padding, runs, safety
 from plume.checks.scripts.facts import gather
 from plume.checks.scripts.reading import Script, read_script
 from plume.checks.scripts.rules import RELATED, RULES, Found, Rule
 from plume.types import Finding, Source
 
-__all__ = ["RULES", "answers", "examine_script", "labels", "names", "runs", "safety"]
+__all__ = ["RULES", "answers", "conversation", "examine_script", "labels", "names", "padding", "runs", "safety"]
 
 
 def examine_script(path: str) -> Iterator[Finding]:

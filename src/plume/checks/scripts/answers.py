@@ -1,4 +1,4 @@
-"""D707, D709, D715, D716: how a script asks the model, and whether it looks at what it answers."""
+"""D707, D709, D715: how a script asks the model, and whether it looks at what it answers."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import ast
 import re
 from collections.abc import Iterator, Sequence
 
-from plume.checks.scripts.facts import Call, Facts
+from plume.checks.scripts.facts import Call, Facts, start
 from plume.checks.scripts.rules import RELATED, Found, rule
 from plume.checks.scripts.subjects import (
-    function_around,
     generations,
     is_seq2seq,
     model_names,
@@ -20,7 +19,6 @@ from plume.checks.scripts.texts import Hole, Prompt, Text, holes, literal, promp
 
 _HARMLESS = {"temperature": (None, 0, 1), "top_p": (None, 1), "top_k": (None, 0, 50), "min_p": (None,)}
 _OWN_SAMPLING = re.compile(r"instruct|chat|-it\b|zephyr", re.IGNORECASE)
-_HISTORY = re.compile(r"hist|context|convers|message|memo|prompt|dialog|chat|turns|tours|echange", re.IGNORECASE)
 
 
 @rule("D707", "error")
@@ -142,6 +140,9 @@ def sampling_switched_off(facts: Facts) -> Iterator[Found]:
 def _settings(facts: Facts) -> Iterator[Call]:
     yield from generations(facts)
     yield from facts.named("GenerationConfig")
+    yield from (
+        call for call in facts.named("pipeline") if facts.constant(call.argument("task", 0)) == "text-generation"
+    )
 
 
 def _samples_elsewhere(facts: Facts) -> bool:
@@ -169,12 +170,8 @@ def json_made_impossible(facts: Facts) -> Iterator[Found]:
 def _json_answers(facts: Facts) -> ast.AST | None:
     """A place that shows that answers are JSON: parsed after decoding, or written into the training rows."""
     for call in facts.named("loads"):
-        if call.name == "json.loads" and call.node.args:
-            names = {
-                inner.attr for inner in ast.walk(facts.follow(call.node.args[0])) if isinstance(inner, ast.Attribute)
-            }
-            if names & {"decode", "batch_decode"} or _comes_from_answer(facts, call.node.args[0]):
-                return call.node
+        if call.name == "json.loads" and call.node.args and _comes_from_answer(facts, call.node.args[0]):
+            return call.node
     for node, text in trained_texts(facts):
         if re.search(r'\{\s*"', literal(text)) or any(
             isinstance(inner, ast.Call) and facts.call_of[inner].name == "json.dumps" for inner in ast.walk(node)
@@ -183,23 +180,23 @@ def _json_answers(facts: Facts) -> ast.AST | None:
     return None
 
 
-def _comes_from_answer(facts: Facts, node: ast.expr) -> bool:
-    for _ in range(6):
-        match node:
-            case ast.Name():
-                given = facts.binding(node.id, node)
-                if given is None or given.value is None:
-                    return False
-                node = given.value
-            case ast.Call(func=ast.Name(id=name)) if name in facts.functions:
-                return any(call.scope is facts.functions[name] for call in generations(facts))
-            case ast.Call(func=ast.Attribute(attr="decode" | "batch_decode")):
-                return True
-            case ast.Call(func=ast.Attribute(value=inner)) | ast.Subscript(value=inner):
-                node = inner
-            case _:
-                return False
-    return False
+def _comes_from_answer(facts: Facts, node: ast.expr, depth: int = 8) -> bool:
+    if depth <= 0:
+        return False
+    inner: list[ast.expr] = []
+    match node:
+        case ast.Name():
+            given = facts.binding(node.id, node)
+            inner = [given.value] if given is not None and given.value is not None else []
+        case ast.Call(func=ast.Name(id=name)) if name in facts.functions:
+            return any(call.scope is facts.functions[name] for call in generations(facts))
+        case ast.Call(func=ast.Attribute(attr="decode" | "batch_decode")):
+            return True
+        case ast.Call(func=ast.Attribute(value=value), args=args):
+            inner = [value, *args]
+        case ast.Subscript(value=value):
+            inner = [value]
+    return any(_comes_from_answer(facts, one, depth - 1) for one in inner)
 
 
 @rule("D709", "warning")
@@ -207,13 +204,18 @@ def length_with_the_prompt(facts: Facts) -> Iterator[Found]:
     if is_seq2seq(facts):
         return
     for call in _settings(facts):
-        if "max_length" in call.keywords and "max_new_tokens" not in call.keywords and not call.open:
+        asked = call.last != "generate" or call.node.args or {"input_ids", "inputs", None} & _given(call)
+        if asked and "max_length" in call.keywords and "max_new_tokens" not in call.keywords and not call.open:
             yield Found(
                 call.node,
                 "max_length counts the prompt too: a long question leaves no room for its answer",
                 "use max_new_tokens",
                 quote="max_length",
             )
+
+
+def _given(call: Call) -> set[str | None]:
+    return {keyword.arg for keyword in call.node.keywords}
 
 
 @rule("D715", "warning", whole=True)
@@ -240,13 +242,14 @@ def answers_never_read(facts: Facts) -> Iterator[Found]:
 def chance_without_seed(facts: Facts) -> Iterator[Found]:
     """Trainers seed themselves (42); what stands outside of them does not."""
     place = training(facts)
-    if place is None or _is_seeded(facts):
+    if place is None:
         return
     for call in facts.calls:
-        if call.last in ("train_test_split", "random_split") or call.name in ("random.shuffle", "random.sample"):
+        drawn = call.last in ("train_test_split", "random_split") or call.name in ("random.shuffle", "random.sample")
+        if drawn and not _is_seeded(facts, call):
             yield _unseeded(call.node, f"{call.last} draws other rows on every run")
             return
-    if not trainers(facts):
+    if not trainers(facts) and not _is_seeded(facts, None):
         shuffled = [c for c in facts.named("DataLoader") if facts.constant(c.keywords.get("shuffle")) is True]
         if shuffled:
             yield _unseeded(shuffled[0].node, "the rows come in another order on every run")
@@ -255,115 +258,18 @@ def chance_without_seed(facts: Facts) -> Iterator[Found]:
 def _unseeded(node: ast.AST, what: str) -> Found:
     return Found(
         node,
-        f"no seed is set, and {what}: results cannot be compared or repeated",
+        f"no seed is set before this, and {what}: results cannot be compared or repeated",
         "call transformers.set_seed(0) first, and give seed=0 to the split",
     )
 
 
-def _is_seeded(facts: Facts) -> bool:
+def _is_seeded(facts: Facts, drawn: Call | None) -> bool:
+    """Is there a seed for this call: its own, one set before it, or one in the settings of the training?"""
     seeds = ("set_seed", "manual_seed", "seed_everything", "enable_full_determinism", "seed")
-    if any(call.last in seeds for call in facts.calls):
-        return True
-    return any(call.keywords.keys() & {"seed", "random_state", "generator"} for call in facts.calls)
-
-
-@rule("D716", "warning", whole=True)
-def context_without_bound(facts: Facts) -> Iterator[Found]:
-    asked = _asked_names(facts)
-    said: set[str] = set()
-    for node in facts.nodes:
-        name = _grown(facts, node)
-        if name is None or name in said or name not in asked or _is_bounded(facts, name):
-            continue
-        said.add(name)
-        yield Found(
-            node,
-            f"`{name}` grows with every turn and nothing shortens it: beyond the model's window answers break or stop",
-            "keep only the last turns that fit the window, and start each conversation with its own list",
-            quote=name,
-        )
-
-
-def _grown(facts: Facts, node: ast.AST) -> str | None:
-    """The name that a statement makes longer on each pass of an endless loop or each call of a function."""
-    match node:
-        case ast.AugAssign(target=ast.Name(id=name) | ast.Attribute(attr=name), op=ast.Add()):
-            pass
-        case ast.Call(func=ast.Attribute(value=ast.Name(id=name) | ast.Attribute(attr=name), attr="append" | "extend")):
-            pass
-        case ast.Assign(targets=[ast.Name(id=name)], value=ast.BinOp(left=left, op=ast.Add())) if any(
-            isinstance(inner, ast.Name) and inner.id == name for inner in ast.walk(left)
-        ):
-            pass
-        case ast.Assign(targets=[ast.Name(id=name)], value=ast.Call() as value) if _concatenated(facts, name, value):
-            pass
-        case _:
-            return None
-    if not _HISTORY.search(name):
-        return None
-    endless = any(isinstance(above, ast.While) for above in facts.above(node))
-    return name if endless or _outlives(facts, node, name) else None
-
-
-def _concatenated(facts: Facts, name: str, value: ast.Call) -> bool:
-    """DialoGPT's way: the answer, with everything before it, becomes the next history."""
-    if not isinstance(value.func, ast.Attribute) or value.func.attr != "generate" or not value.args:
-        return False
-    given = ast.walk(facts.follow(value.args[0]))
-    return any(isinstance(inner, ast.Name) and inner.id == name for inner in given)
-
-
-def _outlives(facts: Facts, node: ast.AST, name: str) -> bool:
-    """Does a function change something that lives longer than its call?"""
-    function = function_around(facts, node)
-    if function is None:
-        return False
-    local = facts.bindings.get(function, {})
-    own = name in local or name in [argument.arg for argument in function.args.args]
-    on_self = any(f"self.{name}" in names for names in facts.bindings.values())
-    return on_self or (not own and name in facts.bindings.get(facts.tree, {}))
-
-
-def _asked_names(facts: Facts) -> set[str]:
-    """Names that what the model is asked is made of."""
-    found: set[str] = set()
-    waiting: list[ast.AST] = []
     for call in facts.calls:
-        if call.last in ("generate", "apply_chat_template") or call.name.endswith("completions.create"):
-            waiting += [*call.node.args, *(keyword.value for keyword in call.node.keywords)]
-    waiting += [argument for call in generations(facts) for argument in call.node.args]
-    seen: set[ast.AST] = set()
-    while waiting:
-        for inner in ast.walk(waiting.pop()):
-            if inner in seen:
-                continue
-            seen.add(inner)
-            if isinstance(inner, ast.Name | ast.Attribute):
-                found.add(inner.id if isinstance(inner, ast.Name) else inner.attr)
-                given = facts.follow(inner)
-                if given is not inner:
-                    waiting.append(given)
-    return found
-
-
-def _is_bounded(facts: Facts, name: str) -> bool:
-    """Is the name ever cut, emptied, measured or given a limited length?"""
-    for node in facts.nodes:
-        match node:
-            case ast.Subscript(value=value, slice=ast.Slice()) if _is_name(value, name):
-                return True
-            case ast.Call(func=ast.Attribute(value=value, attr="pop" | "popleft" | "clear")) if _is_name(value, name):
-                return True
-            case ast.Call(func=ast.Name(id="len"), args=[value]) if _is_name(value, name):
-                return True
-            case ast.Delete(targets=[ast.Subscript(value=value)]) if _is_name(value, name):
-                return True
-            case ast.Call() if "maxlen" in facts.call_of[node].keywords:
-                return True
-            case ast.Call() if facts.constant(facts.call_of[node].keywords.get("truncation")) is True:
-                return any(isinstance(inner, ast.Name) and inner.id == name for inner in ast.walk(node))
-    return False
-
-
-def _is_name(node: ast.expr, name: str) -> bool:
-    return name in (getattr(node, "id", None), getattr(node, "attr", None))
+        late = drawn is not None and call.scope is drawn.scope and start(call.node) > start(drawn.node)
+        if call.last in seeds and not late:
+            return True
+    if drawn is not None:
+        return bool(drawn.open or drawn.keywords.keys() & {"seed", "random_state", "generator"})
+    return any(call.keywords.keys() & {"seed", "random_state", "generator"} for call in facts.calls)

@@ -135,8 +135,10 @@ def _table(facts: Facts, call: Call, tokenizes: bool, asks: bool) -> dict[str, s
     if call.last in ARGUMENTS:
         return ARGUMENT_NAMES
     if call.last in (*HF_TRAINERS, *TRL_TRAINERS, *own_trainers(facts)):
+        if any(name.startswith("unsloth") for name in facts.aliases.values()):
+            return {}  # unsloth puts its own trainer in place, which takes the old names
         return TRAINER_ARGUMENTS | (SFT_ARGUMENTS if call.last == "SFTTrainer" else {})
-    if call.last == "from_pretrained":
+    if call.last == "from_pretrained" and call.name.startswith("transformers."):
         return LOADING_ARGUMENTS
     if tokenizes:
         return CALL_ARGUMENTS

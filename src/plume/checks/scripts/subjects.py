@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 
 from plume.checks.scripts.facts import Call, Facts, Function
@@ -25,10 +24,6 @@ _BARE = re.compile(
     r"^(?:AutoModel|(?:GPT2|GPTNeo|GPTNeoX|GPTJ|Llama|Mistral|Qwen2|Qwen3|OPT|Bloom|Phi|Phi3|Gemma)Model)$"
 )
 _SAME_OBJECT = ("to", "cuda", "cpu", "half", "float", "eval", "train", "bfloat16", "requires_grad_")
-_SAME_VALUES = (
-    "copy", "clone", "deepcopy", "list", "tensor", "squeeze", "flatten", "long", "contiguous", "detach", "to", "tolist",
-    "unsqueeze", "LongTensor", "stack", "array", "asarray", "cuda",
-)  # fmt: skip
 
 
 def is_tokenizer(facts: Facts, node: ast.expr) -> bool:
@@ -144,104 +139,21 @@ def model_names(facts: Facts) -> set[str]:
     return found
 
 
-# --- labels --------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Labels:
-    """A place that makes labels, and what it makes them of; `inputs` are the ids they stand beside."""
-
-    node: ast.AST
-    value: ast.expr
-    inputs: ast.expr | None
-
-
-def labels(facts: Facts) -> Iterator[Labels]:
-    """Labels that are stored under the key `labels`, written in a mapping, or passed to a model."""
-    for node in facts.nodes:
-        match node:
-            case ast.Assign(targets=[ast.Subscript(value=mapping, slice=ast.Constant(value="labels"))], value=value):
-                yield Labels(node, value, mapping)
-            case ast.Dict(keys=keys, values=values):
-                entries = {
-                    key.value: item for key, item in zip(keys, values, strict=True) if isinstance(key, ast.Constant)
-                }
-                if "labels" in entries:
-                    yield Labels(node, entries["labels"], entries.get("input_ids"))
-            case ast.Call() if "labels" in (call := facts.call_of[node]).keywords:
-                given = next((keyword for keyword in node.keywords if keyword.arg == "labels"), None)
-                if given is not None and call.last not in ("DataCollatorForSeq2Seq", "Dataset"):
-                    yield Labels(node, given.value, call.argument("input_ids", 0))
-
-
-def ids_source(facts: Facts, node: ast.expr | None) -> Call | None:
-    """The tokenizer call whose ids these are, unchanged but for copying; None for anything computed."""
-    for _ in range(10):
-        if node is None:
-            return None
-        node = facts.follow(node)
-        match node:
-            case ast.Subscript(value=value, slice=ast.Constant(value="input_ids" | 0)):
-                node = value
-            case ast.Attribute(value=value, attr="input_ids"):
-                node = value
-            case ast.Call(func=ast.Attribute(value=value, attr=name)) if node not in _encoded_nodes(facts):
-                if name in ("tensor", "LongTensor", "deepcopy", "stack", "array", "asarray"):
-                    node = node.args[0] if node.args else None
-                elif name in _SAME_VALUES:
-                    node = value
-                else:
-                    return None
-            case ast.Call(func=ast.Name(id="list" | "deepcopy" | "copy"), args=[first, *_]):
-                node = first
-            case ast.Call():
-                return facts.call_of.get(node) if node in _encoded_nodes(facts) else None
-            case _:
-                return None
-    return None
-
-
-@lru_cache(maxsize=2)
-def _encoded_nodes(facts: Facts) -> frozenset[ast.AST]:
-    return frozenset(call.node for call in tokenized(facts))
-
-
-def masks(facts: Facts) -> list[ast.AST]:
-    """Every place that writes the ignored label: -100, or a loss with its own ignored index."""
-    found: list[ast.AST] = []
-    for node in facts.nodes:
-        match node:
-            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=100)):
-                found.append(node)
-            case ast.keyword(arg="ignore_index" | "label_pad_token_id"):
-                found.append(node.value)
-    return found
-
-
-def collators(facts: Facts) -> list[Call]:
-    """transformers' own language-model collator without masked-word training: it makes the labels itself."""
-    return [
-        call
-        for call in facts.named("DataCollatorForLanguageModeling")
-        if not call.name.startswith("trl") and facts.constant(call.argument("mlm", 1)) is False
-    ]
-
-
 def asks_padding(facts: Facts, call: Call) -> bool:
     return facts.constant(call.keywords.get("padding")) in (True, "longest", "max_length") or (
         facts.constant(call.keywords.get("pad_to_max_length")) is True
     )
 
 
-# --- answers -------------------------------------------------------------------------------------
-
-
-def generations(facts: Facts) -> Iterator[Call]:
+@lru_cache(maxsize=2)
+def generations(facts: Facts) -> tuple[Call, ...]:
     """Calls of a model's `generate`, and of text-generation pipelines."""
-    for call in facts.calls:
-        function = call.node.func
-        if (isinstance(function, ast.Attribute) and function.attr == "generate") or is_pipeline(facts, function):
-            yield call
+    return tuple(call for call in facts.calls if _generates(facts, call))
+
+
+def _generates(facts: Facts, call: Call) -> bool:
+    function = call.node.func
+    return (isinstance(function, ast.Attribute) and function.attr == "generate") or is_pipeline(facts, function)
 
 
 def is_pipeline(facts: Facts, function: ast.expr) -> bool:

@@ -1,0 +1,30 @@
+"""What a run is about to cost, in words."""
+
+from __future__ import annotations
+
+from plume.types import Preflight
+
+
+def lines(found: Preflight) -> list[str]:
+    """What a person wants to know before waiting, one thing a line."""
+    said = [
+        f"{found.steps:,} steps, {found.epochs:g} epochs of {found.trained_tokens:,} trained tokens",
+        f"{found.padding:.0%} padding, {found.cut_rows} rows cut",
+    ]
+    held = f" of {found.available / 2**30:.1f} GiB available" if found.available is not None else ""
+    said.append(f"memory about {found.peak / 2**30:.1f} GiB{held}")
+    if found.seconds is not None:
+        parts = found.seconds
+        said.append(
+            f"time about {_duration(parts.total)} (steps {_duration(parts.steps)}, evaluations "
+            f"{_duration(parts.evaluations)}, proof and scores {_duration(parts.finish)})"
+        )
+    return said
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
