@@ -21,6 +21,7 @@ from plume.models.bundle import bundle, save
 from plume.models.catalog import build_model
 from plume.recipe import Recipe
 from plume.runs import Run
+from plume.training.sources import fingerprints
 from plume.text.tokenizer import train_tokenizer
 
 ROWS = "".join(f'{{"prompt": "question {number}", "completion": "yes"}}\n' for number in range(4))
@@ -156,12 +157,14 @@ def test_check_prints_one_json_object_for_any_bytes_in_any_locale(tmp_path: Path
 
 
 def test_check_of_clean_rows_says_nothing_and_exits_with_0(plume: Plume) -> None:
-    file = write("".join(f'{{"prompt": "question {number}", "completion": "yes"}}\n' for number in range(10)))
-    assert report(plume("check", file, "--json")) == {
+    file = write(
+        "".join(f'{{"prompt": "question {number}", "completion": "it is {number}"}}\n' for number in range(10))
+    )
+    assert report(plume("check", file, "--json", "--ignore", "D215")) == {
         "files": ["rows.jsonl"],
         "examples": 10,
         "findings": [],
-        "summary": {"errors": 0, "warnings": 0, "infos": 0},
+        "summary": {"errors": 0, "warnings": 0, "infos": 0, "codes": {}},
     }
     assert plume("check", file).code == 0
 
@@ -176,7 +179,8 @@ CONTENT = [
     ("repeated twice", ["a", "a", "a"], ["x", "x", "x"], [("D201", "warning", 2, [1]), ("D201", "warning", 3, [1])]),
     ("other answer", ["Who?", "b", "who"], ["x", "y", "z"], [("D203", "error", 3, [1])]),
     ("three answers", ["a", "a", "A."], "xyz", [("D203", "error", 2, [1]), ("D203", "error", 3, [1, 2])]),
-    ("same wording, same answer", ["Who?", "who"], ["x", "x"], []),
+    ("other wording, same answer", ["Who is it?", "Name the owner."], ["x", "x"], []),
+    ("same wording, same answer", ["Who?", "who"], ["x", "x"], [("D202", "warning", 2, [1])]),
 ]
 
 
@@ -443,7 +447,8 @@ def test_resuming_with_a_contradicting_wish_is_refused_and_changes_nothing(
     plume: Plume, arguments: list[str], said: list[str]
 ) -> None:
     write(ROWS)
-    Run.create(Path("run"), Recipe(data="rows.jsonl", max_steps=2), {})
+    recipe = Recipe(data="rows.jsonl", max_steps=2)
+    Run.create(Path("run"), recipe, {"data": fingerprints(recipe)})
     before = {file: file.read_bytes() for file in Path("run").rglob("*") if file.is_file()}
     assert_refused(plume("train", "--resume", "--output-dir", "run", *arguments), *said)
     assert {file: file.read_bytes() for file in Path("run").rglob("*") if file.is_file()} == before
@@ -451,7 +456,8 @@ def test_resuming_with_a_contradicting_wish_is_refused_and_changes_nothing(
 
 def test_resuming_with_other_data_under_the_same_name_is_refused(plume: Plume) -> None:
     write(ROWS)
-    Run.create(Path("run"), Recipe(data="rows.jsonl", max_steps=2), {})
+    recipe = Recipe(data="rows.jsonl", max_steps=2)
+    Run.create(Path("run"), recipe, {"data": fingerprints(recipe)})
     write(ROWS + '{"prompt": "new", "completion": "no"}\n')
     assert_refused(plume("train", "--resume", "--output-dir", "run"), "rows.jsonl has changed")
     Path("rows.jsonl").unlink()

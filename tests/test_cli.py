@@ -136,7 +136,7 @@ def test_check_prints_findings_as_json(plume: Plume, tmp_path: Path) -> None:
     code, out, _ = plume("check", str(data), "--json")
     value = json.loads(out)
     assert code == 1
-    assert value["summary"] == {"errors": 1, "warnings": 2, "infos": 0}
+    assert value["summary"] == {"errors": 1, "warnings": 2, "infos": 0, "codes": {"D201": 1, "D203": 1, "D215": 1}}
     repeat, contradiction = value["findings"][1], value["findings"][2]
     assert (repeat["code"], repeat["line"], repeat["related"]) == ("D201", 2, [{"file": str(data), "line": 1}])
     assert (contradiction["code"], contradiction["line"], contradiction["severity"]) == ("D203", 3, "error")

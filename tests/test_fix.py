@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from corpus.figures import DATA, manifest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from corpus.figures import DATA, manifest
 from plume.checks.catalogue import CATALOGUE
 from plume.checks.fix import Fixed, fix
 from plume.checks.run import check
@@ -181,7 +181,9 @@ anything = st.dictionaries(st.sampled_from(["prompt", "completion", "question"])
 
 @settings(deadline=None, max_examples=150)
 @given(st.lists(anything, min_size=1, max_size=8))
-def test_any_rows_are_kept_or_dropped_and_fixing_ends(tmp_path_factory: pytest.TempPathFactory, given: list[Any]) -> None:
+def test_any_rows_are_kept_or_dropped_and_fixing_ends(
+    tmp_path_factory: pytest.TempPathFactory, given: list[Any]
+) -> None:
     folder = tmp_path_factory.mktemp("fix")
     content = "".join(json.dumps(row) + "\n" for row in given)
     try:

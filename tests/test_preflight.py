@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from conftest import TINY
+from plume.cli.costs import lines
 from plume.recipe import parse_recipe
 from plume.training import loop, memory
 from plume.training.batches import batches
-from plume.training.preflight import lines, preflight
+from plume.training.preflight import preflight
 from plume.training.prepare import Prepared, prepare
 
 GIB = 2**30

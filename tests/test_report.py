@@ -13,7 +13,7 @@ import pytest
 
 from plume.evaluation.report import write_report
 from plume.recipe import Recipe
-from plume.runs import Run
+from plume.runs import Run, fingerprint
 
 ATTACK = "</script><script>alert(1)</script>"
 NO_SCORES: dict[str, Any] = dict.fromkeys(("exact_match", "token_f1", "json_valid", "schema_valid", "stop_rate"))
@@ -72,7 +72,11 @@ class Page(HTMLParser):
 def make_run(tmp_path: Path, *, recipe: Mapping[str, Any] | None = None, **facts: Any) -> Run:
     data = tmp_path / "rows.jsonl"
     data.write_text('{"prompt": "a", "completion": "b"}\n', encoding="utf-8")
-    run = Run.create(tmp_path / "my-run", Recipe(data=str(data), max_steps=100, **(recipe or {})), FACTS)
+    run = Run.create(
+        tmp_path / "my-run",
+        Recipe(data=str(data), max_steps=100, **(recipe or {})),
+        {**FACTS, "data": {str(data): fingerprint(str(data))}},
+    )
     run.update(**{"status": "finished", "best_step": 100, "train_seconds": 66.2, **facts})
     return run
 

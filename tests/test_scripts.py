@@ -156,9 +156,9 @@ def test_hostile_notebooks_raise_nothing(tmp_path: Path) -> None:
 
 
 WORDS = (
-    "tokenizer model trainer Trainer( from_pretrained( generate( labels = input_ids .copy() , ) ( : def f return for in "
-    "range(3) lambda x {'labels': } padding=True ' \" f'{x}' pad_token eos_token class A: self. if else import -100 ** * @ "
-    ">>> % ! DataLoader( [0] ['labels'] with open( as while True: += \\"
+    "tokenizer model trainer Trainer( from_pretrained( generate( labels = input_ids .copy() , ) ( : def f return for "
+    "in range(3) lambda x {'labels': } padding=True ' \" f'{x}' pad_token eos_token class A: self. if else import "
+    "-100 ** * @ >>> % ! DataLoader( [0] ['labels'] with open( as while True: += \\"
 )
 LOOSE_CODE = st.lists(st.sampled_from([*WORDS.split(), "\n", "\n    ", "\t"]), max_size=40).map(" ".join)
 

@@ -24,9 +24,10 @@ from plume.runs import Run
 from plume.text.tokenizer import train_tokenizer
 from plume.training.batches import IGNORE, batches, collate
 from plume.training.checkpoint import checkpoints
-from plume.training.loop import summed_loss, train
+from plume.training.loop import train
 from plume.training.optim import learning_rate
 from plume.training.prepare import prepare
+from plume.training.step import summed_loss
 from plume.types import Encoded, Evaluated, Finished, Saved, Started, Step, TrainEvent
 
 COMMAND = [sys.executable, "-c", "from plume.cli.main import main; main()"]
@@ -300,7 +301,9 @@ def test_a_bigram_on_text_ends_at_the_bigram_entropy(tmp_path: Path) -> None:
 
 
 def test_contradictions_stop_training_before_anything_is_written(qa_rows: list[dict[str, str]], tmp_path: Path) -> None:
-    data = write_rows(tmp_path / "qa.jsonl", [*qa_rows, {"prompt": "where is the LAMP", "completion": "gone"}])
+    data = write_rows(
+        tmp_path / "qa.jsonl", [*qa_rows, {"prompt": "where is the LAMP", "completion": '{"lieu": "gone"}'}]
+    )
     with pytest.raises(DataError) as caught:
         run(recipe(data), tmp_path / "run")
     assert [finding.code for finding in caught.value.findings] == ["D203"]

@@ -9,8 +9,6 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from plume.errors import UserError
-
 _SAME = str.maketrans({"’": "'", "‘": "'", "ʼ": "'", "“": '"', "”": '"', "«": '"', "»": '"', "…": "."})
 
 NAME = "\1"  # stands before capitals of a folded word inside a sentence
@@ -200,10 +198,8 @@ def _swapped(word: str, other: str) -> bool:
 
 @functools.cache
 def _levenshtein() -> Callable[..., Any]:
-    try:
-        from rapidfuzz.distance import Levenshtein
-    except ImportError:
-        raise UserError("near-repeats need rapidfuzz", "pip install rapidfuzz") from None
+    from rapidfuzz.distance import Levenshtein
+
     return Levenshtein.distance
 
 

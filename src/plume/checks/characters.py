@@ -93,9 +93,10 @@ def _invisible(text: str) -> str | None:
 
 
 def _joins(character: str) -> bool:
-    """May a joiner stand beside it: part of an emoji, or a letter of a script whose letters join?"""
+    """May a joiner stand beside it: a symbol that emoji are made of, or a letter of a script whose letters join?"""
     return (
-        character in "\ufe0f\u2640\u2642\u2695\u2696\u2708\u2764\u26a7\u2b1b"
+        character == "\ufe0f"
+        or "\u2190" <= character <= "\u2bff"
         or "\U0001f000" <= character <= "\U0001faff"
         or "\u0600" <= character <= "\u08ff"
         or "\u0900" <= character <= "\u0dff"

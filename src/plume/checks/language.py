@@ -19,6 +19,7 @@ _LOOKED_AT = 1000  # rows
 _LONGEST = 200  # characters of a text that are looked at
 _LETTERS = 20  # a shorter text could be of several languages
 _ENOUGH = 10
+_SURE = 0.9  # probability; below, the text could as well be of another language
 _LEAST = 0.05  # share of a language that is no mistake of the identifier
 _NOT_PROSE = re.compile(r"^\s*[{\[<`]|```|[{};]\s*$", re.MULTILINE)
 _NAMES = {
@@ -83,7 +84,10 @@ class Languages:
 
 
 def _language(text: str) -> str:
-    return str(_identifier().classify(text)[0]) if text else ""
+    if not text:
+        return ""
+    code, probability = _identifier().classify(text)
+    return str(code) if probability >= _SURE else ""
 
 
 def _counted(found: list[str]) -> Counter[str]:

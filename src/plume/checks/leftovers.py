@@ -25,6 +25,8 @@ _TAG_NAMES = (
 _TAG = re.compile(
     rf"</?({_TAG_NAMES})(?:\s+[\w:-]+\s*=\s*(?:\"[^\"<>]*\"|'[^'<>]*'|[^\s\"'<>]+))*\s*/?>", re.IGNORECASE
 )
+_RAISED = re.compile(r"<(su[bp])>[^<>\s]{1,8}</\1>", re.IGNORECASE)
+_TABLE_ROW = re.compile(r"^\s*\|.*\|\s*$", re.MULTILINE)
 _FENCE = re.compile(r"\s*```[ \t]*([\w+#-]*)[ \t]*\n(.*?)\n?```\s*", re.DOTALL)
 _ESCAPE = re.compile(r"\\[_%&#]")
 _LATEX = re.compile(r"\$[^$]+\$|\\[a-zA-Z(\[{]|[A-Za-z]:\\", re.DOTALL)
@@ -51,10 +53,12 @@ def _entity(asked: Asked) -> str | None:
 
 
 def _tag(asked: Asked) -> str | None:
-    for match in _TAG.finditer(asked.completion):
+    """A tag; not the indices of chemistry and mathematics or a line break in a table: Markdown has no other way."""
+    for match in _TAG.finditer(_RAISED.sub("", asked.completion)):
         name, found = match[1].lower(), match.group()
         lone_letter = name in "abiu" and "=" not in found and f"</{name}>" not in asked.completion.lower()
-        if not lone_letter and not _ABOUT_MARKUP.search(asked.prompt) and not _ABOUT_MARKUP.search(asked.completion):
+        in_table = name == "br" and _TABLE_ROW.search(asked.completion)
+        if not lone_letter and not in_table and not _ABOUT_MARKUP.search(asked.prompt) and not _ABOUT_MARKUP.search(asked.completion):
             return found
     return None
 
@@ -180,8 +184,9 @@ def _is_field(inner: str, *, capitals: bool) -> bool:
 def _bracket(text: str) -> str | None:
     for match in _BRACKET.finditer(text):
         before = text[: match.start()][-2:]
-        code = before[-1:].isalnum() or before[-1:] in tuple(")]=_(") or before in ("= ", ", ")
-        if not code and _is_field(match[1], capitals=False):
+        code = before[-1:].isalnum() or before[-1:] in tuple(")]=_(") or before == "= "
+        listed = before == ", " and text.rfind("(", 0, match.start()) > text.rfind(")", 0, match.start())
+        if not code and not listed and _is_field(match[1], capitals=False):
             return match.group()
     return None
 

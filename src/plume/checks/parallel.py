@@ -22,7 +22,7 @@ from plume.checks.selection import EVERYTHING, Selection
 from plume.data.fields import Census, Form
 from plume.data.json_fault import Fault
 from plume.data.json_text import Value, values
-from plume.data.lines import lines
+from plume.data.lines import is_file, lines
 from plume.data.read import chosen, read, understand
 from plume.data.records import Reading, has_json_lines
 from plume.types import Finding, Read
@@ -57,7 +57,7 @@ def examining(
     """
     file, reading = os.fspath(path), reading or Reading()
     name = name or file
-    total = Path(file).stat().st_size if Path(file).is_file() else 0
+    total = Path(file).stat().st_size if is_file(Path(file)) else 0
     wanted = processes or (os.cpu_count() or 1 if total > 4 * _PART else 1)
     if wanted > 1 and total and has_json_lines(file, reading):
         return (yield from _in_parts(file, name, reading, selection, wanted))

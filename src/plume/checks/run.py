@@ -96,9 +96,7 @@ def row_rules(selection: Selection) -> list[RowRule]:
     return list({rule: None for code, several in ROW_RULES.items() if selection.wants(code) for rule in several})
 
 
-def see_rows(
-    items: Iterable[Example | Finding], so_far: Examination, *, size: int = _BATCH
-) -> Generator[int, None, None]:
+def see_rows(items: Iterable[Example | Finding], so_far: Examination) -> Generator[int, None, None]:
     """Read on; yields the last line seen after each batch."""
     rules = row_rules(so_far.selection)
     examples: list[Example] = []
@@ -107,7 +105,7 @@ def see_rows(
             so_far.add(item)
             continue
         examples.append(item)
-        if len(examples) == size:
+        if len(examples) == _BATCH:
             so_far.see(examples, rules)
             yield item.source.line or 0
             examples = []
@@ -141,11 +139,11 @@ def examine(
     return conclude(so_far)
 
 
-def batches(path: str, reading: Reading | None = None, *, size: int = _BATCH) -> Iterator[Batch]:
+def batches(path: str, reading: Reading | None = None, *, name: str | None = None) -> Iterator[Batch]:
     """The rows of a file as rules see them, those that can be read."""
-    rows = (item for item in read(path, reading) if isinstance(item, Example))
-    while examples := list(islice(rows, size)):
-        yield Batch(path, examples)
+    rows = (item for item in read(path, reading, name=name) if isinstance(item, Example))
+    while examples := list(islice(rows, _BATCH)):
+        yield Batch(name or path, examples)
 
 
 def check(

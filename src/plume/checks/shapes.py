@@ -282,11 +282,13 @@ def _different_keys(shapes: dict[Shape, _Seen]) -> Iterator[Finding]:
         for key in keys:
             near[path, keys - {key}] += 1
     for (path, keys), seen in counted.items():
-        common = [(other, c) for (at, other), c in counted.items() if at == path and c.count >= 9 * seen.count]
         if seen.count > 2 or not keys:
             continue
+        common = [(other, c) for (at, other), c in counted.items() if at == path and c.count >= 9 * seen.count]
         for other, usual in sorted(common, key=lambda pair: -pair[1].count):
             said = _difference(keys, other, alone=near[path, other] == 1 and usual.count >= 19 * seen.count)
+            if not said and near[path, keys & other] == 2 and _members(path, keys, at) == _members(path, other, at):
+                said = _replaced(keys, other)
             if said:
                 message = f"{said}, unlike {usual.count} other answers with the same keys"
                 yield from _odd(seen, message, f"the usual keys are {_list(tuple(sorted(other)))}", usual, min(keys))

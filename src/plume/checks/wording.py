@@ -272,7 +272,7 @@ def _is_bare(text: str, *, least: int) -> bool | None:
 @survey("D213")
 @dataclass
 class StopWords:
-    """Answers of five words and more without a single function word; where answers are shorter, questions of four.
+    """Answers of five words and more without a single function word, or else questions of four and more.
 
     The beginnings of the sampled rows are kept, and judged at the end.
     """
@@ -295,13 +295,11 @@ class StopWords:
         for name, judged, least in (("answers", answers, 0.3), ("questions", asked, 0.6)):
             seen = sum(is_bare is not None for is_bare, _ in judged)
             bare = [source for is_bare, source in judged if is_bare]
-            if seen < _ENOUGH:
-                continue
-            if len(bare) > least * seen:
+            if seen >= _ENOUGH and len(bare) > least * seen:
                 message = f"{share(len(bare), seen)} {name} looked at hold no function word (the, of, le, de…)"
                 hint = "keep the stop words: a language model needs them to read and to write sentences"
                 yield Finding("D213", "warning", bare[0], message, hint, tuple(bare[1:6]))
-            return
+                return
 
 
 # --- D216 ----------------------------------------------------------------------------------------

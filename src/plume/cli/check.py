@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -16,15 +17,15 @@ from plume.checks.fix import fix
 from plume.checks.run import Examined
 from plume.checks.selection import SETTINGS, SUFFIX, selection
 from plume.cli import formats, options, output
-from plume.cli.examine import Request, examine_all
+from plume.cli.examine import STDIN, Request, examine_all
 from plume.cli.excerpt import excerpts
 from plume.cli.explain import show_all
 from plume.cli.findings import show, show_summary, told
 from plume.cli.mask import show_row
-from plume.data.read import read
+from plume.data.lines import spooled_stdin
 from plume.data.records import Reading
 from plume.errors import UserError
-from plume.types import Example, Finding
+from plume.types import Finding
 
 EXAMPLES = (
     "Examples: plume check qa.jsonl · plume check train.jsonl --eval-data test.jsonl · plume check qa.csv --fix "
@@ -76,22 +77,28 @@ def check(
         return
     if not files:
         raise UserError("no file was named", "plume check qa.jsonl; plume check --list shows what is looked for")
+    names_read = tuple(dict.fromkeys(files))
     reading = Reading(split_documents, prompt_column, completion_column, query, force_format)
     chosen = selection(select or (), ignore or (), names)
-    request = Request(tuple(dict.fromkeys(files)), eval_data, model, recipe, reading, chosen)
-    if show_line is not None:
-        _show_row(request, show_line)
-        return
-    if fix_to:
-        _fix(request, fix_to, json=json)
-        return
-    wanted: OutputFormat = "json" if json else output_format
+    with contextlib.ExitStack() as stack:
+        stdin = spooled_stdin() if STDIN in names_read else None
+        if stdin:
+            stack.callback(stdin.unlink)
+        request = Request(names_read, eval_data, model, recipe, reading, chosen, stdin)
+        if show_line is not None:
+            _show_row(request, show_line)
+        elif fix_to:
+            _fix(request, fix_to, json=json)
+        elif _check_until_done(request, "json" if json else output_format, watch=watch):
+            raise typer.Exit(1)
+
+
+def _check_until_done(request: Request, wanted: OutputFormat, *, watch: bool) -> bool:
     failed = _check(request, wanted)
     while watch:
         _wait_for_change(request)
         failed = _check(request, wanted)
-    if failed:
-        raise typer.Exit(1)
+    return failed
 
 
 def _check(request: Request, wanted: OutputFormat) -> bool:
@@ -118,7 +125,9 @@ def _show_row(request: Request, line: int) -> None:
         raise UserError(message, "plume check FILE --model DIR --show 17")
     text = open_text_side(Path(request.model))
     last = None
-    for example in (item for item in read(request.files[0], request.reading) if isinstance(item, Example)):
+    for example in (
+        item for item in read(request.path(request.files[0]), request.reading) if isinstance(item, Example)
+    ):
         if (example.source.line or 0) > line:
             break
         last = example
@@ -130,7 +139,7 @@ def _show_row(request: Request, line: int) -> None:
 def _fix(request: Request, out: Path, *, json: bool) -> None:
     if len(request.files) != 1:
         raise UserError("--fix corrects one file at a time", "plume check qa.jsonl --fix qa.fixed.jsonl")
-    done = fix(request.files[0], out, request.reading, request.selection)
+    done = fix(request.path(request.files[0]), out, request.reading, request.selection)
     if json:
         output.write_json({"file": str(out), "rows": done.rows, "dropped": done.dropped, "changes": done.changes})
         return

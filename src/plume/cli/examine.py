@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from plume.checks.directory import directory_findings, open_text_side
 from plume.checks.parallel import examining
+from plume.checks.rules import Batch
 from plume.checks.run import SCRIPTS, Examined, batches
 from plume.checks.scripts import examine_script
 from plume.checks.selection import Selection
@@ -20,10 +21,12 @@ from plume.checks.splits import Taught
 from plume.checks.tokens import token_findings
 from plume.cli import output
 from plume.cli.costs import lines
+from plume.data.lines import is_file
 from plume.data.records import Reading
 from plume.recipe import load_recipe, parse_recipe
 from plume.types import Finding, Source
 
+STDIN = "-"
 _BATCH_SIZE = 8  # what padding waste is counted for when no recipe says otherwise
 
 
@@ -37,6 +40,16 @@ class Request:
     recipe: Path | None
     reading: Reading
     selection: Selection
+    stdin: Path | None = None  # what `-` was copied to, since it is read more than once
+
+    def path(self, name: str) -> str:
+        """Where the file that is called `name` lies."""
+        return str(self.stdin) if name == STDIN and self.stdin else name
+
+    def batches(self) -> Iterator[Batch]:
+        """All rows of all files that can be read."""
+        for name in self.files:
+            yield from batches(self.path(name), self.reading, name=name)
 
 
 def examine_all(request: Request) -> tuple[list[Examined], list[Finding]]:
@@ -59,12 +72,12 @@ def _examine(name: str, request: Request) -> Examined:
     """Data, a training script or a run, whichever the name is."""
     if Path(name).suffix.lower() in SCRIPTS:
         return _seen(name, examine_script(name), request.selection)
-    if (Path(name) / "run.json").is_file():
+    if is_file(Path(name) / "run.json"):
         from plume.evaluation.diagnose import diagnose
         from plume.runs import Run
 
         return _seen(name, diagnose(Run.open(Path(name))), request.selection)
-    work = examining(name, request.reading, request.selection)
+    work = examining(request.path(name), request.reading, request.selection, name=name)
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(
         *columns, TimeRemainingColumn(), console=output.err, transient=True, disable=not sys.stderr.isatty()
@@ -86,17 +99,15 @@ def _seen(name: str, found: Iterable[Finding], selection: Selection) -> Examined
 
 def _leaks(request: Request, eval_data: str) -> list[Finding]:
     taught = Taught()
-    for name in request.files:
-        for batch in batches(name, request.reading):
-            taught.see(batch)
+    for batch in request.batches():
+        taught.see(batch)
     return list(_seen(eval_data, taught.findings(batches(eval_data, request.reading)), request.selection).findings)
 
 
 def _tokens(request: Request, model: str) -> list[Finding]:
     """D3, and what the model's directory says of itself."""
     text = open_text_side(Path(model))
-    read = (batch for name in request.files for batch in batches(name, request.reading))
-    examples = [example for batch in read for example in batch.examples]
+    examples = [example for batch in request.batches() for example in batch.examples]
     found = [*directory_findings(text, examples), *sampling_findings(text.settings, Source(model))]
     found += token_findings(
         examples,

@@ -36,6 +36,14 @@ class Line(NamedTuple):
     end: str = "\n"
 
 
+def is_file(path: Path) -> bool:
+    """Is there such a file? A path that no system could hold names none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 @contextlib.contextmanager
 def opened(file: str) -> Iterator[BinaryIO]:
     """A readable binary stream of a file, `-` being standard input. Raises UserError when it cannot be opened."""

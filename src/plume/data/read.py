@@ -106,7 +106,8 @@ def understand(
         if example:
             yield example
     if empty:
-        yield Finding("D215", "error", Source(file), "the file holds no row", f"write one row a line: {rows.SHAPE}")
+        message, hint = "the file is empty: it holds no row", f"write one row a line: {rows.SHAPE}"
+        yield Finding("D215", "error", Source(file), message, hint)
 
 
 def _once(said: set[str], findings: Iterator[Finding]) -> Iterator[Finding]:

@@ -77,5 +77,6 @@ ENTRIES: dict[str, Entry] = {
         "warning",
         "readers keep the last value silently",
         "keep one value",
+        fixable=True,
     ),
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import re
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -81,6 +82,15 @@ class Facts:
     @cached_property
     def functions(self) -> dict[str, Function]:
         return {node.name: node for node in self.nodes if isinstance(node, _FUNCTIONS)}
+
+    @cached_property
+    def uses(self) -> dict[tuple[ast.AST, str], list[ast.Name]]:
+        """Where each name stands, by the scope it stands in."""
+        found: dict[tuple[ast.AST, str], list[ast.Name]] = {}
+        for node in self.nodes:
+            if isinstance(node, ast.Name):
+                found.setdefault((self.scope_of(node), node.id), []).append(node)
+        return found
 
     @cached_property
     def calls(self) -> tuple[Call, ...]:
@@ -197,10 +207,10 @@ class Facts:
             known = self.bindings.get(above, {}).get(name)
             own_names = not isinstance(above, ast.ClassDef) or inside or name.startswith("self.")
             if known and own_names:
-                earlier = [binding for binding in known if binding.place <= start(node)]
                 if not inside or name.startswith("self."):
                     return known[-1]
-                return earlier[-1] if earlier else None
+                earlier = bisect_right(known, start(node), key=lambda binding: binding.place)
+                return known[earlier - 1] if earlier else None
             if isinstance(above, (*_FUNCTIONS, ast.Lambda)):
                 if name in parameters(above):
                     return None
@@ -341,7 +351,7 @@ def _targets(
         scope = facts.scope_of(node)
         if name.startswith("self."):
             scope = next((above for above in facts.above(node) if isinstance(above, ast.ClassDef)), scope)
-        elif any(isinstance(s, ast.Global) and name in s.names for s in getattr(scope, "body", [])):
+        elif isinstance(scope, _FUNCTIONS) and any(isinstance(s, ast.Global) and name in s.names for s in scope.body):
             scope = facts.tree
         yield scope, name, Binding(after, given, node)
 

@@ -173,7 +173,10 @@ def no_padding_token(facts: Facts) -> Iterator[Found]:
     if not without:
         return
     asking = [call for call in tokenized(facts) if asks_padding(facts, call)]
-    asking += [call for call in facts.named(*_PADDING_COLLATORS) if not call.name.startswith("trl")]
+    blocks = any(True for _ in facts.named("TextDataset"))  # all of one length: nothing is padded
+    asking += [
+        call for call in facts.named(*_PADDING_COLLATORS if not blocks else ()) if not call.name.startswith("trl")
+    ]
     if asking:
         name = facts.constant(without[0].argument("pretrained_model_name_or_path", 0))
         yield Found(

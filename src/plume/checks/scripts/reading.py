@@ -18,7 +18,7 @@ from plume.checks.scripts.notebooks import CellLine, broken_line, code_cells
 from plume.errors import UserError
 
 LARGEST = 64 * 2**20  # bytes: a notebook with its pictures; more than that is no script
-_LARGEST_CODE = 2 * 2**20  # characters of code
+_LARGEST_CODE = 2**18  # characters of code that are examined
 _ATTEMPTS = 40  # stretches tried around syntax errors
 _MAGIC = re.compile(r"^(\s*)(?:[%!].*|\?{1,2}\w.*|\w[\w.]*\?{1,2}\s*)$")
 _CAPTURED = re.compile(r"^(\s*\w+\s*=\s*)[!%].*$")
@@ -93,14 +93,14 @@ def _decoded(data: bytes) -> tuple[str, list[Problem]]:
 def _assembled(path: str, cells: list[list[CellLine]], problems: list[Problem]) -> Script:
     body: list[ast.stmt] = []
     places: list[tuple[int, str]] = []
-    whole = not problems
+    whole, size = not problems, 0
     for cell in cells:
         code = "\n".join(line.text for line in cell)
         labels = [(line.line, f"cell {line.cell}, line {line.line_in_cell}: " if line.cell else "") for line in cell]
-        if len(code) > _LARGEST_CODE:
-            problems.append(Problem(labels[0][0], "there is too much code in one piece to be read", "split it"))
+        if (size := size + len(code)) > _LARGEST_CODE:
+            problems.append(Problem(labels[0][0], "there is too much code from here on to be examined", "split it"))
             whole = False
-            continue
+            break
         if _DEFINES.search(code):
             whole = False
         statements, fault = _statements(code)

@@ -7,8 +7,8 @@ import builtins
 import re
 from collections.abc import Iterator
 
-from plume.checks.scripts.facts import Call, Facts, end, parameters, start
-from plume.checks.scripts.rules import Found, rule
+from plume.checks.scripts.facts import Call, Facts, Place, end, parameters, start
+from plume.checks.scripts.rules import RELATED, Found, rule
 from plume.checks.scripts.subjects import is_headless, is_tokenizer, model_class
 
 _KEY = re.compile(
@@ -139,12 +139,13 @@ def generates_without_head(facts: Facts) -> Iterator[Found]:
 def name_without_value(facts: Facts) -> Iterator[Found]:
     if _makes_names(facts):
         return
-    anywhere = _every_name(facts)
+    first = _first_values(facts)
+    given = {*dir(builtins), *_NOTEBOOK}
     said: set[str] = set()
     for node in facts.nodes:
-        if not isinstance(node, ast.Name) or not isinstance(node.ctx, ast.Load) or node.id in said:
+        if not isinstance(node, ast.Name) or not isinstance(node.ctx, ast.Load) or node.id in said or node.id in given:
             continue
-        if node.id not in anywhere:
+        if node.id not in first:
             said.add(node.id)
             yield Found(
                 node,
@@ -152,12 +153,13 @@ def name_without_value(facts: Facts) -> Iterator[Found]:
                 "assign it, import it, or correct the spelling",
                 quote=node.id,
             )
-        elif (first := _first_value(facts, node)) is not None and not _runs_later(facts, node):
+        elif first[node.id] > start(node) and not _runs_later(facts, node) and not _in_loop(facts, node):
             said.add(node.id)
             yield Found(
                 node,
-                f"`{node.id}` is used before it gets its value on line {first[0]}",
+                f"`{node.id}` is used before it gets its value on line {RELATED}",
                 "move the assignment above this line",
+                (_at(facts, first[node.id]),),
                 quote=node.id,
             )
 
@@ -172,22 +174,8 @@ def _makes_names(facts: Facts) -> bool:
     return False
 
 
-def _every_name(facts: Facts) -> set[str]:
-    known = {*dir(builtins), *_NOTEBOOK, *facts.aliases}
-    for node in facts.nodes:
-        match node:
-            case ast.Name(id=name, ctx=ast.Store()):
-                known.add(name)
-            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
-                known.add(name)
-            case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
-                known.add(name)
-            case ast.MatchMapping(rest=str(name)):
-                known.add(name)
-            case ast.Global(names=names):
-                known.update(names)
-        known.update(parameters(node))
-    return known
+def _at(facts: Facts, place: Place) -> ast.AST:
+    return next(node for node in facts.nodes if start(node)[0] == place[0])
 
 
 def _runs_later(facts: Facts, node: ast.AST) -> bool:
@@ -195,39 +183,45 @@ def _runs_later(facts: Facts, node: ast.AST) -> bool:
     return any(isinstance(above, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) for above in facts.above(node))
 
 
-def _first_value(facts: Facts, node: ast.Name) -> tuple[int, int] | None:
-    """Where a module's name first gets a value, if that is below this use of it."""
-    if node.id in dir(builtins):
-        return None
-    places = []
-    for other in facts.nodes:
-        match other:
-            case ast.Name(id=name, ctx=ast.Store()) if name == node.id:
-                statement = facts.statement_of(other)
-                loops = isinstance(statement, ast.For | ast.With | ast.AsyncFor) or _in_comprehension(facts, other)
-                places.append((0, 0) if _in_comprehension(facts, other) else start(other) if loops else end(statement))
-            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
-                if name == node.id:
-                    places.append(start(other))
-            case ast.Import(names=names) | ast.ImportFrom(names=names):
-                if any((a.asname or a.name.partition(".")[0]) == node.id for a in names):
-                    places.append(start(other))
-            case ast.ExceptHandler(name=name) | ast.MatchAs(name=name) | ast.MatchStar(name=name) if name == node.id:
-                places.append((0, 0))
-            case ast.NamedExpr(target=ast.Name(id=name)) if name == node.id:
-                places.append((0, 0))
-            case ast.Global(names=names) if node.id in names:
-                places.append((0, 0))
-        if node.id in parameters(other):
-            places.append((0, 0))
-    first = min(places, default=None)
-    return first if first is not None and first > start(node) and not _in_loop_with(facts, node) else None
+def _first_values(facts: Facts) -> dict[str, Place]:
+    """Where each name first gets a value; (0, 0) for a name that may have one anywhere."""
+    found: dict[str, Place] = {}
+    for node in facts.nodes:
+        for name, place in _valued(facts, node):
+            found[name] = min(place, found.get(name, place))
+    return found
+
+
+def _valued(facts: Facts, node: ast.AST) -> Iterator[tuple[str, Place]]:
+    match node:
+        case ast.Name(id=name, ctx=ast.Store()):
+            statement = facts.statement_of(node)
+            if _in_comprehension(facts, node) or isinstance(facts.parents.get(node), ast.NamedExpr):
+                yield name, (0, 0)
+            elif isinstance(statement, ast.For | ast.With | ast.AsyncFor | ast.AsyncWith | ast.Match):
+                yield name, start(node)
+            else:
+                yield name, end(statement)
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+            yield name, start(node)
+        case ast.Import(names=names) | ast.ImportFrom(names=names):
+            for alias in names:
+                yield alias.asname or alias.name.partition(".")[0], start(node)
+        case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
+            yield name, (0, 0)
+        case ast.MatchMapping(rest=str(name)):
+            yield name, (0, 0)
+        case ast.Global(names=names):
+            for name in names:
+                yield name, (0, 0)
+    for name in parameters(node):
+        yield name, (0, 0)
 
 
 def _in_comprehension(facts: Facts, node: ast.AST) -> bool:
     return any(isinstance(above, ast.comprehension) for above in facts.above(node))
 
 
-def _in_loop_with(facts: Facts, node: ast.AST) -> bool:
+def _in_loop(facts: Facts, node: ast.AST) -> bool:
     """In a loop the line below may have run on the pass before."""
     return any(isinstance(above, ast.For | ast.While | ast.AsyncFor) for above in facts.above(node))

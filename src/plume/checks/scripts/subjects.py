@@ -41,6 +41,11 @@ def tokenized(facts: Facts) -> tuple[Call, ...]:
     return tuple(call for call in facts.calls if _encodes(facts, call))
 
 
+@lru_cache(maxsize=2)
+def encodings(facts: Facts) -> frozenset[ast.AST]:
+    return frozenset(call.node for call in tokenized(facts))
+
+
 def _encodes(facts: Facts, call: Call) -> bool:
     function = call.node.func
     if isinstance(function, ast.Attribute) and call.last in _ENCODERS:
@@ -58,6 +63,7 @@ def trainers(facts: Facts) -> tuple[Call, ...]:
     return tuple(facts.named(*HF_TRAINERS, *TRL_TRAINERS, *own_trainers(facts)))
 
 
+@lru_cache(maxsize=2)
 def own_trainers(facts: Facts) -> tuple[str, ...]:
     return tuple(
         node.name
@@ -79,11 +85,11 @@ def training(facts: Facts) -> ast.AST | None:
             continue
         if call.last == "backward":
             return call.node
-        if call.last == "train":
+        if call.last in ("train", "fit"):
             made = facts.follow(function.value)
             if isinstance(made, ast.Call) and any(made is trainer.node for trainer in trainers(facts)):
                 return call.node
-            if trainers(facts) and "train" in ast.unparse(function.value).lower():
+            if (trainers(facts) or call.last == "fit") and "train" in ast.unparse(function.value).lower():
                 return call.node
     return None
 
@@ -167,7 +173,12 @@ def is_pipeline(facts: Facts, function: ast.expr) -> bool:
 
 
 def generates(facts: Facts, scope: ast.AST) -> bool:
-    return any(call.scope is scope for call in generations(facts))
+    return scope in _asking_scopes(facts)
+
+
+@lru_cache(maxsize=2)
+def _asking_scopes(facts: Facts) -> frozenset[ast.AST]:
+    return frozenset(call.scope for call in generations(facts))
 
 
 def function_around(facts: Facts, node: ast.AST) -> Function | None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 
 from plume.checks.scripts.facts import Call, Facts
-from plume.checks.scripts.subjects import tokenized
+from plume.checks.scripts.subjects import encodings
 
 _SAME_VALUES = (
     "copy", "clone", "deepcopy", "list", "tensor", "squeeze", "flatten", "long", "contiguous", "detach", "to", "tolist",
@@ -54,7 +53,7 @@ def ids_source(facts: Facts, node: ast.expr | None) -> Call | None:
                 node = value
             case ast.Attribute(value=value, attr="input_ids"):
                 node = value
-            case ast.Call(func=ast.Attribute(value=value, attr=name)) if node not in _encoded_nodes(facts):
+            case ast.Call(func=ast.Attribute(value=value, attr=name)) if node not in encodings(facts):
                 if name in ("tensor", "LongTensor", "deepcopy", "stack", "array", "asarray"):
                     node = node.args[0] if node.args else None
                 elif name in _SAME_VALUES:
@@ -64,15 +63,10 @@ def ids_source(facts: Facts, node: ast.expr | None) -> Call | None:
             case ast.Call(func=ast.Name(id="list" | "deepcopy" | "copy"), args=[first, *_]):
                 node = first
             case ast.Call():
-                return facts.call_of.get(node) if node in _encoded_nodes(facts) else None
+                return facts.call_of.get(node) if node in encodings(facts) else None
             case _:
                 return None
     return None
-
-
-@lru_cache(maxsize=2)
-def _encoded_nodes(facts: Facts) -> frozenset[ast.AST]:
-    return frozenset(call.node for call in tokenized(facts))
 
 
 def masks(facts: Facts) -> list[ast.AST]:

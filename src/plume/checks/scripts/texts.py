@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from plume.checks.scripts.facts import Call, Facts
-from plume.checks.scripts.subjects import generates, generations, is_pipeline, tokenized
+from plume.checks.scripts.subjects import encodings, generates, generations, is_pipeline
 
 _DEPTH = 10
 _END_TOKENS = ("eos_token", "bos_token", "EOS", "EOS_TOKEN", "eos", "BOS_TOKEN")
@@ -165,7 +165,7 @@ def _is_row(facts: Facts, node: ast.AST) -> bool:
         case ast.Call(func=ast.Attribute(attr="append")):
             return True
         case ast.Call():
-            return any(call.node is parent for call in tokenized(facts)) and not _is_asked(facts, parent)
+            return parent in encodings(facts) and not _is_asked(facts, parent)
         case ast.Assign(targets=[ast.Name(id=name)]):
             return _kept(facts, name, facts.scope_of(node))
         case ast.Assign(targets=[ast.Subscript()]):
@@ -182,16 +182,14 @@ def _printed(facts: Facts, node: ast.AST) -> bool:
 
 def _kept(facts: Facts, name: str, scope: ast.AST) -> bool:
     """Is a text that first gets a name later stored, returned, gathered or tokenised in the same function?"""
-    for node in facts.nodes:
-        if not isinstance(node, ast.Name) or node.id != name or facts.scope_of(node) is not scope:
-            continue
+    for node in facts.uses.get((scope, name), []):
         match facts.parents[node]:
             case ast.Return() | ast.Dict() | ast.ListComp() | ast.Yield():
                 return True
             case ast.Call(func=ast.Attribute(attr="append")):
                 return True
             case ast.Call() as parent:
-                if any(call.node is parent for call in tokenized(facts)) and not _is_asked(facts, parent):
+                if parent in encodings(facts) and not _is_asked(facts, parent):
                     return True
     return False
 
@@ -201,25 +199,26 @@ def _is_asked(facts: Facts, call: ast.Call) -> bool:
 
 
 @lru_cache(maxsize=2)
-def _encodings_asked(facts: Facts) -> tuple[ast.Call, ...]:
-    """Tokenizer calls whose ids are given to `generate`."""
-    found: list[ast.Call] = []
-    encodings = {call.node for call in tokenized(facts)}
+def _encodings_asked(facts: Facts) -> dict[ast.Call, None]:
+    """Tokenizer calls whose ids are given to `generate`, in reading order."""
+    found: dict[ast.Call, None] = {}
     for call in generations(facts):
         given = [*call.node.args[:1], *(keyword.value for keyword in call.node.keywords if keyword.arg is None)]
         given += [call.keywords[name] for name in ("input_ids", "inputs") if name in call.keywords]
         for node in given:
-            made = _encoding(facts, node, encodings)
+            made = _encoding(facts, node)
             if made is not None:
-                found.append(made)
+                found[made] = None
                 break
-    return tuple(found)
+    return found
 
 
-def _encoding(facts: Facts, node: ast.expr, encodings: set[ast.Call]) -> ast.Call | None:
+def _encoding(facts: Facts, node: ast.expr) -> ast.Call | None:
     for _ in range(10):
         node = facts.follow(node)
-        if isinstance(node, ast.Call) and (node in encodings or facts.call_of[node].last == "apply_chat_template"):
+        if isinstance(node, ast.Call) and (
+            node in encodings(facts) or facts.call_of[node].last == "apply_chat_template"
+        ):
             return node
         match node:
             case ast.Call(func=ast.Attribute(value=inner)) | ast.Subscript(value=inner) | ast.Attribute(value=inner):
@@ -227,6 +226,10 @@ def _encoding(facts: Facts, node: ast.expr, encodings: set[ast.Call]) -> ast.Cal
             case _:
                 return None
     return None
+
+
+def _name(facts: Facts, node: ast.expr) -> str:
+    return facts.call_of[node].last if node in facts.call_of else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,8 +241,13 @@ class Prompt:
     chat: Call | None
 
 
-def prompts(facts: Facts) -> Iterator[Prompt]:
+@lru_cache(maxsize=2)
+def prompts(facts: Facts) -> tuple[Prompt, ...]:
     """What is given to `generate` or to a pipeline, a prompt for each place where a helper is called."""
+    return tuple(_prompts(facts))
+
+
+def _prompts(facts: Facts) -> Iterator[Prompt]:
     for made in _encodings_asked(facts):
         call = facts.call_of[made]
         given = call.argument("text", 0)
