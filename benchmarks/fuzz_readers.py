@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import importlib
 import os
 import random
 import re
@@ -30,7 +31,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 CORPUS = ROOT / "tests" / "corpus"
 ADDRESSES = 4 * 2**30  # bytes
 LONGEST = 4096  # bytes of an input
-MONSTER_SECONDS = 60
+MONSTER_SECONDS = 120
 WORDS = (
     '{"prompt": "', '", "completion": "', '"}\\x0a', '"messages": [', '"role": "user"', '"content"', '\\x0a', '\\x0d',
     '\\x00', '\\xef\\xbb\\xbf', '\\xff\\xfe', '\\xed\\xa0\\x80', '\\\\ud800', '1e999', 'NaN', 'null', ',', ';', '""',
@@ -76,19 +77,21 @@ def fuzz(suffix: str, inputs: int, seed: int, keep: Path) -> bool:
         f"{suffix:11} {runs[-1] if runs else 0:8,} inputs {seconds:6.0f} s  {'ok' if not done.returncode else 'BROKEN'}"
     )
     if done.returncode:
-        print("\n".join(said.splitlines()[-40:]))
+        print("\n".join([line for line in said.splitlines() if not line.startswith(("#", "INFO", "WARNING"))][-40:]))
     return not done.returncode
 
 
 def mutate(suffix: str, inputs: int, seed: int, keep: Path) -> None:
     """Put mutated files before one reader; ends the process when one breaks it."""
     try:
-        import atheris
+        atheris = importlib.import_module("atheris")
     except ModuleNotFoundError:
         at_random(suffix, inputs, seed, keep)
         return
     with atheris.instrument_imports(include=["plume.data", "plume.checks.scripts"], enable_loader_override=False):
-        from hostile import survives
+        import plume.checks.scripts
+        import plume.data.read  # noqa: F401
+    from hostile import survives
 
     with tempfile.TemporaryDirectory() as folder:
         path, known, words = Path(folder, f"input{suffix}"), Path(folder, "seeds"), Path(folder, "words")

@@ -305,7 +305,7 @@ def test_prose_scalars_and_mixed_files_are_not_invalid_json() -> None:
         ('{"name": ["Yann"], "age": 50}', '"name"'),
         ('{"age": 50, "name": "Yann"}', "order"),
         ('{"name": "Yann"}', '"age" is missing'),
-        ('{"nane": "Yann", "age": 50}', '"nane" stands where others have "name"'),
+        ('{"nane": "Yann", "age": 50}', '"nane" stands where 11 other answers have "name"'),
     ],
 )
 def test_an_answer_of_another_mould(answer: str, part: str) -> None:
@@ -509,3 +509,113 @@ def test_amount() -> None:
     assert findings(phrased, "D215") == []
     assert findings([("Il était une fois une lampe.",)], "D215") == []
     assert findings([], "D215") == []
+
+
+# --- found in realistic files ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "emoji", ["\U0001f3f4\u200d\u2620\ufe0f", "\U0001f43b\u200d\u2744\ufe0f", "\U0001f642\u200d\u2194\ufe0f"]
+)
+def test_emoji_of_several_symbols_are_sane(emoji: str) -> None:
+    assert findings([*clean(11), ("What flies there?", f"A {emoji} flies there.")], "D107") == []
+    (found,) = findings([*clean(11), ("What flies there?", f"A fl{emoji[1]}ag flies there.")], "D107")
+    assert found.quote == emoji[1]
+
+
+def test_a_name_left_out_after_a_comma_is_no_list_of_arguments() -> None:
+    (found,) = findings([*clean(11), ("Greet her.", "Bonjour, [NOM], soyez la bienvenue.")], "D109")
+    assert found.quote == "[NOM]"
+    assert findings([*clean(11), ("How is it called?", "Call it so: sort(rows, [name])")], "D109") == []
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["H<sub>2</sub>O and x<sup>2</sup>", "chmod +x <script> makes it so", "| Step | Do |\n| 1 | wait<br>rest |"],
+)
+def test_indices_arguments_and_breaks_in_tables_are_no_tags_left_in(answer: str) -> None:
+    assert findings([*clean(11), ("How is it written?", answer)], "D108") == []
+
+
+def test_an_open_fence_is_not_said_to_stand_round_the_answer() -> None:
+    (found,) = findings([*clean(11), ("What then?", "Then this:\n```\nleft turn")], "D108")
+    assert "never closed" in found.message
+
+
+def test_another_key_at_the_place_of_the_usual_one() -> None:
+    def boat(number: int, key: str = "length") -> Row:
+        return (f"Which boat lies at {number}?", json.dumps({"boat": f"Petrel {number}", key: 6.5, "berth": number}))
+
+    (found,) = findings([*map(boat, range(11)), boat(12, "size")], "D205")
+    assert found.quote == "size"
+    assert '"size" stands where 11 other answers have "length"' in found.message
+    assert '"boat", "length", "berth"' in found.hint
+    own = [boat(number, key) for number, key in ((12, "size"), (13, "draught"))]
+    assert findings([*map(boat, range(20)), *own], "D205") == []  # each kind of boat has its own
+
+
+def test_answers_that_share_no_mould_are_not_measured_by_one() -> None:
+    keys = "abcdefghijklmnopqrstuvwxyz"
+    rows: list[Row] = [
+        (f"Describe thing {n}.", json.dumps({"meta": {"x": 1, "y": 2} if n % 2 else {"y": 2, "x": 1}, keys[n]: n}))
+        for n in range(26)
+    ]
+    assert findings(rows, "D205") == []
+    assert findings(rows[:18], "D205") != []
+
+
+def test_json_answers_are_told_apart_however_they_are_parsed() -> None:
+    rows = objects(60)
+    texts = [
+        (41, '{"a": 1}, {"b": 2}'),
+        (42, "[1"),
+        (43, "2]"),
+        (55, '{"name": "the next answer of the file", "age": 3}'),
+    ]
+    for line, text in texts:
+        rows[line] = (rows[line][0], text)
+    assert lines(findings(rows, "D204")) == [42, 43, 44]
+
+
+def test_a_long_opening_that_changes_nothing_is_a_base_prompt_and_a_task_is_none() -> None:
+    base = "The keeper at the harbour desk is brief and kind. No hours or prices are ever made up. "
+    rows = [(base + row[0], row[1]) if n % 3 == 1 else row for n, row in enumerate(clean(30))]
+    (found,) = findings(rows, "D209")
+    assert found.quote == base.rstrip()
+    task = "You are a translator; put the sentence that follows into plain French, please.\n"
+    rows = [(task + "The door is open.", f"Porte {n}.") if n % 3 == 1 else row for n, row in enumerate(clean(30))]
+    assert findings(rows, "D209") == []
+    short = [(f"Answer in one word. {row[0]}", "Lamp") if n % 3 == 1 else row for n, row in enumerate(clean(30))]
+    assert findings(short, "D209") == []
+
+
+def test_a_base_prompt_in_other_words() -> None:
+    one = "You answer at the desk of a small town. Be brief and friendly, and never invent opening hours.\n"
+    other = "You are the desk of a small town; answer in one short sentence and do not make up any hours.\n"
+    rows = [((one, other)[n % 3 == 1] + row[0], row[1]) for n, row in enumerate(clean(30))]
+    (found,) = findings(rows, "D209")
+    assert "several versions" in found.message
+    assert found.quote == other
+
+
+def test_questions_without_small_words_beside_sound_answers() -> None:
+    rows: list[Row] = [(f"lamp number {n} stand tower?", f"It stands in the tower of the town {n}.") for n in range(12)]
+    (found,) = findings(rows, "D213")
+    assert "questions" in found.message
+
+
+def test_a_translation_keeps_its_questions() -> None:
+    asking = [(f"Where is lamp {n}?", f"Où est la lampe {n} ?") for n in range(8)]
+    telling = [(f"Lamp {n} is here.", f"La lampe {n} est ici.") for n in range(8)]
+    assert findings([*asking, *telling], "D207") == []
+    told: list[Row] = [(f"Tell me of lamp {n}.", f"Which lamp {n}?") for n in range(8)]
+    assert len(findings([*asking, *told], "D207")) == 1
+    ordered = [(f"Translate into French: {prompt}", answer) for prompt, answer in asking]
+    assert findings([*ordered, *clean(4)], "D207") == []
+
+
+def test_only_facts_want_several_wordings() -> None:
+    poems: list[Row] = [(f"Write a line on lamp {n}.", f"O lamp {n}!") for n in range(12)]
+    assert findings(poems, "D215") == []
+    facts: list[Row] = [(f"Where is lamp {n}?", f"In tower {n}.") for n in range(12)]
+    assert len(findings(facts, "D215")) == 1

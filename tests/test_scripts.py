@@ -52,7 +52,7 @@ def test_every_code_is_explained_with_its_severities() -> None:
         assert rule.severity in CATALOGUE[rule.code].severity
 
 
-def test_findings_come_in_line_order_with_a_hint_and_a_quote_that_stands_there() -> None:
+def test_findings_come_in_line_order_each_with_a_hint() -> None:
     for name in MANIFEST:
         lines = (CORPUS / name).read_text(encoding="utf-8").split("\n")
         found = list(examine_script(str(CORPUS / name)))

@@ -17,12 +17,13 @@ from plume.types import Finding, Source
 _FEW = 10
 _MANY = 10_000  # rows; beyond, wordings are not counted: so large a file is no list of facts
 _FACT = 200  # characters; a longer answer is no single fact
+_ASKS = ("?", "？", "؟")
 
 
 @survey("D215")
 @dataclass
 class Amount:
-    """Too few rows; or most facts asked in one wording. Silent about plain text."""
+    """Too few rows; or most facts (short answers to questions) asked in one wording. Silent about plain text."""
 
     file: str = ""
     rows: int = 0
@@ -37,9 +38,10 @@ class Amount:
         self.rows += len(batch.examples)
         self.replies += len(batch.asked)
         if self.replies <= _MANY:
-            facts = [asked for asked in batch.asked if len(asked.completion) <= _FACT]
-            self.answers.extend([_digest(asked.completion) for asked in facts])
-            self.prompts.extend([_digest(normalise(asked.prompt)) for asked in facts])
+            asked = [asked for asked in batch.asked if asked.prompt.endswith(_ASKS)]
+            facts = [question for question in asked if len(question.completion) <= _FACT]
+            self.answers.extend([_digest(fact.completion) for fact in facts])
+            self.prompts.extend([_digest(normalise(fact.prompt)) for fact in facts])
 
     def merge(self, later: Self) -> None:
         self.file = self.file or later.file

@@ -19,14 +19,16 @@ _ENOUGH = 10  # answers before a share says something
 
 # --- D206 ----------------------------------------------------------------------------------------
 
-_BLANK = frozenset(" \n\t")
 _ECHO = 12  # a shorter prompt may well begin its answer: Bonjour
-_SPEAKER = r"(?:User|Human|Utilisateur|Utilisatrice|Question|Prompt|Instruction|Q)[ \u00a0\u202f]?:"
+_SPEAKERS = ("User", "Human", "Utilisateur", "Utilisatrice", "Question", "Prompt", "Instruction", "Q")
+_SPEAKER = rf"(?:{'|'.join(_SPEAKERS)})[ \u00a0\u202f]?:"
+_SPEAKER_BACKWARDS = re.compile(  # begins with the colon, so that a search is one for colons
+    ":(?<=[nrteQ \u00a0\u202f]:)(?:" + "|".join(f"(?<={name}:)|(?<={name}[ \u00a0\u202f]:)" for name in _SPEAKERS) + ")"
+)
 _HEADING = r"###[ ]?(?:Instruction|Input|Response|Question|User|Human|Assistant|Réponse|Utilisateur)\b"
 _TURN = r"<\|(?:im_start|user|assistant|system|start_header_id)\|>|\[/?INST\]"
 _RUNS_ON = re.compile(rf"(?:\n\s*|[.!?»\"}}\]] +){_SPEAKER}|(?:\A|\n)\s*{_HEADING}|{_TURN}")
-_SIGNS = ("###", "<|", "INST]", " Question", " User:", " Human:", " Utilisat", " Q:")
-_AFTER_BREAK = re.compile(rf"\n\s*{_SPEAKER}")
+_SIGNS = (("#", "###"), ("<", "<|"), ("]", "INST]"))  # one character is found faster than several
 _MEANT = re.compile(
     r"\b(?:faq|quiz|qcm|dialog(?:ue)?s?|conversations?|interviews?|entretien|exam(?:en)?|exercises?|exercices?|questions"
     r"|script|chat|transcripts?|transcri\w+|prompts?|template|format)\b",
@@ -37,17 +39,17 @@ _MEANT = re.compile(
 @rule("D206")
 def echoes(batch: Batch) -> Iterator[Finding]:
     """An answer that begins with its question, or goes on to the next one."""
-    for asked in batch.asked:
-        if asked.completion[:4] == asked.prompt[:4] or asked.completion[0] in _BLANK or asked.prompt[:1] in _BLANK:
-            yield from _echo(asked)
-    if _AFTER_BREAK.search(batch.text) or any(sign in batch.text for sign in _SIGNS):
+    for asked in [asked for asked in batch.asked if asked[1] < "!" or asked[2] < "!" or asked[1][0] == asked[2][0]]:
+        yield from _echo(asked)  # a text below "!" begins with a blank, or is empty
+    text = batch.text
+    if any(one in text and sign in text for one, sign in _SIGNS) or _SPEAKER_BACKWARDS.search(text):
         for asked in batch.asked:
             yield from _runs_on(asked)
 
 
 def _echo(asked: Asked) -> Iterator[Finding]:
     prompt, completion = asked.prompt.strip(), asked.completion.strip()
-    if len(prompt) < _ECHO or " " not in prompt or not completion.startswith(prompt):
+    if not completion.startswith(prompt) or len(prompt) < _ECHO or " " not in prompt:
         return
     if completion[len(prompt) :][:1].isalnum():
         return
@@ -70,6 +72,14 @@ def _runs_on(asked: Asked) -> Iterator[Finding]:
 
 # --- D207 ----------------------------------------------------------------------------------------
 
+_ASKS = ("?", "？", "؟")
+_MAY_ASK = frozenset((*_ASKS, " ", "\n"))
+_STOPS = re.compile(r"[.!?;:]\s")
+_REWORD = re.compile(
+    r"\b(?:translat\w+|tradui\w*|rephras\w+|reword\w*|rewrit\w+|paraphras\w+|reformul\w+|correct|corrige[rz]?|réécri\w+)\b",
+    re.IGNORECASE,
+)
+
 
 @survey("D207")
 @dataclass
@@ -77,16 +87,24 @@ class Questions:
     """Questions answered by a single question: more than a tenth of the answers, and at least three.
 
     Fewer are taken for requests to be clearer. A file whose prompts ask for questions is left alone: only rows
-    whose prompt is itself a question count.
+    whose prompt is itself a question count. So is one that words the prompts anew, as a translation does: all its
+    questions become questions, and what is told stays told.
     """
 
     replies: int = 0
+    questions: int = 0
+    told_back: int = 0
     tally: Tally = field(default_factory=Tally)
 
     def see(self, batch: Batch) -> None:
         self.replies += len(batch.asked)
+        self.questions += sum([asked.prompt[-1:] in _ASKS for asked in batch.asked])
         for asked in batch.asked:
-            if asked.completion[-1:] in "?？؟ \n" and _asks_back(asked):
+            if asked.completion[-1:] not in _MAY_ASK:
+                continue
+            if not asked.prompt.rstrip().endswith(_ASKS):
+                self.told_back += asked.completion.rstrip().endswith(_ASKS)
+            elif _asks_back(asked):
                 message = f"the answer to {quoted(asked.prompt)} is a question: {quoted(asked.completion)}"
                 hint = "write answers; a model taught questions asks them"
                 quote = asked.completion[:60]
@@ -94,10 +112,14 @@ class Questions:
 
     def merge(self, later: Self) -> None:
         self.replies += later.replies
+        self.questions += later.questions
+        self.told_back += later.told_back
         self.tally.merge(later.tally)
 
     def findings(self) -> Iterator[Finding]:
-        count = self.tally.count
+        count, told = self.tally.count, self.replies - self.questions
+        if 10 * told >= self.replies and 10 * count >= 9 * self.questions and 10 * self.told_back <= told:
+            return
         if self.replies >= _ENOUGH and count >= 3 and 10 * count > self.replies:
             first, *others = self.tally.first
             message = f"{share(count, self.replies)} answers are themselves questions: {first.quote!r} is the first"
@@ -106,11 +128,9 @@ class Questions:
 
 
 def _asks_back(asked: Asked) -> bool:
-    completion, prompt = asked.completion.rstrip(), asked.prompt.rstrip()
-    return completion.endswith(("?", "？", "؟")) and prompt.endswith(("?", "？", "؟")) and not _STOPS.search(completion)
+    completion = asked.completion.rstrip()
+    return completion.endswith(_ASKS) and not _STOPS.search(completion) and not _REWORD.search(asked.prompt)
 
-
-_STOPS = re.compile(r"[.!?;:]\s")
 
 # --- D214 ----------------------------------------------------------------------------------------
 

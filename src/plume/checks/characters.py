@@ -132,7 +132,7 @@ def _named(character: str) -> str:
 
 
 def _say_control(found: str) -> tuple[str, str]:
-    return f"the text holds {_named(found)}, which is no text", "remove it"
+    return f"the text holds {_named(found)}, left over from a copy or conversion", "remove it"
 
 
 def _say_invisible(found: str) -> tuple[str, str]:
@@ -146,7 +146,8 @@ def _say_replaced(_: str) -> tuple[str, str]:
 def _say_decomposed(found: str) -> tuple[str, str]:
     composed = unicodedata.normalize("NFC", found)
     parts = " + ".join(f"U+{ord(character):04X}" for character in found)
-    return f"{composed!r} is written as {parts}: the text is not in form NFC", "normalise the file to NFC"
+    said = f"{composed!r} is written as {parts}: it looks like one character, and a model reads several"
+    return said, "normalise the text to Unicode's form NFC"
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from plume.data.fields import Form, form_of
 from plume.data.json_fault import Fault
 from plume.data.json_text import Value, canonical
 from plume.data.read import forms, read
-from plume.data.records import Reading, layout_of, records
+from plume.data.records import Reading, layout_of, plain, records
 from plume.errors import UserError
 from plume.files import write_atomic
 from plume.types import Example, Finding, Source
@@ -254,45 +254,37 @@ def _told(one: _Round, finding: Finding) -> str:
 
 def _with_raw(one: _Round) -> Iterator[tuple[Value | Fault | Finding, Any]]:
     """What the reader found, and for what it could not read the raw text."""
-    raw_lines = _RawLines(one.path) if layout_of(one.path, one.reading) in ("jsonl", "json") else None
-    for found in records(one.path, one.reading, one.name):
-        raw = None
-        if isinstance(found, Fault):
-            if not found.spoilt and any(end in found.reason for end in _ENDS):
+    if layout_of(one.path, one.reading) not in ("jsonl", "json"):
+        yield from ((found, None) for found in records(one.path, one.reading, one.name))
+        return
+    with plain(one.path) as stream:
+        lines = enumerate(stream, 1)
+        for found in records(one.path, one.reading, one.name):
+            if isinstance(found, Fault):
+                if found.spoilt:
+                    yield found, _text(lines, *found.spoilt)
+                    continue
+                if not any(end in found.reason for end in _ENDS):
+                    where = f"{one.name}:{found.line}:{found.column}"
+                    message = f"{where}: {found.reason}; what follows cannot be told into rows"
+                    raise UserError(message, found.hint)
                 yield Finding("D101", "error", Source(one.name, found.line), found.reason, found.hint), None
-                continue
-            if not found.spoilt:
-                raise UserError(
-                    f"{one.name}:{found.line}:{found.column}: {found.reason}; what follows cannot be told into rows",
-                    found.hint,
-                )
-            raw = raw_lines.text(*found.spoilt) if raw_lines else None
-        elif isinstance(found, Finding) and found.severity == "error" and raw_lines and found.source.line:
-            raw = raw_lines.text(found.source.line, found.source.line)
-            again = _recoded(found, raw)
-            found = again or found
-        yield found, raw
+            elif isinstance(found, Finding) and found.severity == "error" and found.source.line:
+                raw = _text(lines, found.source.line, found.source.line)
+                yield _recoded(found, raw) or found, raw
+            else:
+                yield found, None
 
 
-class _RawLines:
-    """Lines of a file as they stand, asked for in order."""
-
-    def __init__(self, path: str) -> None:
-        self._path, self._number = path, 0
-        self._stream: Any = None
-
-    def text(self, first: int, last: int) -> str:
-        from plume.data.records import plain
-
-        if self._stream is None:
-            self._context = plain(self._path)
-            self._stream = self._context.__enter__()
-        found = []
-        while self._number < last and (raw := self._stream.readline()):
-            self._number += 1
-            if self._number >= first:
-                found.append(_decoded(raw))
-        return "".join(found).rstrip("\r\n")
+def _text(lines: Iterator[tuple[int, bytes]], first: int, last: int) -> str:
+    """Some lines as they stand; they are asked for in order."""
+    wanted = []
+    for number, raw in lines:
+        if number >= first:
+            wanted.append(_decoded(raw))
+        if number >= last:
+            break
+    return "".join(wanted).rstrip("\r\n")
 
 
 def _decoded(raw: bytes) -> str:

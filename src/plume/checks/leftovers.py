@@ -25,6 +25,7 @@ _TAG_NAMES = (
 _TAG = re.compile(
     rf"</?({_TAG_NAMES})(?:\s+[\w:-]+\s*=\s*(?:\"[^\"<>]*\"|'[^'<>]*'|[^\s\"'<>]+))*\s*/?>", re.IGNORECASE
 )
+_NEED_NO_END = frozenset(("p", "br", "hr", "img", "li", "tr", "th", "td"))  # <script> alone is an argument
 _RAISED = re.compile(r"<(su[bp])>[^<>\s]{1,8}</\1>", re.IGNORECASE)
 _TABLE_ROW = re.compile(r"^\s*\|.*\|\s*$", re.MULTILINE)
 _FENCE = re.compile(r"\s*```[ \t]*([\w+#-]*)[ \t]*\n(.*?)\n?```\s*", re.DOTALL)
@@ -54,22 +55,24 @@ def _entity(asked: Asked) -> str | None:
 
 def _tag(asked: Asked) -> str | None:
     """A tag; not the indices of chemistry and mathematics or a line break in a table: Markdown has no other way."""
+    if _ABOUT_MARKUP.search(asked.prompt) or _ABOUT_MARKUP.search(asked.completion):
+        return None
     for match in _TAG.finditer(_RAISED.sub("", asked.completion)):
         name, found = match[1].lower(), match.group()
-        lone_letter = name in "abiu" and "=" not in found and f"</{name}>" not in asked.completion.lower()
-        in_table = name == "br" and _TABLE_ROW.search(asked.completion)
-        if not lone_letter and not in_table and not _ABOUT_MARKUP.search(asked.prompt) and not _ABOUT_MARKUP.search(asked.completion):
+        lone = not (name in _NEED_NO_END or "=" in found or f"</{name}>" in asked.completion.lower())
+        if not lone and not (name == "br" and _TABLE_ROW.search(asked.completion)):
             return found
     return None
 
 
 def _fence(asked: Asked) -> str | None:
-    """A fence round the whole reply, unless code was asked for; or one that is never closed."""
-    completion = asked.completion
-    whole = _FENCE.fullmatch(completion)
-    if whole:
-        return None if _ABOUT_CODE.search(asked.prompt) else "```" + whole[1]
-    return "```" if completion.count("```") % 2 and not _ABOUT_MARKUP.search(asked.prompt) else None
+    """A fence round the whole reply, unless code was asked for."""
+    whole = _FENCE.fullmatch(asked.completion)
+    return "```" + whole[1] if whole and not _ABOUT_CODE.search(asked.prompt) else None
+
+
+def _open_fence(asked: Asked) -> str | None:
+    return "```" if asked.completion.count("```") % 2 and not _ABOUT_MARKUP.search(asked.prompt) else None
 
 
 def _escape(asked: Asked) -> str | None:
@@ -87,8 +90,9 @@ def _first(pattern: re.Pattern[str], asked: Asked) -> str | None:
 
 _MARKUP = {
     "entity": ("&", _entity, "the HTML entity {} was left in", "write the character itself"),
-    "tag": ("<", _tag, "the HTML tag {} was left in", "strip the tags"),
-    "fence": ("```", _fence, "the Markdown fence {} was left in", "keep what stands between the fences"),
+    "tag": ("<", _tag, "the HTML tag {} was left in", "remove the tags; where one broke the line, break it"),
+    "fence": ("```", _fence, "a Markdown fence ({}) stands round the whole answer", "keep what it encloses"),
+    "open": ("```", _open_fence, "a Markdown fence ({}) is opened and never closed", "close it, or remove it"),
     "escape": ("\\", _escape, "the escape {} was left in", "write the character without its backslash"),
 }
 _SUBJECT = ("tag", "fence")  # when most replies have them, they are what the model is to write
@@ -105,8 +109,9 @@ class Markup:
 
     def see(self, batch: Batch) -> None:
         self.replies += len(batch.asked)
+        text = batch.text
         for name, (sign, find, said, hint) in _MARKUP.items():
-            if sign not in batch.text:
+            if sign[0] not in text or sign not in text:
                 continue
             for asked in batch.asked:
                 if (name == "tag" and _TAG.search(asked.completion)) or (name == "fence" and sign in asked.completion):
@@ -264,8 +269,9 @@ class Placeholders:
 
     def see(self, batch: Batch) -> None:
         self.replies += len(batch.asked)
+        text = batch.text
         for sign, find in _BLANKS:
-            if sign in batch.text and (sign not in "[{<" or find(batch.text)):
+            if sign[0] in text and sign in text and (sign not in "[{<" or find(text)):
                 for asked in batch.asked:
                     self._look(asked, sign, find)
 

@@ -1,4 +1,4 @@
-"""D208, D209, D213 and D216: the form of prompts and answers, where rows of one file differ in it."""
+"""D208, D209 and D216: the form of prompts and answers, where rows of one file differ in it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from difflib import SequenceMatcher
 from typing import Self
 
 from plume.checks.rules import Asked, Batch, survey
-from plume.checks.tally import Sample, quoted, share
-from plume.types import Finding, Source
+from plume.checks.tally import quoted, share
+from plume.types import Example, Finding, Source
 
 _ENOUGH = 10  # rows before a share says something
 
@@ -133,21 +133,32 @@ class Ends:
 
 # --- D209 ----------------------------------------------------------------------------------------
 
-_PREAMBLES = 500  # different ones remembered; beyond, the rarest are forgotten
-_SHOWN = 300  # characters of a preamble
-_SAME = 0.8  # share of characters that two versions of one preamble have in common
-_INSTRUCTION = re.compile(
-    r"\s*(?:you are|you're|act as|as an? |your (?:task|role|name)|answer|respond|reply|please answer|below is|use the"
-    r"|given|tu es|vous êtes|agis|ton rôle|votre rôle|en tant qu|répond|voici|utilise|ci-dessous|system|assistant"
-    r"|instruction|conte?xte?|###|\[INST|i am|je suis)",
+_OPENINGS = 500  # different ones remembered; beyond, the rarest are forgotten
+_SHOWN = 300  # characters of an opening
+_SAME = 0.8  # share of characters that two versions of one base prompt have in common
+_WORDS_OF_ANY = 12  # a shorter opening must speak to the model to be taken for a base prompt
+_APART = 3  # times as long, or as short: rows that are asked, or answered, in another way
+_WORD = re.compile(r"\w+")
+_ASKS = frozenset("?？؟")
+_ADDRESSED = re.compile(
+    r"\s*(?:you(?:['’]re|r)?|act as|as an?|(?:please )?(?:answer|respond|reply)|below is|tu|vous|t[ao]n|tes|votre|vos"
+    r"|agis|en tant qu|répond|ci-dessous|system|système|assistant|instruction|conte?xte?|###|\[INST)",
     re.IGNORECASE,
 )
 
 
-def _preamble(prompt: str) -> str:
+def _opening(prompt: str) -> str:
     """The first sentence or line, when something follows it."""
-    ends = [end + 1 for end in (prompt.find(". ", 10, _SHOWN), prompt.find("\n", 10, _SHOWN)) if end > 0]
-    return prompt[: min(ends)] if ends else ""
+    stop = prompt.find(". ", 10, _SHOWN)
+    line = prompt.find("\n", 10, stop if stop > 0 else _SHOWN)
+    end = line if line > 0 else stop
+    return prompt[: end + 1] if end > 0 else ""
+
+
+def _shared(one: str, other: str) -> str:
+    """What two texts begin with."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return one[: next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))]
 
 
 def _near(one: str, other: str) -> bool:
@@ -156,150 +167,191 @@ def _near(one: str, other: str) -> bool:
 
 
 @dataclass
-class _Preambles:
-    """How often each preamble opens a row, and where first."""
+class _Use:
+    """Rows that begin alike: the first, their number, how many ask, and the lengths of prompts and answers in all."""
 
-    rows: int = 0
-    counts: Counter[str] = field(default_factory=Counter)
-    first: dict[str, Source] = field(default_factory=dict)
-    without: Source | None = None
+    first: Source
+    shared: str  # what all their prompts begin with
+    count: int = 0
+    asks: int = 0
+    prompts: int = 0
+    answers: int = 0
 
-    def note(self, text: str, source: Source) -> None:
-        self.counts[text] += 1
-        if text not in self.first:
-            self.first[text] = source
-            self._forget()
+    def text(self, opening: str) -> str:
+        """The opening, and the sentences after it that all these prompts have."""
+        end = max(self.shared.rfind(". "), self.shared.rfind("\n")) + 1
+        return opening + self.shared[len(opening) : end]
 
-    def merge(self, later: _Preambles) -> None:
-        self.rows += later.rows
-        self.counts.update(later.counts)
-        self.first = {**later.first, **self.first}
-        self.without = self.without or later.without
-        self._forget()
+    def add(self, prompt: str, answer: str) -> None:
+        if not prompt.startswith(self.shared):
+            self.shared = _shared(self.shared, prompt)
+        self.count += 1
+        self.asks += prompt[-1:] in _ASKS
+        self.prompts += len(prompt)
+        self.answers += len(answer)
 
-    def _forget(self) -> None:
-        if len(self.counts) > _PREAMBLES:
-            self.counts = Counter(dict(self.counts.most_common(_PREAMBLES // 2)))
-            self.first = {text: self.first[text] for text in self.counts}
+    def merge(self, later: _Use) -> None:
+        self.shared = _shared(self.shared, later.shared)
+        self.count += later.count
+        self.asks += later.asks
+        self.prompts += later.prompts
+        self.answers += later.answers
 
-    def findings(self, name: str, *, bare: bool) -> Iterator[Finding]:
-        """`bare`: rows without a preamble are how a row is normally written."""
-        common = [(text, count) for text, count in self.counts.most_common(20) if count > 1]
-        if self.rows < _ENOUGH or not common or 5 * common[0][1] < self.rows:
-            return
-        text, count = common[0]
-        for other, times in self.counts.items():
-            if other != text and _near(text, other):
-                message = (
-                    f"{name} stands in several versions: {quoted(other)} {times} times, {quoted(text)} {count} times"
-                )
-                hint = "write one, or give it once as the model's persona"
-                yield Finding("D209", "warning", self.first[other], message, hint, (self.first[text],), other)
-                return
-        others = sum(self.counts.values()) - count
-        if count < self.rows and self.without and 10 * others < self.rows - (0 if bare else count):
-            message = f"{name} {quoted(text)} stands before {share(count, self.rows)} rows only"
-            hint = "give it to all rows, or to none and once as the model's persona"
-            yield Finding("D209", "warning", self.first[text], message, hint, (self.without,), text)
+
+def _first_prompt(example: Example) -> str:
+    first = example.messages[0]
+    return first.content if first.role != "system" else example.messages[1].content
 
 
 @survey("D209")
 @dataclass
 class BasePrompts:
-    """A base prompt or system turn on some rows only, or in several near-equal versions."""
+    """A base prompt on some rows only, or in several near-equal versions.
 
-    prompts: _Preambles = field(default_factory=_Preambles)
-    systems: _Preambles = field(default_factory=_Preambles)
+    A base prompt is the opening of a fifth of the prompts or more that speaks to the model, or is long, and that
+    changes nothing: what follows is asked and answered as in the other rows. Else it is a task of its own.
+    """
+
+    openings: dict[str, _Use] = field(default_factory=dict)
+    bare: Source | None = None  # the first row without an opening
+    rows: int = 0
+    asks: int = 0
+    prompts: int = 0
+    answers: int = 0
 
     def see(self, batch: Batch) -> None:
         asking = [example for example in batch.examples if len(example.messages) > 1]
-        self.prompts.rows += len(asking)
-        self.systems.rows += len(asking)
-        for example in asking:
-            opening = example.messages[0]
-            if opening.role == "system":
-                self.systems.note(opening.content[:_SHOWN], example.source)
-                opening = example.messages[1]
-            elif not self.systems.without:
-                self.systems.without = example.source
-            preamble = _preamble(opening.content)
-            if preamble and _INSTRUCTION.match(preamble):
-                self.prompts.note(preamble, example.source)
-            elif not self.prompts.without:
-                self.prompts.without = example.source
+        prompts = [_first_prompt(example) for example in asking]
+        answers = [example.messages[-1].content for example in asking]
+        self.rows += len(asking)
+        self.asks += sum([prompt[-1:] in _ASKS for prompt in prompts])
+        self.prompts += sum(map(len, prompts))
+        self.answers += sum(map(len, answers))
+        for example, prompt, answer in zip(asking, prompts, answers, strict=True):
+            opening = _opening(prompt)
+            if opening:
+                if opening not in self.openings:
+                    self.openings[opening] = _Use(example.source, prompt[:_SHOWN])
+                self.openings[opening].add(prompt, answer)
+            elif not self.bare:
+                self.bare = example.source
+        self._forget()
 
     def merge(self, later: Self) -> None:
-        self.prompts.merge(later.prompts)
-        self.systems.merge(later.systems)
+        for opening, use in later.openings.items():
+            if opening in self.openings:
+                self.openings[opening].merge(use)
+            else:
+                self.openings[opening] = use
+        self.bare = self.bare or later.bare
+        self.rows += later.rows
+        self.asks += later.asks
+        self.prompts += later.prompts
+        self.answers += later.answers
+        self._forget()
+
+    def _forget(self) -> None:
+        if len(self.openings) > _OPENINGS:
+            ranked = sorted(self.openings.items(), key=lambda item: -item[1].count)
+            self.openings = dict(ranked[: _OPENINGS // 2])
 
     def findings(self) -> Iterator[Finding]:
-        yield from self.prompts.findings("the base prompt", bare=True)
-        yield from self.systems.findings("the system turn", bare=False)
+        opening = max(self.openings, key=lambda text: self.openings[text].count, default="")
+        use = self.openings.get(opening)
+        if not use or use.count < 2 or self.rows < _ENOUGH or 5 * use.count < self.rows:
+            return
+        text = use.text(opening)
+        addressed = _ADDRESSED.match(text)
+        for other, version in self.openings.items() if addressed else ():
+            if other != opening and (_near(opening, other) or self._is_reworded(version.text(other), text, version)):
+                yield _versions("base prompt", version, other, use, opening)
+                return
+        tasks = sum(each.count for each in self.openings.values() if each.count > 1) - use.count
+        is_base = addressed or len(text.split()) >= _WORDS_OF_ANY
+        if is_base and use.count < self.rows and 10 * tasks < self.rows and self._changes_nothing(use, len(text)):
+            without = [each.first for each in self.openings.values() if each is not use]
+            first = min([*without, *filter(None, [self.bare])], key=lambda source: source.line or 0)
+            yield _on_some("base prompt", text, use, first, self.rows)
+
+    def _is_reworded(self, one: str, other: str, use: _Use) -> bool:
+        """Are most words of the one in the other, on several rows that are otherwise as the rest?"""
+        words, others = set(_WORD.findall(one.lower())), set(_WORD.findall(other.lower()))
+        alike = 2 * len(words & others) >= min(len(words), len(others)) >= _WORDS_OF_ANY
+        return alike and use.count > 1 and self._changes_nothing(use, 0)
+
+    def _changes_nothing(self, use: _Use, length: int) -> bool:
+        """Are rows with this opening, but for its `length`, asked and answered as those without it?"""
+        others = self.rows - use.count
+        return (
+            abs(use.asks / use.count - (self.asks - use.asks) / others) <= 0.5
+            and _comparable(use.prompts / use.count - length, (self.prompts - use.prompts) / others)
+            and _comparable(use.answers / use.count, (self.answers - use.answers) / others)
+        )
 
 
-# --- D213 ----------------------------------------------------------------------------------------
-
-_LOOKED_AT = 1000  # rows
-_LONGEST = 200  # characters of a text that are looked at
-_LISTED_WORDS = """
-a an the of to in on at is are was were be been it its this that these those and or but for with from by as not
-i you he she we they his her their my your our do does did has have had can will would there which who what
-where when how le la les l un une des du de d au aux en et ou où que qui qu dans sur par pour avec sans ce c
-cette ces son sa ses mon ma mes ton ta il elle nous vous ils elles je j tu se s ne n pas est sont était sera ont
-quel quelle quels quelles comment quand combien y der die das und ist ein eine nicht mit von zu den dem im auf
-für sich wie wer wo el los las una unos del al es por con para lo como cómo cuál qué no dónde gli di che è non
-per della o os um uma da dos em não com het een van niet op te dat och att det som på är av jeg ikke og er ja ei
-w z na nie się że si nu și cu din yang dan itu ini ve bir bu v že
-"""  # English, French, then what keeps other languages from being accused
-_FUNCTION_WORDS = frozenset(_LISTED_WORDS.split())
-_WORD = re.compile(r"[^\W\d_]+")
-_FRENCH = "«»àâäæçéèêëîïôöùûüÿœÀÂÆÇÉÈÊËÎÏÔÙÛÜŸŒ°€\u00a0\u202f\u2010-\u2030"
-_NOT_PROSE = re.compile(rf"[{{}}<>=\\|`$]|\w[(\[]|\n.*\n|;\s*$|https?:|[^\x00-\x7f{_FRENCH}]")
-_BETWEEN_COMMAS = 3  # words; fewer make a list of names
+def _comparable(one: float, other: float) -> bool:
+    return one <= _APART * other and other <= _APART * one
 
 
-def _is_bare(text: str, *, least: int) -> bool | None:
-    """Has natural language no function word at all? None for what is too short to say, or no prose."""
-    words = _WORD.findall(text)
-    lower = [word for word in words if word[0].islower()]
-    if len(words) < least or 2 * len(lower) < len(words) or _NOT_PROSE.search(text):
-        return None
-    if len(words) < _BETWEEN_COMMAS * (text.count(",") + 1):
-        return None
-    return _FUNCTION_WORDS.isdisjoint(word.lower() for word in words)
-
-
-@survey("D213")
+@survey("D209")
 @dataclass
-class StopWords:
-    """Answers of five words and more without a single function word, or else questions of four and more.
+class SystemTurns:
+    """A system turn on some rows only, or in several near-equal versions."""
 
-    The beginnings of the sampled rows are kept, and judged at the end.
-    """
-
-    sample: Sample[tuple[str, str, Source]] = field(default_factory=lambda: Sample(_LOOKED_AT))
+    rows: int = 0
+    turns: dict[str, _Use] = field(default_factory=dict)
+    without: Source | None = None
 
     def see(self, batch: Batch) -> None:
-        for line, example in self.sample.rows(batch):
-            if len(example.messages) > 1:
-                prompt, completion = example.messages[-2].content, example.messages[-1].content
-                self.sample.keep(line, (prompt[:_LONGEST], completion[:_LONGEST], example.source))
+        for example in batch.examples:
+            first = example.messages[0]
+            if first.role == "system":
+                text = first.content[:_SHOWN]
+                self.turns.setdefault(text, _Use(example.source, text)).count += 1
+            elif len(example.messages) > 1 and not self.without:
+                self.without = example.source
+        self.rows += sum([len(example.messages) > 1 for example in batch.examples])
+        self._forget()
 
     def merge(self, later: Self) -> None:
-        self.sample.merge(later.sample)
+        self.rows += later.rows
+        for text, use in later.turns.items():
+            self.turns.setdefault(text, _Use(use.first, text)).count += use.count
+        self.without = self.without or later.without
+        self._forget()
+
+    def _forget(self) -> None:
+        if len(self.turns) > _OPENINGS:
+            ranked = sorted(self.turns.items(), key=lambda item: -item[1].count)
+            self.turns = dict(ranked[: _OPENINGS // 2])
 
     def findings(self) -> Iterator[Finding]:
-        rows = list(self.sample.kept.values())
-        answers = [(_is_bare(completion, least=5), source) for _, completion, source in rows]
-        asked = [(_is_bare(prompt, least=4), source) for prompt, _, source in rows if prompt.rstrip().endswith("?")]
-        for name, judged, least in (("answers", answers, 0.3), ("questions", asked, 0.6)):
-            seen = sum(is_bare is not None for is_bare, _ in judged)
-            bare = [source for is_bare, source in judged if is_bare]
-            if seen >= _ENOUGH and len(bare) > least * seen:
-                message = f"{share(len(bare), seen)} {name} looked at hold no function word (the, of, le, de…)"
-                hint = "keep the stop words: a language model needs them to read and to write sentences"
-                yield Finding("D213", "warning", bare[0], message, hint, tuple(bare[1:6]))
+        text = max(self.turns, key=lambda text: self.turns[text].count, default="")
+        use = self.turns.get(text)
+        if not use or use.count < 2 or self.rows < _ENOUGH or 5 * use.count < self.rows:
+            return
+        for other, version in self.turns.items():
+            if other != text and _near(text, other):
+                yield _versions("system turn", version, other, use, text)
                 return
+        others = sum(each.count for each in self.turns.values()) - use.count
+        if self.without and 10 * others < self.rows - use.count:
+            yield _on_some("system turn", text, use, self.without, self.rows)
+
+
+def _versions(name: str, other: _Use, text: str, usual: _Use, usual_text: str) -> Finding:
+    message = (
+        f"the {name} stands in several versions: {quoted(text)} {other.count} times, "
+        f"{quoted(usual_text)} {usual.count} times"
+    )
+    hint = "write one, or give it once as the model's persona"
+    return Finding("D209", "warning", other.first, message, hint, (usual.first,), text)
+
+
+def _on_some(name: str, text: str, use: _Use, without: Source, rows: int) -> Finding:
+    message = f"the {name} {quoted(text)} opens {share(use.count, rows)} rows only"
+    hint = "give it to all rows, or to none and once as the model's persona"
+    return Finding("D209", "warning", use.first, message, hint, (without,), text)
 
 
 # --- D216 ----------------------------------------------------------------------------------------

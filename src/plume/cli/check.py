@@ -125,9 +125,7 @@ def _show_row(request: Request, line: int) -> None:
         raise UserError(message, "plume check FILE --model DIR --show 17")
     text = open_text_side(Path(request.model))
     last = None
-    for example in (
-        item for item in read(request.path(request.files[0]), request.reading) if isinstance(item, Example)
-    ):
+    for example in (example for batch in request.batches() for example in batch.examples):
         if (example.source.line or 0) > line:
             break
         last = example

@@ -39,7 +39,7 @@ def _show_one(console: Console, finding: Finding, excerpt: Excerpt | None) -> No
     colour = COLOURS[finding.severity]
     head = f"[{colour}]{finding.severity}[/] [bold]{escape(str(finding.source))}[/] {finding.code}"
     console.print(f"{head} {escape(finding.message)}")
-    if excerpt:
+    if excerpt and (excerpt.width or finding.severity != "info"):
         line, lead = excerpt.cropped(max(40, console.width - _MARGIN - 1))
         console.print(Text(" " * _MARGIN) + line, soft_wrap=True)
         if excerpt.width:

@@ -37,6 +37,8 @@ def _cause(text: str, position: int, at: str, message: str) -> tuple[str, str]:
         return "a comment is not JSON", "remove the comment"
     if message.startswith("Illegal trailing comma") or (at in ("}", "]") and before.endswith(",")):
         return "a comma stands before the closing bracket", "remove the trailing comma"
+    if message.startswith("Expecting property name") and (at.isalpha() or at == "_"):
+        return "a key stands without quotes", 'write keys between double quotes: "prompt"'
     if message.startswith("Invalid control character"):
         if at in ("\n", "\r"):
             return "a string holds a raw line break", "write the line break as \\n inside the string"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -58,8 +58,7 @@ class _Strict:
     def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         result = dict(pairs)
         if len(result) < len(pairs):
-            names = [key for key, _ in pairs]
-            self.duplicates += [key for position, key in enumerate(names) if key in names[:position]]
+            self.duplicates += [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
         return result
 
     def _int(self, digits: str) -> float:

@@ -153,8 +153,12 @@ def undecodable(raw: bytes, position: int, source: Source) -> Finding:
     source = Source(source.file, source.line, len(raw[:position].decode("utf-8")) + 1)
     if sum(byte < 9 or 13 < byte < 32 for byte in raw[:4096]):
         return Finding("D107", "error", source, "the file is binary, not text", "export it as UTF-8 text")
-    latin = raw[position : position + 1].decode("latin-1")
-    message = f"byte 0x{raw[position]:02x} is not UTF-8; it reads {latin!r} in Latin-1"
+    byte = raw[position : position + 1]
+    try:
+        meant = byte.decode("cp1252")
+    except UnicodeDecodeError:  # one of the five that Windows leaves free
+        meant = byte.decode("latin-1")
+    message = f"byte 0x{raw[position]:02x} is not UTF-8; it reads {meant!r} in Latin-1 (Windows-1252)"
     name = Path(source.file)
     hint = f"convert it: iconv -f WINDOWS-1252 -t UTF-8 {name} > {name.stem}.utf8{name.suffix}"
     return Finding("D107", "error", source, message, hint)
@@ -166,10 +170,13 @@ def damaged(source: Source, error: DamagedArchive) -> Finding:
 
 
 def first_mark(stream: BinaryIO) -> str:
-    """The first character of a stream that is not white space (of ASCII), or "" when there is none."""
-    head = stream.read(4).removeprefix(_BOM)
-    while not head.strip():
-        head = stream.read(io.DEFAULT_BUFFER_SIZE)
-        if not head:
-            return ""
+    """The first character of a stream that is not white space (of ASCII), or "" when none can be read."""
+    try:
+        head = stream.read(4).removeprefix(_BOM)
+        while not head.strip():
+            head = stream.read(io.DEFAULT_BUFFER_SIZE)
+            if not head:
+                return ""
+    except DamagedArchive:  # who reads the lines will say so
+        return ""
     return head.strip()[:1].decode("latin-1")

@@ -140,12 +140,12 @@ def _about_fields(value: dict[str, object], known: frozenset[str], source: Sourc
 
 
 def _about_values(found: Value, source: Source) -> Iterator[Finding]:
-    for name in found.duplicate_keys:
+    for name in dict.fromkeys(found.duplicate_keys):
         message = f'the key "{name[:80]}" stands twice in one object; the last value counts'
-        yield Finding("D111", "warning", source, message, "keep one of them", quote=name)
+        yield Finding("D111", "warning", source, message, "keep one of them", quote=name[:80])
     for digits in found.huge_numbers:
         message = f"the number {digits[:20]} is beyond what a double can hold"
-        yield Finding("D111", "warning", source, message, "write it as a string", quote=digits)
+        yield Finding("D111", "warning", source, message, "write it as a string", quote=digits[:80])
 
 
 def _text(path: str, name: str, *, split_documents: bool) -> Iterator[Example | Finding]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import re
-from collections.abc import Iterable
 from typing import Any
 
 from plume.data.fields import MESSAGES, PAIR, Form
@@ -45,7 +45,7 @@ def _plain(row: dict[str, Any], form: Form, source: Source) -> tuple[tuple[Messa
 
 def _pair(row: dict[str, Any], form: Form, source: Source) -> tuple[tuple[Message, ...], list[Finding]]:
     asked, answered = form.prompt or PAIR.prompt, form.completion or PAIR.completion
-    if form.messages or (asked not in row and answered not in row and _near("messages", row)):
+    if form.messages or (asked not in row and answered not in row and _near("messages", tuple(row))):
         return (), [_missing(form.messages or "messages", row, form, source)]
     findings = [_missing(name, row, form, source) for name in (asked, answered) if name not in row]
     texts = []
@@ -87,9 +87,11 @@ def _conversation(value: Any, column: str, source: Source) -> tuple[tuple[Messag
         if said == "from" and isinstance(role, str):
             role = _SHARE_GPT.get(role, role)
         if role not in _ROLES:
-            near = difflib.get_close_matches(str(role), _ROLES, 1)
+            shown = role[:80] if isinstance(role, str) else ""
+            near = difflib.get_close_matches(shown, _ROLES, 1)
             hint = f'did you mean "{near[0]}"?' if near else "the roles are system, user and assistant"
-            findings.append(Finding("D110", "error", source, f"{name} has the unknown role {role!r}", hint))
+            what = f"the unknown role {shown!r}" if isinstance(role, str) else f"{_kind(role)} as role"
+            findings.append(Finding("D110", "error", source, f"{name} has {what}", hint))
             continue
         text, found = _text(turn[words], f"{name}.{words}", source, structured=role == "assistant")
         findings += found
@@ -156,7 +158,8 @@ def _well_formed(text: str, name: str, source: Source) -> tuple[str, list[Findin
 
 
 def _missing(name: str, row: dict[str, Any], form: Form, source: Source, prefix: str = "") -> Finding:
-    near = _near(name, [key for key in row if key not in form.columns])
+    columns = form.columns
+    near = _near(name, tuple(key for key in row if key not in columns))
     if near:
         hint = f'did you mean "{name}" where the row has "{near}"?'
     elif form in (PAIR, MESSAGES):
@@ -166,7 +169,8 @@ def _missing(name: str, row: dict[str, Any], form: Form, source: Source, prefix:
     return Finding("D103", "error", source, f'{prefix}the field "{name}" is missing', hint)
 
 
-def _near(name: str, keys: Iterable[str]) -> str | None:
+@functools.lru_cache(maxsize=16)  # what one row lacks, the next rows lack too
+def _near(name: str, keys: tuple[str, ...]) -> str | None:
     folded = {key.casefold(): key for key in keys}
     found = difflib.get_close_matches(name.casefold(), folded, 1)
     return folded[found[0]] if found else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import datetime
 import decimal
+import itertools
 import re
 from collections import Counter, deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -91,8 +92,8 @@ def _header_findings(names: Sequence[str], first: Mapping[str, int], source: Sou
         return
     for name, count in Counter(name for name in names if name.strip()).items():
         if count > 1:
-            message = f'{count} columns are called "{name}": which one is meant is not known'
-            yield Finding("D103", "error", source, message, "give each column a name of its own", quote=name)
+            message = f'{count} columns are called "{name[:80]}": which one is meant is not known'
+            yield Finding("D103", "error", source, message, "give each column a name of its own", quote=name[:80])
     unnamed = [position for position, name in enumerate(names, start=1) if not name.strip()]
     if unnamed:
         which = ", ".join(map(str, unnamed[:5])) + (", …" if len(unnamed) > 5 else "")
@@ -118,11 +119,16 @@ class _Feed:
         return self
 
     def __next__(self) -> str:
-        if self.record and (len(self.record) >= _MAX_SPAN or self.size > _MAX_FIELD):
-            raise _Endless
-        while isinstance(line := self._ahead.popleft() if self._ahead else next(self._source), Finding):
+        while True:
+            if self.record and (len(self.record) + len(self.findings) >= _MAX_SPAN or self.size > _MAX_FIELD):
+                raise _Endless
+            line = self._ahead.popleft() if self._ahead else next(self._source)
+            if isinstance(line, Line):
+                break
             self.findings.append(line)
-            self.damaged |= bool(self.record) and line.severity == "error"
+            if not self.record:
+                raise _Between
+            self.damaged |= line.severity == "error"
         self.record.append(line)
         self.size += len(line.text)
         return line.text + "\n"
@@ -133,18 +139,23 @@ class _Feed:
         self.damaged = False  # one of its lines was not text: that has been said
 
     def peek(self, count: int) -> list[Line]:
-        """The next lines, as far as there are any, left where they are."""
-        while sum(isinstance(line, Line) for line in self._ahead) < count:
-            try:
-                self._ahead.append(next(self._source))
-            except StopIteration:
+        """The next lines, as far as there are any before an error, left where they are."""
+        found: list[Line] = []
+        for place in itertools.count():
+            if place == len(self._ahead):
+                self._ahead.extend(itertools.islice(self._source, 1))
+            if place == len(self._ahead) or len(found) == count:
                 break
-        return [line for line in self._ahead if isinstance(line, Line)][:count]
+            line = self._ahead[place]
+            if isinstance(line, Line):
+                found.append(line)
+            elif line.severity == "error":
+                break
+        return found
 
     def skip(self) -> None:
         """Drop the next line."""
-        next(self)
-        self.begin()
+        del self._ahead[next(place for place, line in enumerate(self._ahead) if isinstance(line, Line))]
 
     def again_after(self, number: int) -> bool:
         """Put back the record's lines after that line; False when too much has been read again already."""
@@ -158,6 +169,10 @@ class _Endless(Exception):
     """A record goes on beyond what any record does."""
 
 
+class _Between(Exception):
+    """There is something to say before the next record."""
+
+
 def _cells(feed: _Feed, file: str, delimiter: str) -> Iterator[tuple[int, list[str]] | Finding]:
     """The records, each with the line where it starts. Empty lines are skipped."""
     reader = csv.reader(feed, delimiter=delimiter, strict=True)
@@ -168,6 +183,9 @@ def _cells(feed: _Feed, file: str, delimiter: str) -> Iterator[tuple[int, list[s
         except StopIteration:
             yield from feed.findings
             return
+        except _Between:
+            yield from _taken(feed)
+            continue
         except (csv.Error, _Endless) as error:
             yield from _taken(feed)
             finding = _fault(feed, file, delimiter, error)
@@ -323,7 +341,7 @@ def typed(names: Sequence[str], batches: Iterable[Batch], file: str) -> Iterator
                 cells, undecodable = _converted(cells, name, file, done + 1)
                 if not done and 2 * len(undecodable) > filled:
                     del columns[name]
-                    message = f'the column "{name}" holds bytes, not text, and cannot be used'
+                    message = f'the column "{name[:80]}" holds bytes, not text, and cannot be used'
                     yield Finding("D107", "warning", Source(file), message, _AS_TEXT)
                     continue
                 bad.update(undecodable)
@@ -345,7 +363,7 @@ def _converted(cells: Sequence[Any], name: str, file: str, first: int) -> tuple[
             made.append(_plain(cell))
         except UnicodeDecodeError as error:
             made.append(None)
-            message = f'"{name}" holds bytes that are not UTF-8 (the first is 0x{error.object[error.start]:02x})'
+            message = f'"{name[:80]}" holds bytes that are not UTF-8 (the first is 0x{error.object[error.start]:02x})'
             bad[row] = Finding("D107", "error", Source(file, row), message, _AS_TEXT)
     return made, bad
 

@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import dataclass
 
+LARGEST_CODE = 2**18  # characters of code that are examined
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+', re.DOTALL)
 _Path = tuple[str | int, ...]
 
@@ -43,7 +44,7 @@ def code_cells(text: str) -> list[list[CellLine]]:
 def broken_line(text: str) -> int | None:
     """The line on which the notebook stops being JSON, or None; nesting that no reader follows counts as broken."""
     try:
-        json.loads(text)
+        json.loads(text, parse_int=float)  # an integer may have more digits than Python reads
     except json.JSONDecodeError as error:
         return error.lineno
     except RecursionError:
@@ -60,7 +61,9 @@ def _lines(pieces: list[tuple[str, int]], number: int) -> list[CellLine]:
     found: list[CellLine] = []
     open_line = ""
     for value, line in pieces:
-        *whole, rest = (open_line + value).split("\n")
+        if len(found) > LARGEST_CODE:
+            break
+        *whole, rest = (open_line + value).split("\n", LARGEST_CODE + 1)
         found += [CellLine(text, line, number, len(found) + place) for place, text in enumerate(whole, start=1)]
         open_line = rest
     if open_line:

@@ -14,18 +14,17 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-from plume.checks.scripts.notebooks import CellLine, broken_line, code_cells
+from plume.checks.scripts.notebooks import LARGEST_CODE, CellLine, broken_line, code_cells
 from plume.errors import UserError
 
 LARGEST = 64 * 2**20  # bytes: a notebook with its pictures; more than that is no script
-_LARGEST_CODE = 2**18  # characters of code that are examined
 _ATTEMPTS = 40  # stretches tried around syntax errors
 _MAGIC = re.compile(r"^(\s*)(?:[%!].*|\?{1,2}\w.*|\w[\w.]*\?{1,2}\s*)$")
 _CAPTURED = re.compile(r"^(\s*\w+\s*=\s*)[!%].*$")
 _CODE_MAGIC = re.compile(r"^%%(?:time|timeit|capture|prun|debug)\b")
-_DEFINES = re.compile(r"^\s*%(?:run|pylab|load|store|loadpy)\b", re.MULTILINE)
+_DEFINES = re.compile(r"^[ \t]*%(?:run|pylab|load|store|loadpy)\b", re.MULTILINE)
 _PROMPT = re.compile(r"^\s*(?:>>>|\.\.\.|In \[\d*\]:|\.\.\.:) ?")
-_FIRST_PROMPT = re.compile(r"^\s*(?:>>>|In \[\d*\]:)", re.MULTILINE)
+_FIRST_PROMPT = re.compile(r"^[ \t]*(?:>>>|In \[\d*\]:)", re.MULTILINE)
 _CONTINUES = re.compile(r"[\s)\]}#]|(?:else|elif|except|finally)\b|$")
 
 
@@ -67,7 +66,8 @@ def read_script(path: str) -> Script:
         if broken is not None:
             problems.append(Problem(broken, "the notebook is not valid JSON", "save it again from Jupyter"))
     else:
-        cells = [[CellLine(line, number, 0, 0) for number, line in enumerate(text.split("\n"), start=1)]]
+        lines = text[: LARGEST_CODE + 1].split("\n")
+        cells = [[CellLine(line, number, 0, 0) for number, line in enumerate(lines, start=1)]]
     return _assembled(path, cells, problems)
 
 
@@ -97,7 +97,7 @@ def _assembled(path: str, cells: list[list[CellLine]], problems: list[Problem]) 
     for cell in cells:
         code = "\n".join(line.text for line in cell)
         labels = [(line.line, f"cell {line.cell}, line {line.line_in_cell}: " if line.cell else "") for line in cell]
-        if (size := size + len(code)) > _LARGEST_CODE:
+        if (size := size + len(code)) > LARGEST_CODE:
             problems.append(Problem(labels[0][0], "there is too much code from here on to be examined", "split it"))
             whole = False
             break

@@ -175,7 +175,9 @@ def _makes_names(facts: Facts) -> bool:
 
 
 def _at(facts: Facts, place: Place) -> ast.AST:
-    return next(node for node in facts.nodes if start(node)[0] == place[0])
+    """The innermost statement that ends at a place, or what begins there."""
+    ending = [node for node in facts.nodes if isinstance(node, ast.stmt) and end(node) == place]
+    return max(ending, key=start) if ending else next(node for node in facts.nodes if start(node) == place)
 
 
 def _runs_later(facts: Facts, node: ast.AST) -> bool:
