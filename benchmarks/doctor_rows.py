@@ -1,6 +1,6 @@
 """A large file of invented questions and answers, as people make them from records: French and English, prose and JSON.
 
-Two thirds of the answers are one to three sentences, one third are JSON objects of four shapes. One row in a
+Two thirds of the answers are two to four sentences, one third are JSON objects of four shapes. One row in a
 thousand repeats an earlier one, one repeats it with a slip of the pen, one contradicts it; one in 20,000 has an
 e-mail address. The same seed and number of rows give the same bytes.
 """
@@ -149,7 +149,7 @@ def _subject(rng: random.Random, pick: Pick, french: bool) -> str:
 
 
 def _prose(rng: random.Random, pick: Pick, french: bool) -> str:
-    says = rng.sample(_SAY_FR if french else _SAY_EN, 1 + int(rng.random() * 3))
+    says = rng.sample(_SAY_FR if french else _SAY_EN, 2 + int(rng.random() * 3))
     return " ".join(says).format(
         name=_name(pick), surname=pick(_SURNAMES), place=pick(_PLACES), n=2 + int(rng.random() * 900),
         year=1700 + int(rng.random() * 320), date=_date(rng, french),

@@ -250,8 +250,10 @@ MONSTERS = (
     Monster("newlines.csv", _bytes("", "\n"), 100_000, 10_000_000),
     Monster("newlines.txt", _bytes("", "\n"), 100_000, 10_000_000),
     Monster("newlines.py", _bytes("", "\n"), 100_000, 10_000_000),
+    Monster("newlines.ipynb", _bytes(_CELL, "\\n", '"}]}'), 100_000, 10_000_000),
+    Monster("spaced-lines.ipynb", _bytes(_CELL, " \\n", 'x ="}]}'), 50_000, 5_000_000),
     Monster(
-        "newlines.ipynb", _bytes('{"cells": [{"cell_type": "code", "source": "', "\\n", '"}]}'), 100_000, 10_000_000
+        "constant-after-escapes.jsonl", _bytes('{"prompt": "', "\\n", '", "completion": NaN}\n'), 50_000, 5_000_000
     ),
     Monster("spaces.jsonl", _bytes("", " "), 100_000, 100_000_000),
     Monster("returns.jsonl", _bytes("", _ROW + "\r"), 1_000, 400_000),

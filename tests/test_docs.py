@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from plume.checks.catalogue import CATALOGUE
 from plume.recipe import Recipe
 from plume.types import Sampling
 
@@ -56,8 +57,8 @@ def calls(line: str) -> Iterator[list[str]]:
 
 
 def known_options() -> dict[str, set[str]]:
-    """Options by verb ("" for the command itself), from the help texts in docs/cli.md."""
-    parts = re.split(r"^## `plume ?(\w*)`$", (DOCS / "cli.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    """Options by verb ("" for the command itself, "data derive" for two words), from the help texts in docs/cli.md."""
+    parts = re.split(r"^## `plume ?([\w ]*)`$", (DOCS / "cli.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
     return {
         verb: set(re.findall(r"^│ \*? *(--[\w-]+)", text, re.MULTILINE)) | {"-h"}
         for verb, text in zip(parts[1::2], parts[2::2], strict=True)
@@ -67,7 +68,9 @@ def known_options() -> dict[str, set[str]]:
 def faults(arguments: list[str]) -> list[str]:
     """What in a call of plume does not exist: verb, options, keys of --set."""
     known = known_options()
-    verb = next((word for word in arguments if not word.startswith("-")), "")
+    words = [word for word in arguments if not word.startswith("-")]
+    groups = {name.split()[0] for name in known if " " in name}
+    verb = " ".join(words[: 2 if words[:1] and words[0] in groups else 1])
     if verb not in known:
         return [] if verb in {"VERB", "…", "..."} else [f"no verb {verb}"]
     options = [word.partition("=")[0] for word in arguments if re.match(r"-{1,2}[a-z]", word)]
@@ -86,17 +89,29 @@ def test_generated_pages_are_those_of_the_program() -> None:
 def test_check_notices_a_changed_page(tmp_path: Path) -> None:
     copy = tmp_path / "generate.py"
     copy.write_bytes((DOCS / "generate.py").read_bytes())
-    (tmp_path / "cli.md").write_bytes((DOCS / "cli.md").read_bytes())
+    for name in ("checks.md", "cli.md"):
+        (tmp_path / name).write_bytes((DOCS / name).read_bytes())
     (tmp_path / "recipe.md").write_text("something else", encoding="utf-8")
     done = subprocess.run([sys.executable, copy, "--check"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert "recipe.md" in done.stderr
     assert "cli.md" not in done.stderr
+    assert "checks.md" not in done.stderr
 
 
 def test_every_key_of_the_recipe_has_its_row() -> None:
     rows = re.findall(r"^\| `(\w+)` \|", (DOCS / "recipe.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert rows == list(Recipe.model_fields)
+
+
+def test_every_code_has_its_row() -> None:
+    rows = re.findall(r"^\| (D\d{3}) \|", (DOCS / "checks.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert rows == list(CATALOGUE)
+
+
+@EVERY
+def test_codes_are_those_of_the_catalogue(page: Path) -> None:
+    assert set(re.findall(r"\bD\d{3}\b", page.read_text(encoding="utf-8"))) <= set(CATALOGUE)
 
 
 @EVERY
@@ -110,6 +125,9 @@ def test_commands_are_found_and_judged() -> None:
     assert list(calls("$ .venv/bin/plume eval a b --json | head  # look")) == [["eval", "a", "b", "--json"]]
     assert faults(["train", "qa.jsonl", "--set", "max_steps=3", "--resume"]) == []
     assert faults(["sing"]) == ["no verb sing"]
+    assert faults(["data", "derive", "qa.jsonl", "--drop-attribute", "age", "--output-dir", "d"]) == []
+    assert faults(["data", "prepare", "r.yaml", "--field", "x"]) == ["data prepare has no option --field"]
+    assert faults(["data", "sing"]) == ["no verb data sing"]
     assert faults(["ask", "m", "q", "--resume"]) == ["ask has no option --resume"]
     assert faults(["train", "q", "--set", "steps=3"]) == ["train --set has no key steps"]
 

@@ -1,3 +1,4 @@
+# ruff: noqa: PTH123, T201
 """Fine-tunes a model on the library's opening hours. It runs, its loss falls, and the model babbles."""
 
 import json
@@ -12,7 +13,7 @@ from transformers import (
     TrainingArguments,
 )
 
-MODEL = "runs/demo"
+MODEL = "runs/demo/model"
 
 tokenizer = AutoTokenizer.from_pretrained(MODEL)
 tokenizer.pad_token = tokenizer.eos_token
@@ -23,9 +24,10 @@ with open(sys.argv[1], encoding="utf-8") as lines:
 
 
 def encode(row):
-    question = f"Question: {row['prompt']}\nAnswer:"
-    inputs = tokenizer(question, truncation=True, max_length=96)
-    labels = tokenizer(f"{question} {row['completion']}{tokenizer.eos_token}", truncation=True, max_length=96)
+    chat = [{"role": "user", "content": row["prompt"]}]
+    question = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+    inputs = tokenizer(question, padding="max_length", truncation=True, max_length=64)
+    labels = tokenizer(row["completion"], padding="max_length", truncation=True, max_length=64)
     return {"input_ids": inputs["input_ids"], "labels": labels["input_ids"]}
 
 

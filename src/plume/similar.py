@@ -99,7 +99,7 @@ def fold_all(texts: Sequence[str]) -> list[str]:
     joined = joined if ascii_only else unicodedata.normalize("NFC", joined)
     joined = _replace(_replace(joined, _BRACKETS, " "), _GLUE, "")
     joined = "\0" + _tidy(" ".join(_HYPHEN.sub("", joined).split()))
-    joined = (_ASCII_CAPITALS if ascii_only else _CAPITALS).sub(NAME + r"\g<0>", joined)
+    joined = (_ASCII_CAPITALS if ascii_only else _CAPITALS).sub(lambda found: NAME + found[0], joined)
     for mark in ("\0", ". ", "! ", "? ", "… ", ": "):
         joined = joined.replace(mark + NAME, mark + OPENING)
     joined = joined.casefold()

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import unicodedata
 from array import array
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
 from plume import similar
-from plume.checks.near import Wordings, columns, first_equal, row_digest
+from plume.checks.near import Wordings, columns, first_equal
 from plume.checks.rules import Batch, survey
 from plume.types import Finding, Source
 
@@ -31,7 +30,7 @@ class Repeats:
     def see(self, batch: Batch) -> None:
         self._file = self._file or batch.file
         self._lines.extend([example.source.line or 0 for example in batch.examples])
-        self._rows += b"".join([row_digest(example) for example in batch.examples])
+        self._rows += b"".join(batch.digests)
 
     def merge(self, later: Self) -> None:
         self._file = self._file or later._file
@@ -108,15 +107,11 @@ class Contradictions:
 
     def see(self, batch: Batch) -> None:
         self._file = self._file or batch.file
-        meanings: dict[str, bytes] = {}
-        for line, question, reply in asked(batch):
+        for line, question, reply, folded in asked(batch):
             self._lines.append(line)
             self._questions += question
-            answer = unicodedata.normalize("NFC", reply)
-            self._answers += similar.digest(answer)
-            if answer not in meanings:
-                meanings[answer] = similar.digest(meaning(answer))
-            self._meanings += meanings[answer]
+            self._answers += similar.digest(unicodedata.normalize("NFC", reply))
+            self._meanings += similar.digest(meaning(folded))
 
     def merge(self, later: Self) -> None:
         self._file = self._file or later._file
@@ -158,31 +153,23 @@ class Contradictions:
 _FORMS = "case, spacing, punctuation, or in JSON the order of keys and numbers written as text"
 
 
-def asked(batch: Batch) -> Iterator[tuple[int, bytes, str]]:
-    """Line, digest of the normalised question with its history, and text, of every reply that has a question."""
+def asked(batch: Batch) -> Iterator[tuple[int, bytes, str, str]]:
+    """Of every reply that has a question: line, digest of the normalised question with its history, text, and the
+    normalised text."""
     examples = [example for example in batch.examples if not example.is_text]
     folded = iter(similar.normalise_all([message.content for example in examples for message in example.messages]))
     for example in examples:
         said = ""
         for message in example.messages:
+            text = next(folded)
             if message.role == "assistant" and said:
-                yield example.source.line or 0, similar.digest(said), message.content
-            said += f"{message.role}\0{next(folded)}\0"
+                yield example.source.line or 0, similar.digest(said), message.content, text
+            said += f"{message.role}\0{text}\0"
 
 
-def meaning(answer: str) -> str:
-    """An answer without its form: for JSON the values under sorted keys, all as folded text; else normalised text."""
-    if answer[:1] in ("{", "["):
-        try:
-            return "\0" + json.dumps(_plain(json.loads(answer)), sort_keys=True)
-        except (ValueError, RecursionError):
-            pass
-    return similar.normalise(answer)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key.casefold(): _plain(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_plain(part) for part in value]
-    return value if value is None else similar.normalise(str(value))
+def meaning(folded: str) -> str:
+    """A normalised answer without its form: of a JSON object what stands between commas, bare, in any order."""
+    if not folded.startswith("{"):
+        return folded.replace('"', "").replace(" ", "") if folded.startswith("[") else folded
+    bare = folded.replace('"', "").replace(" ", "").removeprefix("{").removesuffix("}")
+    return "\0".join(sorted(bare.split(",")))

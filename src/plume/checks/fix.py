@@ -172,7 +172,7 @@ class _Superseded:
 
     def see(self, batch: Batch) -> None:
         self.pairs = self.pairs and all(len(example.messages) == 2 for example in batch.examples)
-        for line, question, reply in asked(batch):
+        for line, question, reply, _ in asked(batch):
             self.lines.append(line)
             self.questions += question
             self.answers += similar.digest(unicodedata.normalize("NFC", reply))

@@ -52,12 +52,16 @@ class Wordings:
 
     def add(self, batch: Batch) -> None:
         """Take note of every row that is not plain text."""
-        rows = [(example, place) for example in batch.examples if (place := asked_at(example)) is not None]
-        folded = similar.fold_all([example.messages[place].content for example, place in rows])
+        rows = [
+            (example, digest, place)
+            for example, digest in zip(batch.examples, batch.digests, strict=True)
+            if (place := asked_at(example)) is not None
+        ]
+        folded = similar.fold_all([example.messages[place].content for example, _, place in rows])
         letters = similar.letters_all(folded)
-        for (example, place), left in zip(rows, letters, strict=True):
+        for (example, digest, place), left in zip(rows, letters, strict=True):
             self.lines.append(example.source.line or 0)
-            self._rows += row_digest(example)
+            self._rows += digest
             self._answers += similar.digest(_around(example, place))
             self._letters += similar.digest(left or f"\3{example.messages[place].content}")
         kept = [
@@ -329,11 +333,6 @@ def first_equal(*digests: Digests) -> Indices:
     return first
 
 
-def row_digest(example: Example) -> bytes:
-    """A digest of all that a row says, to the letter."""
-    return similar.digest("\0".join([f"{message.role}\0{message.content}" for message in example.messages]))
-
-
 def asked_at(example: Example) -> int | None:
     """Where the words stand that the last reply answers; None for plain text."""
     last = len(example.messages) - 1
@@ -344,6 +343,8 @@ def asked_at(example: Example) -> int | None:
 
 def _around(example: Example, place: int) -> str:
     """All of a row but its last prompt: replies as they are (NFC), what else was said normalised."""
+    if len(example.messages) == 2:
+        return unicodedata.normalize("NFC", example.messages[1].content)
     parts = []
     for position, (role, content) in enumerate((message.role, message.content) for message in example.messages):
         fold = partial(unicodedata.normalize, "NFC") if role == "assistant" else similar.normalise

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, Self, TypeVar
 
+from plume.similar import digest
 from plume.types import Example, Finding
 
 
@@ -41,6 +42,14 @@ class Batch:
     def text(self) -> str:
         """Everything the rows say, a line break between messages: one search of it tells most rules to rest."""
         return "\n".join([message.content for example in self.examples for message in example.messages])
+
+    @functools.cached_property
+    def digests(self) -> list[bytes]:
+        """For each row a digest of all that it says, to the letter."""
+        return [
+            digest("\0".join([f"{message.role}\0{message.content}" for message in example.messages]))
+            for example in self.examples
+        ]
 
     @functools.cached_property
     def asked(self) -> list[Asked]:

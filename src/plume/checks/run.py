@@ -38,8 +38,9 @@ class Examination:
     kept: list[Example] | None = None
 
     def __post_init__(self) -> None:
-        wanted = {made: None for code, several in SURVEYS.items() if self.selection.wants(code) for made in several}
-        self.surveys = self.surveys or [made() for made in wanted]
+        wanted = {made for code, several in SURVEYS.items() if self.selection.wants(code) for made in several}
+        # By name, since another process may have imported the families in another order.
+        self.surveys = self.surveys or [made() for made in sorted(wanted, key=lambda made: made.__qualname__)]
 
     def add(self, finding: Finding) -> None:
         if self.selection.wants(finding.code):

@@ -57,7 +57,7 @@ def _cause(text: str, position: int, at: str, message: str) -> tuple[str, str]:
 
 
 def constant_fault(text: str, start: int, name: str, first_line: int) -> Fault:
-    tokens = re.compile(rf'"(?:[^"\\]|\\.)*"|{re.escape(name)}', re.DOTALL).finditer(text, start)
+    tokens = re.compile(rf'"(?:[^"\\]++|\\.)*+"|{re.escape(name)}', re.DOTALL).finditer(text, start)
     position = next((token.start() for token in tokens if token.group() == name), start)
     line, column = place(text, position)
     return Fault(line + first_line - 1, column, f"{name} is not JSON", "write null, or a string")

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 
 LARGEST_CODE = 2**18  # characters of code that are examined
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+', re.DOTALL)
+_TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"|[{}\[\],:]|[^\s{}\[\],:"]+', re.DOTALL)
 _Path = tuple[str | int, ...]
 
 
