@@ -76,8 +76,9 @@ All that Plume looks for, by family. [The doctor](doctor.md) says how to use it.
 `plume check --list` prints the codes, `plume explain D203` one of them. A code keeps its meaning for ever.
 
 *Severity* is what a finding has unless `plume.toml` says otherwise. An error in data, settings or tokens stops
-`plume train` unless `--force` is given; a warning is printed; "info" is a remark. *Fixable* is what `plume check FILE --fix OUT` corrects by
-itself wherever the correction can only be one; what would be a guess is left to you, or left out of the copy.
+`plume train` unless `--force` is given; a warning is printed; "info" is a remark. *Fixable* is what
+`plume check FILE --fix OUT` corrects by itself wherever the correction can only be one; what would be a guess is left
+to you, or left out of the copy.
 
 Percentages under "Why" were measured, most of them on one small model by changing the named thing alone: set up
 correctly it gave every answer exactly. They show what may happen, and are no forecast for another model.

@@ -142,7 +142,9 @@ def test_dependencies_are_exactly_those_of_the_project() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     parts = re.split(r"^## (.+)$", (DOCS / "dependencies.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
     sections = dict(zip(parts[1::2], parts[2::2], strict=True))
-    tables = {"At run time": project["dependencies"], "For development": project["optional-dependencies"]["dev"]}
+    extras = project["optional-dependencies"]
+    optional = [requirement for extra in extras if extra not in ("all", "dev") for requirement in extras[extra]]
+    tables = {"At run time": project["dependencies"], "Optional": optional, "For development": extras["dev"]}
     for section, requirements in tables.items():
         rows = re.findall(r"^\| `([\w-]+)` \| `([^`]+)` \|", sections[section], re.MULTILINE)
         assert sorted("".join(row) for row in rows) == sorted(requirements)

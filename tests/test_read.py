@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sqlite3
 import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
@@ -624,3 +626,42 @@ def test_a_row_longer_than_any_row_is_an_error_and_is_not_held(folder: Path, ope
     assert only(findings).code == "D101"
     assert "longer than" in only(findings).message
     assert peak < 90 * 2**20
+
+
+def test_a_finding_before_the_first_row_does_not_hide_the_columns(folder: Path) -> None:
+    examples, findings = read_file(folder, "\ufeffquestion,answer\nWhere?,here\n", "excel.csv")
+    assert rows_of(examples) == [(2, "Where?", "here")]
+    assert only(findings).code == "D107"
+
+
+def test_a_zero_byte_costs_its_line_only(folder: Path) -> None:
+    examples, findings = read_file(folder, GOOD + '{"prompt": "a\0", "completion": "b"}\n' + GOOD)
+    assert rows_of(examples) == [(1, "q", "r"), (3, "q", "r")]
+    assert (only(findings).code, only(findings).source.line) == ("D107", 2)
+
+
+def test_named_columns_are_read_beside_messages(folder: Path) -> None:
+    file = folder / "both.jsonl"
+    file.write_text(lines_of({"prompt": "p", "completion": "c", "messages": []}), encoding="utf-8")
+    examples = [
+        item
+        for item in read(file, Reading(prompt_column="prompt", completion_column="completion"))
+        if isinstance(item, Example)
+    ]
+    assert rows_of(examples) == [(1, "p", "c")]
+
+
+def test_a_pipe_is_refused_with_what_to_do(folder: Path) -> None:
+    pipe = folder / "pipe.jsonl"
+    os.mkfifo(pipe)
+    with pytest.raises(UserError, match="is a pipe") as raised:
+        list(read(pipe))
+    assert "plume check -" in (raised.value.hint or "")
+
+
+def test_the_password_of_a_database_is_never_named(folder: Path) -> None:
+    url = f"sqlite:///{folder}/none.db?password=hunter2secret"
+    sqlite3.connect(folder / "none.db").close()
+    with pytest.raises(UserError) as raised:
+        list(read(url, Reading(query="select * from faq")))
+    assert "hunter2" not in raised.value.message + (raised.value.hint or "")

@@ -45,7 +45,7 @@ class Repeats:
                 "D201",
                 "warning",
                 Source(self._file, line or None),
-                f"the row repeats line {known} word for word",
+                f"the row repeats {_line(known, line)} word for word",
                 "remove it, unless it is meant to weigh more",
                 (Source(self._file, known or None),),
             )
@@ -88,7 +88,7 @@ class NearRepeats:
                 "D202",
                 "warning",
                 Source(self._file, line or None),
-                f"the row nearly repeats line {known}: the same completion, and a prompt that differs in spelling only",
+                f"the row nearly repeats {_line(known, line)}: the same completion, the prompt spelt otherwise",
                 "keep one of them, or ask in other words",
                 (Source(self._file, known or None),),
             )
@@ -153,18 +153,20 @@ class Contradictions:
 _FORMS = "case, spacing, punctuation, or in JSON the order of keys and numbers written as text"
 
 
+def _line(known: int, line: int) -> str:
+    return f"line {known}" if known != line else "an earlier row of the same line"
+
+
 def asked(batch: Batch) -> Iterator[tuple[int, bytes, str, str]]:
-    """Of every reply that has a question: line, digest of the normalised question with its history, text, and the
-    normalised text."""
-    examples = [example for example in batch.examples if not example.is_text]
+    """Of every row that ends on a reply to a question: line, digest of all that was said before it (normalised), the
+    reply, and the normalised reply. Earlier replies of a conversation are small talk as often as not."""
+    examples = [example for example in batch.examples if len(example.messages) > 1]
     folded = iter(similar.normalise_all([message.content for example in examples for message in example.messages]))
     for example in examples:
-        said = ""
-        for message in example.messages:
-            text = next(folded)
-            if message.role == "assistant" and said:
-                yield example.source.line or 0, similar.digest(said), message.content, text
-            said += f"{message.role}\0{text}\0"
+        said = "".join([f"{message.role}\0{next(folded)}\0" for message in example.messages[:-1]])
+        text, last = next(folded), example.messages[-1]
+        if last.role == "assistant":
+            yield example.source.line or 0, similar.digest(said), last.content, text
 
 
 def meaning(folded: str) -> str:

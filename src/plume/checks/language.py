@@ -43,7 +43,8 @@ def _identifier() -> Any:
 
 
 def _prose(text: str) -> str:
-    return "" if len(text) < _LETTERS or _NOT_PROSE.search(text) else text[:_LONGEST]
+    text = text[:_LONGEST]
+    return "" if len(text) < _LETTERS or _NOT_PROSE.search(text) else text
 
 
 @survey("D212")

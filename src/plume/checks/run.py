@@ -15,7 +15,7 @@ from plume.checks.scripts import examine_script
 from plume.checks.selection import EVERYTHING, Selection, exceptions
 from plume.checks.splits import Taught
 from plume.data.read import ONCE, read
-from plume.data.records import Reading
+from plume.data.records import Reading, shown
 from plume.types import Example, Finding
 
 # Importing them registers their rules.
@@ -65,12 +65,15 @@ class Examination:
 
     def merge(self, later: Examination) -> None:
         said = {finding.message for finding in self.findings if finding.code in ONCE}
-        self.counts += later.counts
+        listed = Counter(finding.code for finding in self.findings)
         for finding in later.findings:
-            if finding.code in ONCE and finding.message in said:
-                self.counts[finding.code] -= 1
+            if finding.code in ONCE and finding.severity == "warning" and finding.message in said:
+                later.counts[finding.code] -= 1
             else:
-                self.findings.append(finding)
+                listed[finding.code] += 1
+                if listed[finding.code] <= LISTED:
+                    self.findings.append(finding)
+        self.counts += later.counts
         for mine, theirs in zip(self.surveys, later.surveys, strict=True):
             mine.merge(theirs)
         self.examples += later.examples
@@ -131,10 +134,11 @@ def examine(
     selection: Selection = EVERYTHING,
     *,
     name: str | None = None,
+    keep: bool = True,
 ) -> Examined:
-    """Read a file, keep its examples and run every check. Raises UserError when it cannot be opened."""
+    """Read a file, run every check, and keep its examples. Raises UserError when it cannot be opened."""
     file = os.fspath(path)
-    so_far = Examination(name or file, selection, kept=[])
+    so_far = Examination(name or shown(file), selection, kept=[] if keep else None)
     for _ in see_rows(read(file, reading, name=name), so_far):
         pass
     return conclude(so_far)
@@ -144,7 +148,7 @@ def batches(path: str, reading: Reading | None = None, *, name: str | None = Non
     """The rows of a file as rules see them, those that can be read."""
     rows = (item for item in read(path, reading, name=name) if isinstance(item, Example))
     while examples := list(islice(rows, _BATCH)):
-        yield Batch(name or path, examples)
+        yield Batch(name or shown(path), examples)
 
 
 def check(
@@ -165,12 +169,13 @@ def check(
     if Path(file).suffix.lower() in SCRIPTS:
         yield from (selection.apply(found) for found in examine_script(file) if selection.wants(found.code))
         return
-    examined = examine(file, reading, selection)
-    yield from examined.findings
+    yield from examine(file, reading, selection, keep=False).findings
     if eval_data:
-        asked = examine(eval_data, reading, selection)
-        yield from (found for found in asked.findings if found.code != "D215" or not asked.examples)
+        other = os.fspath(eval_data)
+        asked = examine(other, reading, selection, keep=False)
+        yield from (found for found in asked.findings if found.code != "D215" or not asked.count)
         taught = Taught()
-        taught.see(Batch(file, examined.examples))
-        shared = taught.findings([Batch(asked.file, asked.examples)])
+        for batch in batches(file, reading):
+            taught.see(batch)
+        shared = taught.findings(batches(other, reading))
         yield from (selection.apply(found) for found in shared if selection.wants(found.code))

@@ -26,11 +26,17 @@ class Form:
     context: str = ""  # a second column of the prompt: Alpaca's `input`
     messages: str = ""
     text: str = ""
+    named: bool = False  # by the person, so that other columns are not looked at
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Every column that is read."""
         return tuple(name for name in (self.prompt, self.context, self.completion, self.messages, self.text) if name)
+
+    @property
+    def simple(self) -> bool:
+        """Is a row its prompt and its completion and nothing else?"""
+        return bool(self.prompt and self.completion and not self.context)
 
     @property
     def required(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ import difflib
 import io
 import re
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -46,8 +47,10 @@ def is_file(path: Path) -> bool:
 
 @contextlib.contextmanager
 def opened(file: str) -> Iterator[BinaryIO]:
-    """A readable binary stream of a file, `-` being standard input. Raises UserError when it cannot be opened."""
+    """A readable binary stream of a file. Raises UserError when it cannot be opened, or only once."""
     try:
+        if stat.S_ISFIFO(Path(file).stat().st_mode):
+            raise UserError(f"{file} is a pipe, and files are read more than once", "… | plume check -")
         stream = Path(file).open("rb")  # noqa: SIM115
     except FileNotFoundError:
         raise UserError(f"{file}: no such file", _near_files(file)) from None
@@ -106,14 +109,15 @@ def lines(stream: BinaryIO, file: str, first: int = 1) -> Iterator[Line | Findin
         try:
             text = raw.decode("utf-8")
         except UnicodeDecodeError as error:
-            finding = undecodable(raw, error.start, Source(file, number))
-            yield finding
-            if "binary" in finding.message:
+            yield undecodable(raw, error.start, Source(file, number))
+            if number == 1 and _binary(raw):
                 return
             continue
         if "\0" in text:
             yield _zero_bytes(raw, file, number)
-            return
+            if number == 1 and (_binary(raw) or _UTF16.search(raw)):
+                return
+            continue
         yield Line(number, text[:-1]) if text.endswith("\n") else Line(number, text, "")
 
 
@@ -139,8 +143,15 @@ def _endless(stream: BinaryIO, source: Source) -> Finding:
 def _zero_bytes(raw: bytes, file: str, number: int) -> Finding:
     if _UTF16.search(raw):
         return _wrong_encoding(file, "UTF-16")
-    message = "the file holds zero bytes: it is binary, not text"
-    return Finding("D107", "error", Source(file, number), message, "export it as text")
+    message = "the line holds zero bytes, as binary files do, and is left out"
+    column = raw[: raw.index(0)].decode("utf-8")
+    return Finding("D107", "error", Source(file, number, len(column) + 1), message, "export it as text")
+
+
+def _binary(raw: bytes) -> bool:
+    """Are a tenth of the first bytes no text at all?"""
+    head = raw[:4096]
+    return 10 * sum(byte < 9 or 13 < byte < 32 for byte in head) >= len(head)
 
 
 def _wrong_encoding(file: str, name: str) -> Finding:
@@ -151,7 +162,7 @@ def _wrong_encoding(file: str, name: str) -> Finding:
 def undecodable(raw: bytes, position: int, source: Source) -> Finding:
     """D107 at the first byte of a line that is not UTF-8, or that the whole is not text at all."""
     source = Source(source.file, source.line, len(raw[:position].decode("utf-8")) + 1)
-    if sum(byte < 9 or 13 < byte < 32 for byte in raw[:4096]):
+    if _binary(raw):
         return Finding("D107", "error", source, "the file is binary, not text", "export it as UTF-8 text")
     byte = raw[position : position + 1]
     try:

@@ -13,7 +13,7 @@ from plume.data.fields import Census, Form, form_of
 from plume.data.json_fault import Fault
 from plume.data.json_text import Value
 from plume.data.lines import MAX_LINE, lines, opened
-from plume.data.records import Layout, Reading, layout_of, plain, records
+from plume.data.records import Layout, Reading, layout_of, plain, records, shown
 from plume.errors import UserError
 from plume.types import Example, Finding, Message, Source
 
@@ -31,7 +31,7 @@ def read(
     between blank lines. gzip and zstd are seen through. Raises UserError when the file cannot be opened at all.
     """
     file, reading = os.fspath(path), reading or Reading()
-    name = name or file
+    name = name or shown(file)
     if layout_of(file, reading) == "text":
         yield from _text(file, name, split_documents=reading.split_documents)
     else:
@@ -45,11 +45,11 @@ def forms(path: str, reading: Reading) -> tuple[Form, ...]:
     """
     layout = layout_of(path, reading)
     census = Census()
-    found = records(path, reading, path)
-    for value in itertools.islice(found, 1) if layout in _TABLES else found:
-        if isinstance(value, Value):
-            census.see(value.value)
-    return chosen(census, reading, path)
+    found = records(path, reading, shown(path))
+    values = (item for item in found if isinstance(item, Value))
+    for value in itertools.islice(values, 1) if layout in _TABLES else values:
+        census.see(value.value)
+    return chosen(census, reading, shown(path))
 
 
 def chosen(census: Census, reading: Reading, file: str) -> tuple[Form, ...]:
@@ -66,7 +66,7 @@ def chosen(census: Census, reading: Reading, file: str) -> tuple[Form, ...]:
             )
     first = census.forms()[0]
     prompt, completion = reading.prompt_column or first.prompt, reading.completion_column or first.completion
-    return (Form(prompt=prompt or "prompt", completion=completion or "completion"),)
+    return (Form(prompt=prompt or "prompt", completion=completion or "completion", named=True),)
 
 
 def understand(

@@ -42,6 +42,11 @@ class Reading:
     layout: Layout | None = None
 
 
+def shown(path: str) -> str:
+    """What to call a file or database wherever it is named: without the password."""
+    return sql.safe_name(path) if sql.is_url(path) else path
+
+
 def layout_of(path: str, reading: Reading) -> Layout:
     """What a file is: by what was asked, its name, and its first character. Raises UserError."""
     if reading.layout:

@@ -19,10 +19,12 @@ SHAPE = '{"prompt": "…", "completion": "…"} or {"messages": [{"role": "user"
 
 def to_example(value: Any, form: Form, source: Source) -> tuple[Example | None, list[Finding]]:
     """The example of a row (None when an error stands in the findings) and all there is to say about it."""
+    if form.simple and (plain := _plain_pair(value, form)):
+        return Example(plain, source), []
     if not isinstance(value, dict):
         message = f"a row must be an object, not {_kind(value)}"
         return None, [Finding("D104", "error", source, message, f"write {SHAPE}")]
-    if "messages" in value and ("prompt" in value or "completion" in value):
+    if not form.named and "messages" in value and ("prompt" in value or "completion" in value):
         message = 'the row has both "messages" and "prompt"/"completion"'
         return None, [Finding("D106", "error", source, message, "keep one of the two forms")]
     if form.messages and form.messages in value:
@@ -34,6 +36,19 @@ def to_example(value: Any, form: Form, source: Source) -> tuple[Example | None, 
     if any(finding.severity == "error" for finding in findings):
         return None, findings
     return Example(messages, source), findings
+
+
+def _plain_pair(value: Any, form: Form) -> tuple[Message, Message] | None:
+    """The two messages of a row of which there is nothing to say, as nearly all are."""
+    if type(value) is not dict or "messages" in value:
+        return None
+    prompt, completion = value.get(form.prompt), value.get(form.completion)
+    if type(prompt) is not str or type(completion) is not str:
+        return None
+    for text in (prompt, completion):
+        if not text or text.isspace() or not (text.isascii() or _NO_CHARACTER.search(text) is None):
+            return None
+    return Message("user", prompt), Message("assistant", completion)
 
 
 def _plain(row: dict[str, Any], form: Form, source: Source) -> tuple[tuple[Message, ...], list[Finding]]:
