@@ -597,7 +597,7 @@ def test_an_odd_first_row_decides_nothing(folder: Path) -> None:
 def test_columns_are_as_named(folder: Path) -> None:
     file = folder / "named.jsonl"
     file.write_text(lines_of({"prompt": "p", "completion": "c", "ask": "q", "say": "r"}), encoding="utf-8")
-    examples = [item for item in read(file, Reading(prompt_column="ask", completion_column="say"))]
+    examples = list(read(file, Reading(prompt_column="ask", completion_column="say")))
     assert isinstance(examples[-1], Example)
     assert [message.content for message in examples[-1].messages] == ["q", "r"]
     with pytest.raises(UserError, match="no row has a column") as raised:
