@@ -41,6 +41,7 @@ docs: $(DEV)
 
 bench: $(DEV)
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/doctor.py
 
 # torch comes first and pinned, so that no resolver picks another build.
 $(VENV)/bin/python:

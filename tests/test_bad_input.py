@@ -21,8 +21,8 @@ from plume.models.bundle import bundle, save
 from plume.models.catalog import build_model
 from plume.recipe import Recipe
 from plume.runs import Run
-from plume.training.sources import fingerprints
 from plume.text.tokenizer import train_tokenizer
+from plume.training.sources import fingerprints
 
 ROWS = "".join(f'{{"prompt": "question {number}", "completion": "yes"}}\n' for number in range(4))
 TINY = [

@@ -192,6 +192,47 @@ def test_train_names_the_run_after_the_data(plume: Plume, qa_file: Path, setting
     assert run.name.endswith("-qa")
 
 
+def test_what_check_is_told_to_ignore_does_not_stop_training(
+    plume: Plume, qa_file: Path, qa_rows: list[dict[str, str]], settings: Callable[..., list[str]]
+) -> None:
+    asked = write_rows(Path("asked.jsonl"), [qa_rows[3], {"prompt": "Who rings the bell?", "completion": "nobody"}])
+    arguments = ["train", str(qa_file), "--eval-data", str(asked), *settings(max_steps=1)]
+    code, _, err = plume(*arguments, "--output-dir", "stopped")
+    assert (code, "D401" in err) == (2, True)
+    Path("plume.toml").write_text('[check]\nignore = ["D401"]\n', encoding="utf-8")
+    assert plume(*arguments, "--output-dir", "ignored")[0] == 0
+    Path("plume.toml").write_text('[check.severity]\nD4 = "warning"\n', encoding="utf-8")
+    assert plume(*arguments, "--output-dir", "milder")[0] == 0
+    Path("plume.toml").unlink()
+    Path("asked.jsonl.plume-ignore").write_text("1 D401 on purpose\n", encoding="utf-8")
+    assert plume(*arguments, "--output-dir", "excepted")[0] == 0
+
+
+def test_special_tokens_in_rows_stop_training_unless_ignored(
+    plume: Plume, tmp_path: Path, qa_rows: list[dict[str, str]], settings: Callable[..., list[str]]
+) -> None:
+    forged = {"prompt": "Where is the <|assistant|>?", "completion": '{"lieu": "here"}'}
+    data = write_rows(tmp_path / "forged.jsonl", [*qa_rows, forged])
+    arguments = ["train", str(data), *settings(max_steps=1)]
+    code, _, err = plume(*arguments, "--output-dir", "stopped")
+    assert (code, "D306" in err) == (2, True)
+    Path("plume.toml").write_text('[check]\nignore = ["D306"]\n', encoding="utf-8")
+    assert plume(*arguments, "--output-dir", "run")[0] == 0
+
+
+def test_a_forced_run_says_so(plume: Plume, tmp_path: Path, settings: Callable[..., list[str]]) -> None:
+    rows = [{"prompt": "Where is it?", "completion": place} for place in ("Here.", "There.", "Nowhere.")]
+    data = write_rows(tmp_path / "qa.jsonl", rows)
+    changes = settings(max_steps=1, test_size=0)
+    assert plume("train", str(data), "--output-dir", "run", "--force", *changes)[0] == 0
+    info = json.loads(Path("run/run.json").read_text(encoding="utf-8"))
+    assert info["forced"] is True
+    assert [finding for finding in info["findings"] if finding.startswith(f"error {data}:2: D203 ")]
+    good = write_rows(tmp_path / "good.jsonl", [rows[0], {"prompt": "Where was it?", "completion": "There."}])
+    assert plume("train", str(good), "--output-dir", "good", *changes)[0] == 0
+    assert json.loads(Path("good/run.json").read_text(encoding="utf-8"))["forced"] is False
+
+
 def test_train_on_text_prints_samples(plume: Plume, tmp_path: Path, settings: Callable[..., list[str]]) -> None:
     text = tmp_path / "poem.txt"
     text.write_text("la mer et le phare, le phare et la mer.\n" * 40, encoding="utf-8")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,11 @@ from corpus.figures import DATA, manifest
 from plume.checks.catalogue import CATALOGUE
 from plume.checks.fix import Fixed, fix
 from plume.checks.run import check
+from plume.checks.selection import Selection
 from plume.data.read import read
 from plume.data.records import Reading
-from plume.errors import UserError
+from plume.errors import PlumeError, UserError
+from plume.redact import listed
 from plume.types import Example
 
 
@@ -133,6 +137,167 @@ def test_plain_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "book.txt").write_text("once upon a time", encoding="utf-8")
     with pytest.raises(UserError, match="plain text"):
         fix(str(tmp_path / "book.txt"), tmp_path / "out.jsonl")
+
+
+def test_a_repair_is_for_the_rows_that_call_for_it(tmp_path: Path) -> None:
+    kept = [
+        ("Paris", "Paris is the capital of France."),
+        ("How do I write bold in HTML?", "Use <b>text</b> for it."),
+        ("A block in Pascal, please", "BEGIN x := 1; END"),
+    ]
+    broken = [
+        ("Where does the ferry leave?", "Where does the ferry leave? From the south quay."),
+        ("Who runs the mill?", "<p>Ann and her brother</p>"),
+        ("When is it shut?", "On Mondays "),
+    ]
+    _, out = fixed(tmp_path, "".join(pair(*row) for row in kept + broken))
+    answers_written = [row["completion"] for row in rows(out)]
+    assert answers_written[:3] == [completion for _, completion in kept]
+    assert answers_written[3:] == ["From the south quay.", "Ann and her brother", "On Mondays"]
+
+
+def test_one_repair_said_once_for_most_rows_still_reaches_them_all(tmp_path: Path) -> None:
+    content = "".join(pair(f"What is item {n}?", f"bread &amp; jam {n}") for n in range(150))
+    _, out = fixed(tmp_path, content + pair("How do I escape it?", "In HTML write &amp; for it."))
+    written = [row["completion"] for row in rows(out)]
+    assert written[:150] == [f"bread & jam {n}" for n in range(150)]
+    assert written[150] == "In HTML write &amp; for it."
+
+
+def test_only_the_reported_end_order_and_space_are_changed(tmp_path: Path) -> None:
+    odd = [pair("first question", "one ###"), pair("second question", "two"), pair("third question", " END of it")]
+    _, out = fixed(tmp_path, "".join(odd))
+    assert [row["completion"] for row in rows(out)] == ["one", "two", "END of it"]
+    usual = "".join(pair(f"row {n} of the table", f'{{"town": "T{n}", "age": {n}}}') for n in range(5))
+    _, out = fixed(tmp_path, usual + pair("the last one", '{"age": 1.50, "town": "X"}'))
+    assert rows(out)[0]["completion"] == '{"town": "T0", "age": 0}'
+    assert rows(out)[5]["completion"] == '{"age": 1.50, "town": "X"}'  # 1.50 would be written 1.5
+    _, out = fixed(tmp_path, usual + pair("the last one", '{"age": 1, "town": "X"}'))
+    assert rows(out)[5]["completion"] == '{"town": "X", "age": 1}'
+
+
+def test_rows_of_a_one_line_array_are_told_apart(tmp_path: Path) -> None:
+    given = [json.loads(pair(f"question number {n}", f"answer {n}")) for n in range(4)]
+    given += [given[0], {"prompt": "Where?", "completion": "north"}, {"prompt": "Where?", "completion": "south"}]
+    done, out = fixed(tmp_path, json.dumps(given), "rows.json")
+    assert rows(out) == [*given[:4], given[6]]
+    assert (done.rows, done.dropped) == (5, 2)
+
+
+def test_what_is_not_read_to_its_end_is_refused(tmp_path: Path) -> None:
+    binary = bytes(range(1, 9)) * 20 + b"\xff\n"
+    for content in (binary + pair("a b", "c").encode(), pair("a b", "c").encode("utf-16-le")):
+        with pytest.raises(UserError):
+            fixed(tmp_path, content)
+        assert not list(tmp_path.glob("out*"))
+    middle = pair("a b", "c") + "\0 zero\n" + pair("d e", "f")
+    try:
+        done, out = fixed(tmp_path, middle)
+    except UserError:
+        return
+    assert (done.rows, done.dropped, len(rows(out))) == (2, 1, 2)
+
+
+def test_columns_that_are_not_learnt_are_carried_and_lost_keys_are_journalled(tmp_path: Path) -> None:
+    row = {"id": 7, "question": "Where?", "answer": "north", "weight": 0.5, "tags": ["a"], "text": "misread"}
+    _, out = fixed(tmp_path, json.dumps(row) + "\n")
+    assert rows(out) == [{"prompt": "Where?", "completion": "north", "id": 7, "weight": 0.5, "tags": ["a"]}]
+    assert [entry["what"] for entry in beside(out, "journal")] == ['"text" was left out: it would be learnt']
+    talk = [{"role": "user", "content": "Hi there", "name": "Ann"}, {"role": "assistant", "content": "Hello"}]
+    row = {"messages": [{"role": "system", "content": "Be brief."}, *talk], "tools": [], "source": "call 3"}
+    _, out = fixed(tmp_path, json.dumps(row) + "\n")
+    assert {key: rows(out)[0][key] for key in ("tools", "source")} == {"tools": [], "source": "call 3"}
+    (entry,) = beside(out, "journal")
+    assert (entry["message"], entry["before"]) == (1, {"name": "Ann"})
+
+
+def test_a_conversation_goes_only_when_its_last_reply_is_superseded(tmp_path: Path) -> None:
+    def talk(*said: str) -> dict[str, Any]:
+        return {"messages": [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(said)]}
+
+    given = [
+        talk("Hi", greeting, f"Where is shop {n}?", "north") for n, greeting in enumerate(("Hello", "Hey", "Yes?"))
+    ]
+    given += [talk("Hi", "Hello", "Which way?", "left"), talk("Hi", "Hello", "Which way?", "right")]
+    given += [talk("one more", "\u200b", "and now?", "at noon")]
+    done, out = fixed(tmp_path, "".join(json.dumps(row) + "\n" for row in given))
+    assert rows(out) == [*given[:3], *given[4:]]
+    assert done.dropped == 1
+
+
+def test_exceptions_hold(tmp_path: Path) -> None:
+    side = tmp_path / "rows.jsonl.plume-ignore"
+    given = [("a first one", "x &amp; y"), ("a second one", "p &amp; q"), ("Where?", "north"), ("Where?", "south")]
+    given += [("a first one", "x & y"), ("mail?", "ann@harbour-office.fr"), ("post?", "bob@harbour-office.fr")]
+    given.insert(0, ("broken", ""))  # a row that goes, so that lines of the copy are others
+    side.write_text("3 D108 as meant\n5 D203 both are right\n6 D2 twice\n8 D210 public\n", encoding="utf-8")
+    done, out = fixed(tmp_path, "".join(pair(*row) for row in given))
+    written = [row["completion"] for row in rows(out)]
+    assert written == ["x & y", "p &amp; q", "north", "south", "x & y", "<email-1>", "bob@harbour-office.fr"]
+    assert done.dropped == 1
+
+
+def test_no_secret_stands_in_the_journal_or_the_dropped_rows(tmp_path: Path) -> None:
+    secret = "hf_" + "aZ4kP9qLmX2vBn7cRt5y" + "WsEdFgHjKlQwErTy"
+    content = pair("token &amp; key?", f"it is {secret}") + '{"prompt": "a", "completion": "' + secret + "\n"
+    content += (
+        pair("Which one?", f"{secret} once")
+        + pair("Which one?", "none")
+        + pair("a b", f"{secret[:9]}\u200b{secret[9:]}")
+    )
+    _, out = fixed(tmp_path, content)
+    for kind in ("", ".journal.jsonl", ".dropped.jsonl"):
+        text = out.with_name(out.name + kind).read_text(encoding="utf-8")
+        assert secret not in text
+        assert secret not in text.replace("\u200b", "")
+    dropped = beside(out, "dropped")
+    assert [(row["line"], row["redacted"]) for row in dropped] == [(2, True), (3, True)]
+
+
+def test_long_blanks_and_nested_entities_take_no_time(tmp_path: Path) -> None:
+    blanks = pair("first question", "a" + "\t " * 40_000 + "b\n" + "\n" * 40_000 + "c ") + pair("second question", "d")
+    started = time.monotonic()
+    _, out = fixed(tmp_path, blanks + pair("third question", "x &" + "amp;" * 40_000 + "lt; y"))
+    assert time.monotonic() - started < 5
+    assert rows(out)[2]["completion"] == "x < y"
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace = Path.replace
+
+    def full(self: Path, target: Path) -> Path:
+        if target.name == "out.jsonl":
+            raise OSError(28, "No space left on device")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(PlumeError, match="corrected copy cannot be written"):
+        fixed(tmp_path, pair("a b", "c"))
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
+
+
+def test_targets_that_cannot_be_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text(pair("a b", "c"), encoding="utf-8")
+    for out in (Path(), tmp_path, tmp_path / "nodir" / "x.jsonl"):
+        with pytest.raises(UserError, match="director"):
+            fix(str(tmp_path / "rows.jsonl"), out)
+
+
+def test_names_of_files_rounds_and_archives_do_not_collide(tmp_path: Path) -> None:
+    _, out = fixed(tmp_path, pair("Où ?", "là &amp; ici").encode("utf-16"), "round-0.jsonl")
+    assert rows(out) == [{"prompt": "Où ?", "completion": "là & ici"}]
+    whole = gzip.compress("".join(pair(f"question {n} {n * n}", f"{n**9:x}") for n in range(3000)).encode())
+    done, out = fixed(tmp_path, whole[: len(whole) * 2 // 3], "rows.jsonl.gz")
+    assert done.rows > 100
+    assert [row["code"] for row in beside(out, "dropped")] == ["D101"]
+    assert "damaged" in beside(out, "dropped")[0]["reason"]
+
+
+def test_listed_names_are_taken_out(tmp_path: Path) -> None:
+    file, out = tmp_path / "rows.jsonl", tmp_path / "out.jsonl"
+    file.write_text(pair("who runs it?", "Ann Miller, and Ann Miller alone") + pair("who?", "nobody"), encoding="utf-8")
+    fix(str(file), out, selection=Selection(names=listed(["Ann Miller"])))
+    assert rows(out)[0]["completion"] == "<name-1>, and <name-1> alone"
 
 
 FAULTY = [case for case in manifest() if not case.file.endswith((".txt", ".md"))]

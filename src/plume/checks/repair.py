@@ -6,22 +6,21 @@ import html
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Collection
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ftfy
 import json_repair
 
 from plume.data.json_text import canonical
-from plume.redact import PERSONAL, SECRETS, redact
+from plume.redact import Marks, Names, redact
 from plume.types import Example, Message
 
 Repair = Callable[[Example], Example | None]  # None: nothing sensible is left
 
 _INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f]")
-_HIGH_SPACE = re.compile("[ \u00a0\u202f](?=[?:;!»])|(?<=«)[ \u00a0\u202f]")
 _TAG = re.compile(
     r"</?(?:p|div|span|em|strong|b|i|u|font|center|li|ul|ol|h[1-6]|body|html)(?:\s[^<>]*)?>", re.IGNORECASE
 )
@@ -29,7 +28,12 @@ _BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
 _ENTITY = re.compile(r"&(?:[a-zA-Z]{2,8}|#\d{2,6}|#x[0-9a-fA-F]{2,5});")
 _FENCE = re.compile(r"\s*```[ \t]*[\w+#-]*[ \t]*\n(.*?)\n?```\s*", re.DOTALL)
 _ESCAPE = re.compile(r"\\([_%&#])")
-_TERMINATOR = re.compile(r"\s*(?:###|->|→|<\|?(?:end|endoftext|im_end|eot_id)\|?>|</s>|\bEND|\[END\]|<EOS>|<eos>)\s*$")
+_NESTED = re.compile(r"&(?:(?:amp|#38|#x26);)+")
+_NEXT = re.compile(
+    r"\n[^\S\n]*(?:### ?\w+|(?:Question|User|Human|Q|Utilisateur) ?:)"
+    r"|\n[^\S\n]*<\|(?:im_start|user|assistant|system|start_header_id)\|>"
+)
+_ECHO = 12  # characters; a shorter prompt may well begin its answer
 _WORDS = re.compile(r"[^\W_]+")
 _ESCAPES = re.compile(r'\\(?!["\\/bfnrt]|u[0-9a-fA-F]{4})|\b(?:NaN|Infinity)\b')
 _COMMENT = re.compile(r'"(?:[^"\\]|\\.)*"|//[^\n]*|/\*.*?\*/|#[^\n]*', re.DOTALL)
@@ -60,50 +64,100 @@ def replies(change: Callable[[str, str], str]) -> Repair:
     return repair
 
 
-def clean(text: str) -> str:
-    """Valid characters, composed as NFC, without what cannot be seen."""
-    fixed = ftfy.fix_encoding(unicodedata.normalize("NFC", text))
-    return unicodedata.normalize("NFC", _CONTROL.sub("", _INVISIBLE.sub("", fixed)))
+def unescaped(text: str) -> str:
+    """With characters in the place of HTML entities, however often they were escaped."""
+    before = None
+    while before != text:
+        before, text = text, _ENTITY.sub(lambda found: html.unescape(found[0]), _NESTED.sub("&", text))
+    return text.strip()
 
 
-def spaced(text: str) -> str:
-    """With a non-breaking space wherever French typography has a space before a mark or inside guillemets."""
-    return _HIGH_SPACE.sub("\u00a0", text)
+def untagged(text: str) -> str:
+    return _TAG.sub("", _BREAK.sub("\n", text)).strip()
 
 
-def unmarked(text: str) -> str:
-    """Without HTML entities and tags, LaTeX escapes, and the fence round the whole."""
+def unfenced(text: str) -> str:
     fence = _FENCE.fullmatch(text)
-    inner = fence[1] if fence else text
-    inner = _TAG.sub("", _BREAK.sub("\n", inner))
-    return _ESCAPE.sub(r"\1", _ENTITY.sub(lambda found: html.unescape(found[0]), inner)).strip()
+    return fence[1].strip() if fence else text
 
 
 def unechoed(prompt: str, reply: str) -> str:
-    """Without the prompt at its beginning and the next question at its end."""
-    rest = reply.removeprefix(prompt).lstrip(" \n:.-—") if prompt else reply
-    return re.split(r"\n\s*(?:### ?\w+|Question|User|Human|Q|Utilisateur) ?:", rest or reply)[0].rstrip()
+    """Without the prompt at its beginning, unless nothing else is there."""
+    asked, answer = prompt.strip(), reply.strip()
+    rest = answer.removeprefix(asked)
+    if len(asked) < _ECHO or " " not in asked or rest == answer or rest[:1].isalnum():
+        return reply
+    return rest.lstrip(" \n:.-—") or reply
 
 
-def ended(affixes: Collection[str] = ()) -> Repair:
-    """Messages without white space around them, terminators written as text, and what else was found at their ends."""
-    known = sorted({affix.strip() for affix in affixes} - {""}, key=len, reverse=True)
+def cut(_: str, reply: str) -> str:
+    """Without the next turn at its end."""
+    return _NEXT.split(reply, maxsplit=1)[0].rstrip()
 
-    def repair(text: str) -> str:
+
+@dataclass(frozen=True, slots=True)
+class Affix:
+    """What stands at one end of the messages of one role."""
+
+    role: str
+    last: bool
+    text: str
+
+    def removed(self, text: str) -> str:
+        if self.text.isspace():
+            kind = self.text if self.text in " \n\t" else None
+            return text.rstrip(kind) if self.last else text.lstrip(kind)
         before = None
         while before != text:
-            before, text = text, _TERMINATOR.sub("", text).strip()
-            for affix in known:
-                text = text.removesuffix(affix).removeprefix(affix)
+            before, bare = text, text.rstrip()
+            if bare.endswith(self.text) and (self.text[0] in "[<#-=→:>" or bare[: -len(self.text)][-1:].isspace()):
+                text = bare[: -len(self.text)].rstrip()
         return text
 
-    return each(repair)
+
+def ended(affixes: Collection[Affix]) -> Repair:
+    """Messages without what was found at the ends of some of them, and nothing else."""
+
+    def repair(example: Example) -> Example | None:
+        messages = []
+        for message in example.messages:
+            text = message.content
+            for affix in affixes:
+                text = affix.removed(text) if affix.role == message.role else text
+            messages.append(replace(message, content=text))
+        kept = all(message.content.strip() for message in messages)
+        return replace(example, messages=tuple(messages)) if kept else None
+
+    return repair
 
 
-def ordered(_: str, reply: str) -> str:
-    """A JSON object or array in canonical form; other text as it is."""
-    value = parsed(reply)
-    return canonical(value) if isinstance(value, dict | list) else reply
+Orders = Mapping[tuple[str, frozenset[str]], tuple[str, ...]]
+"""The usual order of the keys of an object, by its path and its set of keys."""
+
+
+def ordered(orders: Orders) -> Repair:
+    """JSON replies with their keys in the usual order; those that have it stay as they are, to the letter."""
+
+    def sort(value: Any, path: str) -> Any:
+        if isinstance(value, list):
+            return [sort(item, f"{path}[]") for item in value]
+        if not isinstance(value, dict):
+            return value
+        keys = orders.get((path, frozenset(value)), tuple(value))
+        return {key: sort(value[key], f"{path}.{key}" if path else key) for key in keys}
+
+    def change(_: str, reply: str) -> str:
+        value = parsed(reply)
+        if not isinstance(value, dict | list):
+            return reply
+        colon = ": " if '": ' in reply else ":"
+        separators = (", " if colon == ": " else ",", colon)
+        plain = json.dumps(value, ensure_ascii=False, separators=separators)
+        new = json.dumps(sort(value, ""), ensure_ascii=False, separators=separators)
+        same = sorted(_WORDS.findall(reply)) == sorted(_WORDS.findall(new))
+        return new if new != plain and same else reply
+
+    return replies(change)
 
 
 def as_json(example: Example) -> Example | None:
@@ -151,24 +205,22 @@ def _refuse(name: str) -> None:
     raise ValueError(name)
 
 
-def private(kinds: tuple[str, ...]) -> Callable[[], Repair]:
+def private(kinds: Collection[str], names: Names, marks: Marks) -> Repair:
     """Marks in the place of personal data or secrets, the same for the same value in the whole file."""
-
-    def made() -> Repair:
-        marks: dict[tuple[str, str], str] = {}
-        return each(lambda text: redact(text, kinds, marks=marks))
-
-    return made
+    return each(lambda text: redact(text, kinds, names, marks))
 
 
-# What repairs a code, in the order of application; each is made anew for a file.
-REPAIRS: dict[str, Callable[[], Repair]] = {
-    "D107": lambda: each(clean),
-    "D108": lambda: each(unmarked),
-    "D206": lambda: replies(unechoed),
-    "D208": lambda: ended(),
-    "D204": lambda: as_json,
-    "D205": lambda: replies(ordered),
-    "D210": private(tuple(PERSONAL)),
-    "D211": private(tuple(SECRETS)),
+# What repairs one sort of fault of a row that has it, in the order of application.
+REPAIRS: dict[str, Repair] = {
+    "D107 garbled": each(lambda text: _CONTROL.sub("", ftfy.fix_encoding(text))),
+    "D107 control": each(lambda text: _CONTROL.sub("", text)),
+    "D107 invisible": each(lambda text: _INVISIBLE.sub("", text)),
+    "D107 decomposed": each(lambda text: unicodedata.normalize("NFC", text)),
+    "D108 entity": each(unescaped),
+    "D108 tag": each(untagged),
+    "D108 fence": each(unfenced),
+    "D108 escape": each(lambda text: _ESCAPE.sub(r"\1", text)),
+    "D206 echo": replies(unechoed),
+    "D206 on": replies(cut),
+    "D204 broken": as_json,
 }

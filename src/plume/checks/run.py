@@ -12,7 +12,7 @@ from pathlib import Path
 from plume.checks import amount, answers, characters, duplicates, language, leftovers, private, shapes, wording
 from plume.checks.rules import ROW_RULES, SURVEYS, Batch, RowRule, Survey
 from plume.checks.scripts import examine_script
-from plume.checks.selection import EVERYTHING, Selection, exceptions
+from plume.checks.selection import EVERYTHING, Selection, exceptions, kept
 from plume.checks.splits import Taught
 from plume.data.read import ONCE, read
 from plume.data.records import Reading, shown
@@ -177,5 +177,4 @@ def check(
         taught = Taught()
         for batch in batches(file, reading):
             taught.see(batch)
-        shared = taught.findings(batches(other, reading))
-        yield from (selection.apply(found) for found in shared if selection.wants(found.code))
+        yield from kept(taught.findings(batches(other, reading)), selection)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
 from plume.checks.catalogue import CATALOGUE
+from plume.data.lines import is_file
 from plume.errors import UserError
 from plume.redact import Names, read_names
 from plume.types import Finding, Severity
@@ -34,12 +35,24 @@ class Selection:
         return (not self.select or code.startswith(self.select)) and not code.startswith(self.ignore or ("-",))
 
     def apply(self, finding: Finding) -> Finding:
-        """The finding with the severity that was set for its code."""
-        severity = self.severity.get(finding.code, finding.severity)
+        """The finding with the severity that was set for its code, or else for its family."""
+        families = [code for code in self.severity if finding.code.startswith(code)]
+        severity = self.severity[max(families, key=len)] if families else finding.severity
         return finding if severity == finding.severity else replace(finding, severity=severity)
 
 
 EVERYTHING = Selection()
+
+
+@dataclass(frozen=True, slots=True)
+class Exceptions(Container[tuple[int | None, str]]):
+    """The (line, code) pairs that are right as they are; a family stands for each of its codes."""
+
+    pairs: frozenset[tuple[int, str]] = frozenset()
+
+    def __contains__(self, place: object) -> bool:
+        line, code = place if isinstance(place, tuple) else (None, "")
+        return any((line, code[:length]) in self.pairs for length in range(1, len(code) + 1))
 
 
 def selection(
@@ -51,7 +64,10 @@ def selection(
     """
     table = _check_table(settings)
     severity: dict[str, Severity] = {}
-    for code, value in table.get("severity", {}).items():
+    given = table.get("severity", {})
+    if not isinstance(given, dict):
+        raise UserError(f"{settings}: severity = {given!r} is not a table", 'write: severity = {D203 = "warning"}')
+    for code, value in given.items():
         if value not in get_args(Severity):
             raise UserError(f"{settings}: {code} = {value!r} is no severity", "write error, warning or info")
         severity[_known(code, str(settings))] = value
@@ -63,16 +79,29 @@ def selection(
     )
 
 
-def exceptions(file: str) -> frozenset[tuple[int, str]]:
-    """The (line, code) pairs that `FILE.plume-ignore` excepts: lines such as `17 D203 both are right`.
+def kept(found: Iterable[Finding], chosen: Selection) -> list[Finding]:
+    """The findings that are wanted and that no side file of their file excepts, with the severities set for them."""
+    excepted: dict[str, Exceptions] = {}
+    wanted = [chosen.apply(finding) for finding in found if chosen.wants(finding.code)]
+    for file in {finding.source.file for finding in wanted}:
+        excepted[file] = exceptions(file)
+    return [one for one in wanted if (one.source.line, one.code) not in excepted[one.source.file]]
 
-    Raises UserError when a line cannot be understood.
+
+def exceptions(file: str) -> Exceptions:
+    """What `FILE.plume-ignore` excepts: lines such as `17 D203 both are right`, or `17-20 D2 …` for a family.
+
+    Raises UserError when the side file cannot be read or a line of it cannot be understood.
     """
     side = Path(file + SUFFIX)
+    if not is_file(side):
+        return Exceptions()
     try:
-        text = side.read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        return frozenset()
+        text = side.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise UserError(f"{side} is not UTF-8", "save it as UTF-8") from None
+    except OSError as error:
+        raise UserError(f"{side}: cannot be read ({error.strerror})", "make it readable, or remove it") from None
     found: set[tuple[int, str]] = set()
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
@@ -83,26 +112,36 @@ def exceptions(file: str) -> frozenset[tuple[int, str]]:
         first, last = int(match["first"]), int(match["last"] or match["first"])
         code = _known(match["code"], f"{side}:{number}")
         found.update((row, code) for row in range(first, min(last, first + 1_000_000) + 1))
-    return frozenset(found)
+    return Exceptions(frozenset(found))
 
 
 def _check_table(settings: Path) -> dict[str, Any]:
     try:
-        table: dict[str, Any] = tomllib.loads(settings.read_text(encoding="utf-8")).get("check", {})
+        whole = tomllib.loads(settings.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
         raise UserError(f"{settings}: {error}", "correct the file, or remove it") from None
-    unknown = set(table) - {"select", "ignore", "severity"}
-    if unknown:
-        raise UserError(f"{settings}: unknown key {unknown.pop()!r} in [check]", "use select, ignore, severity")
+    _refuse_unknown(whole, ("check",), str(settings))
+    table = whole.get("check", {})
+    if not isinstance(table, dict):
+        raise UserError(f"{settings}: check = {table!r} is not a table", 'write [check], and below it: ignore = ["D2"]')
+    _refuse_unknown(table, ("select", "ignore", "severity"), f"{settings}, [check]")
     return table
+
+
+def _refuse_unknown(table: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
+    for key in table:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"use {', '.join(known)}"
+            raise UserError(f"{where}: {key!r} is not known", hint)
 
 
 def _codes(given: object, where: str) -> tuple[str, ...]:
     if isinstance(given, str):
         given = [given]
-    if not isinstance(given, Iterable):
+    if not isinstance(given, Iterable) or isinstance(given, Mapping):
         raise UserError(f"{where}: {given!r} is not a list of codes", 'write a list: ["D2", "D301"]')
     return tuple(_known(code.strip(), where) for text in given for code in str(text).split(",") if code.strip())
 

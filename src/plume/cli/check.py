@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,17 +17,19 @@ from plume.checks.catalogue import CATALOGUE
 from plume.checks.directory import open_text_side
 from plume.checks.fix import fix
 from plume.checks.run import Examined
-from plume.checks.selection import SETTINGS, SUFFIX, selection
+from plume.checks.selection import SETTINGS, SUFFIX, Selection, selection
 from plume.cli import formats, options, output
 from plume.cli.examine import STDIN, Request, examine_all
 from plume.cli.excerpt import excerpts
 from plume.cli.explain import show_all
-from plume.cli.findings import show, show_summary, told
+from plume.cli.findings import show, show_summary, tally, told
 from plume.cli.mask import show_row
 from plume.data.lines import spooled_stdin
-from plume.data.records import Reading
-from plume.errors import UserError
-from plume.types import Finding
+from plume.data.read import read
+from plume.data.records import Reading, layout_of, plain, shown
+from plume.data.sql import is_url
+from plume.errors import PlumeError, UserError
+from plume.types import Example, Finding
 
 EXAMPLES = (
     "Examples: plume check qa.jsonl · plume check train.jsonl --eval-data test.jsonl · plume check qa.csv --fix "
@@ -79,26 +83,85 @@ def check(
         raise UserError("no file was named", "plume check qa.jsonl; plume check --list shows what is looked for")
     names_read = tuple(dict.fromkeys(files))
     reading = Reading(split_documents, prompt_column, completion_column, query, force_format)
-    chosen = selection(select or (), ignore or (), names)
+    choose = functools.partial(selection, select or (), ignore or (), names)
+    request = Request(names_read, eval_data, model, recipe, reading, choose())
+    _refuse_ignored(request, output_format, fix=bool(fix_to), show=show_line is not None, watch=watch, json=json)
     with contextlib.ExitStack() as stack:
-        stdin = spooled_stdin() if STDIN in names_read else None
-        if stdin:
-            stack.callback(stdin.unlink)
-        request = Request(names_read, eval_data, model, recipe, reading, chosen, stdin)
+        if STDIN in names_read:
+            request = replace(request, stdin=spooled_stdin())
+            stack.callback(Path(request.path(STDIN)).unlink)
         if show_line is not None:
             _show_row(request, show_line)
         elif fix_to:
             _fix(request, fix_to, json=json)
-        elif _check_until_done(request, "json" if json else output_format, watch=watch):
+        elif watch:
+            _watch(request, choose, "json" if json else output_format)
+        elif _check(request, "json" if json else output_format):
             raise typer.Exit(1)
 
 
-def _check_until_done(request: Request, wanted: OutputFormat, *, watch: bool) -> bool:
-    failed = _check(request, wanted)
-    while watch:
-        _wait_for_change(request)
-        failed = _check(request, wanted)
-    return failed
+def _refuse_ignored(
+    request: Request, output_format: OutputFormat, *, fix: bool, show: bool, watch: bool, json: bool
+) -> None:
+    """Raise UserError when something was asked for that would not be done."""
+    if request.eval_data == STDIN:
+        raise UserError("--eval-data cannot be -: only DATA is read from standard input", "name a file")
+    rows = {"--eval-data": request.eval_data, "--show": show}
+    for option in (option for option, given in rows.items() if given and not request.data):
+        raise UserError(f"{option} needs a data file; {shown(request.files[0])} holds no rows", "name the data as well")
+    if request.reading.query and not any(map(is_url, (*request.files, request.eval_data or ""))):
+        message = f"--query asks a database, and {request.files[0]} is a file"
+        raise UserError(message, "plume check 'sqlite:///faq.db' --query 'SELECT question, answer FROM faq'")
+    if show and not request.model:
+        message = "--show needs a model: its tokenizer and template decide what is trained"
+        raise UserError(message, "plume check FILE --model DIR --show 17")
+    others: Mapping[str, object] = {
+        "--eval-data": request.eval_data,
+        "--recipe": request.recipe,
+        "--watch": watch,
+        "--output-format": output_format != "text",
+    }
+    if fix:
+        _refuse_together("--fix", {"--show": show, "--model": request.model, **others})
+    if show:
+        _refuse_together("--show", {"--json": json, **others})
+    if json and output_format != "json":
+        _refuse_together("--json", {f"--output-format {output_format}": output_format != "text"})
+
+
+def _refuse_together(one: str, others: Mapping[str, object]) -> None:
+    for other in (other for other, given in others.items() if given):
+        raise UserError(f"{one} and {other} cannot be given together", f"leave out {other}, or check in two commands")
+
+
+def _watch(request: Request, choose: Callable[[], Selection], wanted: OutputFormat) -> None:
+    """Check whenever a file that was checked, or what excepts its findings, is written again, until Ctrl-C."""
+    while True:
+        before = _stamps(request)  # of what is about to be read, so that no change is missed
+        try:
+            _check(replace(request, selection=choose()), wanted)
+        except PlumeError as error:
+            output.show_error(error.message, error.hint)
+        except (FileNotFoundError, PermissionError) as error:
+            output.show_error(f"{error.filename}: {error.strerror}")
+        output.note("watching; Ctrl-C ends")
+        while before == _stamps(request):
+            time.sleep(_WATCH_SECONDS)
+
+
+def _stamps(request: Request) -> list[tuple[int, int] | None]:
+    """When each file was written, and its size; None where there is none."""
+    names = [*request.files, *([request.eval_data] if request.eval_data else []), str(SETTINGS)]
+    names += [name + SUFFIX for name in names] + [str(request.recipe)] * bool(request.recipe)
+    return [_stamp(Path(name)) for name in names]
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
 
 
 def _check(request: Request, wanted: OutputFormat) -> bool:
@@ -120,18 +183,38 @@ def _check(request: Request, wanted: OutputFormat) -> bool:
 
 def _show_row(request: Request, line: int) -> None:
     """The row of a line as the model sees it."""
-    if not request.model:
-        message = "--show needs a model: its tokenizer and template decide what is trained"
-        raise UserError(message, "plume check FILE --model DIR --show 17")
-    text = open_text_side(Path(request.model))
-    last = None
-    for example in (example for batch in request.batches() for example in batch.examples):
-        if (example.source.line or 0) > line:
+    name = request.data[0]
+    if len(request.files) > 1:
+        output.note(f"--show: the row is that of {shown(name)}, the first file")
+    example = _row_at(request.path(name), shown(name), request.reading, line)
+    text = open_text_side(Path(request.model or ""))
+    show_row(example, text.tokenizer, text.template, output.out)
+
+
+def _row_at(path: str, name: str, reading: Reading, line: int) -> Example:
+    """The row that begins at or spans a line. Raises UserError when there is none."""
+    row: Example | None = None
+    unreadable, further = False, False
+    for item in read(path, reading, name=name):
+        further = (item.source.line or 0) > line
+        if further:
             break
-        last = example
-    if last is None:
-        raise UserError(f"{request.files[0]}: no row stands on line {line}", "name the line where a row begins")
-    show_row(last, text.tokenizer, text.template, output.out)
+        if isinstance(item, Example):
+            row = item
+        elif item.severity == "error" and item.source.line == line:
+            unreadable = True
+    begins = row is not None and row.source.line == line
+    if row is None or (unreadable and not begins) or not (begins or further or line <= _last_line(path, reading)):
+        raise UserError(f"{name}: no row stands on line {line}", "name the line where a row begins")
+    return row
+
+
+def _last_line(path: str, reading: Reading) -> int:
+    """The number of physical lines; 0 where rows are not lines of text."""
+    if layout_of(path, reading) in ("parquet", "dataset", "sql"):
+        return 0
+    with plain(path) as stream:
+        return sum(1 for _ in stream)
 
 
 def _fix(request: Request, out: Path, *, json: bool) -> None:
@@ -147,34 +230,20 @@ def _fix(request: Request, out: Path, *, json: bool) -> None:
     output.note(f"every change is in {out}.journal.jsonl; check the copy: plume check {out}")
 
 
-def _wait_for_change(request: Request) -> None:
-    """Return when a file that was checked is written again."""
-    names = [*request.files, *([request.eval_data] if request.eval_data else []), str(SETTINGS)]
-    names += [name + SUFFIX for name in names]
-    before = [_stamp(name) for name in names]
-    output.note("watching; Ctrl-C ends")
-    while before == [_stamp(name) for name in names]:
-        time.sleep(_WATCH_SECONDS)
-
-
-def _stamp(name: str) -> float:
-    try:
-        return Path(name).stat().st_mtime
-    except OSError:
-        return 0.0
-
-
 def _report(examined: Sequence[Examined], findings: Sequence[Finding]) -> dict[str, Any]:
-    counted = Counter(finding.severity for finding in findings)
-    codes: Counter[str] = sum((one.counts for one in examined), Counter())
+    severities: Counter[str] = Counter()
+    codes: Counter[str] = Counter()
+    for (code, severity), number in tally(examined, findings).items():
+        codes[code] += number
+        severities[severity] += number
     return {
-        "files": [one.file for one in examined],
+        "files": [shown(one.file) for one in examined],
         "examples": sum(one.count for one in examined),
         "findings": [formats.as_json(finding) for finding in findings],
         "summary": {
-            "errors": counted["error"],
-            "warnings": counted["warning"],
-            "infos": counted["info"],
-            "codes": dict(sorted((Counter(finding.code for finding in findings) | codes).items())),
+            "errors": severities["error"],
+            "warnings": severities["warning"],
+            "infos": severities["info"],
+            "codes": dict(sorted(codes.items())),
         },
     }

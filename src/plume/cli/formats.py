@@ -6,9 +6,11 @@ from collections.abc import Iterable, Sequence
 from importlib import metadata
 from pathlib import PurePath
 from typing import Any
+from urllib.parse import quote
 
 from plume.checks.catalogue import CATALOGUE
 from plume.cli.excerpt import Excerpt
+from plume.data.sql import is_url
 from plume.types import Finding
 
 _LEVELS = {"error": "error", "warning": "warning", "info": "note"}
@@ -64,7 +66,9 @@ def sarif(findings: Sequence[Finding], excerpts: Sequence[Excerpt | None]) -> di
 
 
 def _location(file: str, line: int | None, column: int | None, excerpt: Excerpt | None) -> dict[str, Any]:
-    place: dict[str, Any] = {"artifactLocation": {"uri": PurePath(file).as_posix()}}
+    if is_url(file):  # a database is no artifact that could be opened at a line
+        return {"logicalLocations": [{"fullyQualifiedName": f"{file}:{line}" if line else file}]}
+    place: dict[str, Any] = {"artifactLocation": {"uri": _uri(file)}}
     if line:
         place["region"] = {"startLine": line}
         if excerpt and excerpt.width:
@@ -72,6 +76,12 @@ def _location(file: str, line: int | None, column: int | None, excerpt: Excerpt 
         elif column:
             place["region"]["startColumn"] = column
     return {"physicalLocation": place}
+
+
+def _uri(file: str) -> str:
+    """A file name as a relative reference (RFC 3986, 4.2), where a colon in the first segment would end a scheme."""
+    path = PurePath(file).as_posix()
+    return "./" * (":" in path.partition("/")[0]) + quote(path)
 
 
 def github(findings: Iterable[Finding]) -> Iterable[str]:

@@ -178,7 +178,7 @@ def _missing(name: str, row: dict[str, Any], form: Form, source: Source, prefix:
     if near:
         hint = f'did you mean "{name}" where the row has "{near}"?'
     elif form in (PAIR, MESSAGES):
-        hint = f"write {SHAPE}"
+        hint = f"write {SHAPE}, or name the columns: --prompt-column, --completion-column"
     else:
         hint = f"the other rows have {form}; fill it in, or drop the row"
     return Finding("D103", "error", source, f'{prefix}the field "{name}" is missing', hint)

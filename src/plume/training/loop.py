@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from plume.checks.selection import kept, selection
 from plume.errors import RunFailed, UserError
 from plume.evaluation.metrics import summarise
 from plume.evaluation.run import evaluate
@@ -61,9 +62,10 @@ def train(
         prepared = prepare(recipe, force=force)
         if probe:
             planned = preflight(prepared)
+            planned = replace(planned, findings=tuple(kept(planned.findings, selection())))
             refuse(planned.findings, prepared.recipe.data, force=force)
             prepared = replace(prepared, findings=(*prepared.findings, *planned.findings))
-        run = Run.create(path, prepared.recipe, _facts(prepared))
+        run = Run.create(path, prepared.recipe, _facts(prepared, forced=force))
     try:
         yield from _train(prepared, run, planned)
     except RunFailed as error:
@@ -151,7 +153,7 @@ def _evaluate(
     return Evaluated(step, kind, scores, sample, best, time.monotonic() - began), key
 
 
-def _facts(prepared: Prepared) -> dict[str, Any]:
+def _facts(prepared: Prepared, *, forced: bool) -> dict[str, Any]:
     return {
         "data": fingerprints(prepared.recipe),
         "split": prepared.split.reason,
@@ -159,7 +161,8 @@ def _facts(prepared: Prepared) -> dict[str, Any]:
         "held_out": [str(example.source) for example in prepared.split.held_out],
         "trained_tokens": prepared.trained_tokens,
         "parameters": sum(parameter.numel() for parameter in prepared.bundle.model.parameters()),
-        "findings": [f"{found.source}: {found.code} {found.message}" for found in prepared.findings],
+        "forced": forced,
+        "findings": [f"{found.severity} {found.source}: {found.code} {found.message}" for found in prepared.findings],
         "device": "cpu",
     }
 

@@ -12,7 +12,7 @@ import torch
 
 from plume.checks.rules import Batch
 from plume.checks.run import Examined, examine
-from plume.checks.selection import selection
+from plume.checks.selection import Selection, kept, selection
 from plume.checks.settings import asking_findings
 from plume.checks.splits import Taught
 from plume.checks.tokens import endless, forged, seams, too_long, unknown, untrained
@@ -67,11 +67,12 @@ def prepare(recipe: Recipe, *, force: bool = False) -> Prepared:
     Raises DataError with every error found (unless `force`), UserError for a wrong model or value.
     """
     refuse_password(recipe)
-    examined = examine(recipe.data, reading(recipe), selection())
+    chosen = selection()
+    examined = examine(recipe.data, reading(recipe), chosen)
     if not examined.examples:
         raise DataError(f"{recipe.data} holds no example", examined.errors)
     refuse(examined.errors, recipe.data, force=force)
-    parts, findings = _parts(recipe, examined, force=force)
+    parts, findings = _parts(recipe, examined, chosen, force=force)
     findings = [*examined.findings, *findings]
     if recipe.torch_num_threads:
         torch.set_num_threads(recipe.torch_num_threads)
@@ -85,13 +86,13 @@ def prepare(recipe: Recipe, *, force: bool = False) -> Prepared:
     long = list(too_long((*parts.train, *parts.held_out), encoded, context))
     if long:  # not even by force: a cut answer is never what was meant
         raise DataError(_count(long, "are longer than the context"), long)
-    found = list(_token_findings(parts, made, encoded))
+    found = kept(_token_findings(parts, made, encoded), chosen)
     refuse(found, recipe.data, force=force)
     findings += found
     names, specials = made.tokenizer.special_token_names, made.tokenizer.special_tokens
     unk_id = specials.get(names.get("unk_token", ""))
     if unk_id not in made.stop_ids:  # GPT-2's tokenizer calls its end token unknown, and knows every byte
-        findings += unknown((*parts.train, *parts.held_out), encoded, unk_id)
+        findings += kept(unknown((*parts.train, *parts.held_out), encoded, unk_id), chosen)
     choices = {
         key: _show(value)
         for key, value in completed.model_dump().items()
@@ -100,18 +101,18 @@ def prepare(recipe: Recipe, *, force: bool = False) -> Prepared:
     return Prepared(completed, tuple(findings), parts, made, tuple(encoded[: len(parts.train)]), choices)
 
 
-def _parts(recipe: Recipe, examined: Examined, *, force: bool) -> tuple[Split, list[Finding]]:
+def _parts(recipe: Recipe, examined: Examined, chosen: Selection, *, force: bool) -> tuple[Split, list[Finding]]:
     """Training and evaluation rows: the automatic split, or the file that was given."""
     if not recipe.eval_data:
         return split(examined.examples, test_size=recipe.test_size, split_by=recipe.split_by, seed=recipe.seed), []
-    given = examine(recipe.eval_data, reading(recipe), selection())
+    given = examine(recipe.eval_data, reading(recipe), chosen)
     taught = Taught()
     taught.see(Batch(recipe.data, examined.examples))
     shared = list(taught.findings([Batch(recipe.eval_data, given.examples)]))
     if not given.examples:
         raise DataError(f"{recipe.eval_data} holds no example", given.errors)
     found = [finding for finding in given.findings if finding.code != "D215"]  # few questions may be asked
-    found += [*shared, *asking_findings(examined.examples, given.examples)]
+    found += kept([*shared, *asking_findings(examined.examples, given.examples)], chosen)
     refuse(found, recipe.eval_data, force=force)
     reason = f"{len(given.examples)} rows of {recipe.eval_data} are asked in evaluation"
     return Split(examined.examples, given.examples, reason), found
