@@ -57,6 +57,10 @@ REPAIRED = {
     "raw line break": ('{"prompt": "a b", "completion": "one\ntwo"}\n', {"prompt": "a b", "completion": "one\ntwo"}),
     "trailing comma": ('{"prompt": "a b", "completion": "one",}\n', {"prompt": "a b", "completion": "one"}),
     "single quotes": ("{'prompt': 'a b', 'completion': 'one'}\n", {"prompt": "a b", "completion": "one"}),
+    "Python's quotes": (
+        """{'prompt': 'W a?', 'completion': '{"day": "Wednesday", "open": 10}'}\n""",
+        {"prompt": "W a?", "completion": '{"day": "Wednesday", "open": 10}'},
+    ),
     "unescaped quote": (
         '{"prompt": "a b", "completion": "the "one" we know"}\n',
         {"prompt": "a b", "completion": 'the "one" we know'},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import html
 import json
 import re
@@ -36,6 +37,7 @@ _NEXT = re.compile(
 _ECHO = 12  # characters; a shorter prompt may well begin its answer
 _WORDS = re.compile(r"[^\W_]+")
 _ESCAPES = re.compile(r'\\(?!["\\/bfnrt]|u[0-9a-fA-F]{4})|\b(?:NaN|Infinity)\b')
+_PYTHON = re.compile(r"[\[{\s]*'")
 _COMMENT = re.compile(r'"(?:[^"\\]|\\.)*"|//[^\n]*|/\*.*?\*/|#[^\n]*', re.DOTALL)
 
 
@@ -188,6 +190,8 @@ def reread(text: str) -> Any:
     try:
         value = json.loads(stripped, strict=False, parse_constant=_refuse)
     except (ValueError, RecursionError):
+        if _PYTHON.match(stripped):
+            return _literal(stripped)
         bare = _COMMENT.sub(lambda found: found[0] if found[0][0] == '"' else "", stripped)
         try:
             value = json_repair.loads(bare, skip_json_loads=True)
@@ -199,6 +203,15 @@ def reread(text: str) -> Any:
         if _WORDS.findall(bare.replace("\\n", " ").replace("\\t", " ")) != _WORDS.findall(written):
             return None
     return value
+
+
+def _literal(text: str) -> Any:
+    """What Python printed, if that is what it is: its quotes are no guess."""
+    try:
+        value = ast.literal_eval(text)
+        return json.loads(json.dumps(value, allow_nan=False)) if isinstance(value, dict | list) else None
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+        return None
 
 
 def _refuse(name: str) -> None:
