@@ -57,7 +57,13 @@ class Recipe(BaseModel):
     )
     per_device_train_batch_size: Positive | None = Field(default=None, description="Rows in one forward pass.")
     gradient_accumulation_steps: Positive = Field(default=1, description="Forward passes in one step.")
+    optim: Literal["adamw", "muon"] | None = Field(
+        default=None, description="`muon` turns each step of the layers' matrices into a rotation; the rest is AdamW's."
+    )
     learning_rate: Annotated[float, Field(gt=0)] | None = Field(default=None, description="Peak learning rate.")
+    muon_learning_rate: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="Peak rate of what Muon steps (`optim=muon`)."
+    )
     lr_scheduler_type: Literal["linear", "cosine", "constant"] = Field(
         default="cosine", description="Decay after the warm-up, to a twentieth of the peak; `constant` keeps it."
     )

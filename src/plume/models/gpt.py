@@ -209,7 +209,7 @@ def build(sizes: Mapping[str, Any]) -> GPT:
     config = GPTConfig(
         vocab_size=sizes["vocab_size"],
         hidden_size=width,
-        intermediate_size=-(-width * 8 // 3 // 32) * 32,
+        intermediate_size=max(1, width * 8 // 3 // 32) * 32,
         num_hidden_layers=sizes["num_hidden_layers"],
         num_attention_heads=heads,
         num_key_value_heads=heads,

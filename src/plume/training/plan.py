@@ -10,10 +10,12 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+from plume.errors import UserError
 from plume.recipe import Recipe
 
 _TEXT_CONTEXT = 128
 _LONGEST_CONTEXT = 1024
+_MUON_RATE, _MUON_OTHERS_RATE = 0.02, 5e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ def choose_sizes(recipe: Recipe, facts: TokenFacts, vocab_size: int) -> dict[str
 
 
 def choose_schedule(recipe: Recipe, facts: TokenFacts) -> dict[str, Any]:
-    """Batch, steps, rate and intervals."""
+    """Batch, steps, optimiser and intervals. Raises UserError for an optimiser that does not fit."""
     batch = recipe.per_device_train_batch_size or _batch_size(recipe, facts)
     rows = math.ceil(facts.tokens / (recipe.max_length or _TEXT_CONTEXT)) if facts.is_text else facts.rows
     per_epoch = max(1, math.ceil(rows / (batch * recipe.gradient_accumulation_steps)))
@@ -91,7 +93,7 @@ def choose_schedule(recipe: Recipe, facts: TokenFacts) -> dict[str, Any]:
         per_device_train_batch_size=batch,
         max_steps=steps,
         num_train_epochs=float(f"{steps / per_epoch:.3g}"),
-        learning_rate=_learning_rate(recipe, facts),
+        **_optimiser(recipe, facts),
         warmup_steps=min(steps // 10, 100),
         eval_steps=interval,
         save_steps=interval,
@@ -113,8 +115,20 @@ def _steps(recipe: Recipe, facts: TokenFacts, per_epoch: int) -> int:
     return _between(600, 30 * per_epoch, 3 * per_epoch + 1500)
 
 
+def _optimiser(recipe: Recipe, facts: TokenFacts) -> dict[str, Any]:
+    """Muon where its products cost less than the steps it spares, and its rates. Raises UserError."""
+    optim = recipe.optim or ("muon" if recipe.model == "gpt" and facts.is_text else "adamw")
+    if optim == "muon" and recipe.model in ("bigram", "gru"):
+        raise UserError(f"optim=muon: {recipe.model} has no layers of matrices for it", "leave optim out")
+    if optim == "adamw" and recipe.muon_learning_rate:
+        raise UserError("muon_learning_rate is read with optim=muon alone", "set learning_rate, or optim=muon")
+    if optim == "muon":
+        return {"optim": optim, "learning_rate": _MUON_OTHERS_RATE, "muon_learning_rate": _MUON_RATE}
+    return {"optim": optim, "learning_rate": _learning_rate(recipe, facts)}
+
+
 def _learning_rate(recipe: Recipe, facts: TokenFacts) -> float:
-    """Smaller models take larger rates; a pretrained one about 1/sqrt(parameters)."""
+    """AdamW's. Smaller models take larger rates; a pretrained one about 1/sqrt(parameters)."""
     scratch = {"bigram": 2e-2, "gru": 3e-3, "gpt": 1.5e-3}
     if recipe.model in scratch:
         return scratch[recipe.model]
