@@ -178,7 +178,7 @@ def test_questions_from_scratch_keep_adamw(qa_file: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"optim": "muon", "model": "gru"}, "no layers of matrices"),
+        ({"optim": "muon", "model": "bigram"}, "no layers"),
         ({"optim": "adamw", "muon_learning_rate": 0.1}, "is read with optim=muon alone"),
     ],
 )

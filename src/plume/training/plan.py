@@ -118,8 +118,8 @@ def _steps(recipe: Recipe, facts: TokenFacts, per_epoch: int) -> int:
 def _optimiser(recipe: Recipe, facts: TokenFacts) -> dict[str, Any]:
     """Muon where its products cost less than the steps it spares, and its rates. Raises UserError."""
     optim = recipe.optim or ("muon" if recipe.model == "gpt" and facts.is_text else "adamw")
-    if optim == "muon" and recipe.model in ("bigram", "gru"):
-        raise UserError(f"optim=muon: {recipe.model} has no layers of matrices for it", "leave optim out")
+    if optim == "muon" and recipe.model == "bigram":
+        raise UserError("optim=muon: a bigram has no layers whose matrices it could step", "leave optim out")
     if optim == "adamw" and recipe.muon_learning_rate:
         raise UserError("muon_learning_rate is read with optim=muon alone", "set learning_rate, or optim=muon")
     if optim == "muon":
