@@ -5,7 +5,7 @@
 Each side trains on the first nine tenths of the text as a process of its own, sides alternating, and keeps its
 weights as it goes. Afterwards both are judged alike: mean loss over the whole last tenth, in windows of 64 that
 do not overlap and carry nothing over. What counts is the processor time of a side, from its start, when it took
-the step after which that loss is at most 1.88; a peer that ends above it counts with its whole run.
+the step from which on that loss is at most 1.88; a peer that ends above it counts with its whole run.
 Prints one JSON line a comparison; medians of the runs.
 """
 
@@ -17,7 +17,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +101,9 @@ def plume(data: Path, threads: int, seed: int) -> dict[str, float]:
 
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-c", PLUME, json.dumps(settings), str(Path(folder) / "run")]
-        found = first_at_target(command, judge)
+        found = reached(command, judge)
+    if found["loss"] > TARGET:
+        raise SystemExit(f"Plume ended at a loss of {found['loss']}, above {TARGET}")
     batch = prepared.recipe.per_device_train_batch_size or 0
     return {**found, "tokens": found["step"] * batch * WINDOW, "parameters": size(model)}
 
@@ -120,27 +122,23 @@ def peer(data: Path, threads: int) -> dict[str, float]:
 
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, str(PEER), str(data), folder, str(peer_chargpt.STEPS // KEPT), str(threads)]
-        found = first_at_target(command, judge)
+        found = reached(command, judge)
     return {**found, "tokens": found["step"] * peer_chargpt.BATCH * peer_chargpt.BLOCK, "parameters": size(model)}
 
 
-def first_at_target(command: list[str], judge: Callable[[Path], float]) -> dict[str, float]:
-    """Train a side to its end, then judge what it kept, oldest first; the last, if none reaches the target."""
+def reached(command: list[str], judge: Callable[[Path], float]) -> dict[str, float]:
+    """Train a side to its end; the step from which on its loss stays at the target, or its last step."""
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, encoding="utf-8")
     found: dict[str, float] = {}
-    for kept in _rows(done.stdout):
-        found = {
-            "step": kept["step"],
-            "cpu_seconds": round(kept["cpu_seconds"], 2),
-            "loss": round(judge(Path(kept["weights"])), 4),
-        }
-        if found["loss"] <= TARGET:
+    for line in reversed(done.stdout.splitlines()):
+        kept = json.loads(line)
+        loss = judge(Path(kept["weights"]))
+        if found and loss > TARGET:
+            break
+        found = {"step": kept["step"], "cpu_seconds": round(kept["cpu_seconds"], 2), "loss": round(loss, 4)}
+        if loss > TARGET:
             break
     return found
-
-
-def _rows(text: str) -> Iterator[dict[str, Any]]:
-    return (json.loads(line) for line in text.splitlines())
 
 
 def validation_loss(logits: Callable[[Any], Any], ids: list[int]) -> float:

@@ -185,3 +185,12 @@ def test_questions_from_scratch_keep_adamw(qa_file: Path) -> None:
 def test_settings_that_nothing_would_read_are_refused(poem: Path, changes: dict[str, Any], reason: str) -> None:
     with pytest.raises(UserError, match=reason):
         prepare(settings(poem, **changes))
+
+
+def test_a_short_run_on_text_gets_half_the_layers(poem: Path) -> None:
+    """Depth, dropout and head are functions of how many tokens a run sees, how often, and of the vocabulary."""
+    sizes: dict[str, Any] = {"hidden_size": None, "num_hidden_layers": None, "num_attention_heads": None}
+    short = prepare(settings(poem, **sizes, max_steps=20)).recipe
+    assert (short.num_hidden_layers, short.dropout) == (2, 0.0)
+    long = prepare(settings(poem, **sizes, max_steps=2000)).recipe
+    assert (long.num_hidden_layers, long.dropout) == (4, 0.1)

@@ -14,7 +14,7 @@ from plume.training.muon import Muon
 from plume.types import LanguageModel
 
 _FLOOR = 0.05
-_MOMENTUM = 0.95
+_MOMENTUM = 0.9
 
 
 def make_optimizer(model: LanguageModel, recipe: Recipe) -> torch.optim.Optimizer:
