@@ -28,9 +28,9 @@ __all__ = ["Bundle", "Engine", "Example", "Message", "Recipe", "Sampling", "chec
 # Intel's matrix library adds in an order that does not depend on how many threads it gets, which on a busy machine
 # varies. It reads this at its first use, so it is said before anything imports torch.
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
-# A thread that waits for another sleeps instead of spinning: on a machine with other work a step takes a fraction of
-# the time. Read when torch is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# A thread that waits for another soon sleeps instead of spinning: on a machine with other work a step then takes a
+# fraction of the time, and on a quiet one as long as before. Read by GNU's OpenMP when torch is loaded.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 _HOMES = {
     "Bundle": "plume.models.bundle",

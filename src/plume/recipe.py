@@ -57,12 +57,18 @@ class Recipe(BaseModel):
     )
     per_device_train_batch_size: Positive | None = Field(default=None, description="Rows in one forward pass.")
     gradient_accumulation_steps: Positive = Field(default=1, description="Forward passes in one step.")
+    optim: Literal["adamw", "muon"] | None = Field(
+        default=None, description="`muon` makes every step of the layers' matrices orthogonal; the rest is AdamW's."
+    )
     learning_rate: Annotated[float, Field(gt=0)] | None = Field(default=None, description="Peak learning rate.")
+    muon_learning_rate: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="Peak rate of what Muon steps (`optim=muon`)."
+    )
     lr_scheduler_type: Literal["linear", "cosine", "constant"] = Field(
         default="cosine", description="Decay after the warm-up, to a twentieth of the peak; `constant` keeps it."
     )
     warmup_steps: Annotated[int, Field(ge=0)] | None = Field(default=None, description="Steps of linear warm-up.")
-    weight_decay: float = Field(default=0.01, ge=0, description="AdamW's decay of matrices.")
+    weight_decay: float = Field(default=0.01, ge=0, description="Decay of matrices, under either optimiser.")
     adam_beta1: float = Field(default=0.9, ge=0, lt=1, description="AdamW's first moment.")
     adam_beta2: float = Field(default=0.98, ge=0, lt=1, description="AdamW's second moment.")
     max_grad_norm: float = Field(default=1.0, gt=0, description="Gradients are clipped to this norm.")

@@ -198,7 +198,8 @@ def _rotate(x_BTHD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 def build(sizes: Mapping[str, Any]) -> GPT:
     """An untrained model. Keys: vocab_size, hidden_size, num_hidden_layers, num_attention_heads, dropout, max_length.
 
-    Matrices start at N(0, 0.02), what writes into the residual stream at zero (each layer begins as identity).
+    Matrices start at N(0, 0.02), what writes into the residual stream at zero (each layer begins as identity). A
+    vocabulary no larger than the width gets a head of its own, which starts at zero: it learns sooner than a tied one.
     """
     width, heads = sizes["hidden_size"], sizes["num_attention_heads"]
     if width % (2 * heads):
@@ -209,17 +210,18 @@ def build(sizes: Mapping[str, Any]) -> GPT:
     config = GPTConfig(
         vocab_size=sizes["vocab_size"],
         hidden_size=width,
-        intermediate_size=-(-width * 8 // 3 // 32) * 32,
+        intermediate_size=max(1, width * 8 // 3 // 32) * 32,
         num_hidden_layers=sizes["num_hidden_layers"],
         num_attention_heads=heads,
         num_key_value_heads=heads,
         head_dim=width // heads,
         max_position_embeddings=sizes["max_length"],
+        tie_word_embeddings=sizes["vocab_size"] > width,
         dropout=sizes["dropout"],
     )
     model = GPT(config)
     for name, parameter in model.named_parameters():
-        if name.endswith(("o_proj.weight", "down_proj.weight")):
+        if name.endswith(("o_proj.weight", "down_proj.weight", "lm_head.weight")):
             nn.init.zeros_(parameter)
         elif parameter.dim() > 1:
             nn.init.normal_(parameter, std=0.02)

@@ -15,7 +15,7 @@ from plume.training.batches import Batch
 from plume.training.step import summed_loss
 from plume.types import LanguageModel
 
-_STATES = 3  # gradient and AdamW's two moments, each as large as what is trained
+_STATES = 3  # gradient and AdamW's two moments (Muon: one, and its workspace), each as large as what is trained
 _OTHERS = 2  # models held beside the trained one while the result is proven and compared
 
 

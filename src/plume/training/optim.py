@@ -1,41 +1,67 @@
-"""AdamW and its schedule, with state that goes through safetensors."""
+"""The optimiser and its schedule, with state that goes through safetensors."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from plume.recipe import Recipe
+from plume.training.muon import Muon
 from plume.types import LanguageModel
 
 _FLOOR = 0.05
+_MOMENTUM = 0.9
 
 
-def make_optimizer(model: LanguageModel, recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW (Loshchilov & Hutter 2019); matrices decay, vectors (norms, biases) do not."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+def make_optimizer(model: LanguageModel, recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov & Hutter 2019), or Muon for the matrices inside the layers and AdamW for the rest.
+
+    Matrices decay, vectors (norms, biases) do not.
+    """
+    betas, rate = (recipe.adam_beta1, recipe.adam_beta2), recipe.learning_rate or 0.0
+    named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    hidden = {name for name, parameter in named.items() if recipe.optim == "muon" and _hidden(name, parameter)}
+    rest = [parameter for name, parameter in named.items() if name not in hidden]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in rest if p.dim() > 1], "weight_decay": recipe.weight_decay, "initial_lr": rate},
+        {"params": [p for p in rest if p.dim() <= 1], "weight_decay": 0.0, "initial_lr": rate},
     ]
-    betas = (recipe.adam_beta1, recipe.adam_beta2)
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate or 0.0, betas=betas, fused=True)
+    if recipe.optim != "muon":
+        return torch.optim.AdamW(groups, betas=betas, fused=True)
+    matrices = {
+        "params": [parameter for name, parameter in named.items() if name in hidden],
+        "weight_decay": recipe.weight_decay,
+        "initial_lr": recipe.muon_learning_rate or 0.0,
+        "momentum": _MOMENTUM,
+    }
+    return Muon([*groups, matrices], betas=betas)
+
+
+def _hidden(name: str, parameter: Tensor) -> bool:
+    """A matrix of a numbered layer: neither an embedding nor the head."""
+    return parameter.dim() == 2 and any(part.isdigit() for part in name.split("."))
 
 
 def learning_rate(step: int, recipe: Recipe) -> float:
-    """The rate of a 1-based step: linear warm-up, then the recipe's decay."""
-    peak, warmup, last = recipe.learning_rate or 0.0, recipe.warmup_steps or 0, recipe.max_steps or 1
+    """AdamW's rate of a 1-based step."""
+    return (recipe.learning_rate or 0.0) * schedule(step, recipe)
+
+
+def schedule(step: int, recipe: Recipe) -> float:
+    """The part of its peak that a rate has at a 1-based step: linear warm-up, then the recipe's decay."""
+    warmup, last = recipe.warmup_steps or 0, recipe.max_steps or 1
     if step <= warmup:
-        return peak * step / (warmup + 1)
-    done = (step - warmup) / max(1, last - warmup)
+        return step / (warmup + 1)
+    done = min(1.0, (step - warmup) / max(1, last - warmup))
     if recipe.lr_scheduler_type == "linear":
-        return peak * max(_FLOOR, 1 - (1 - _FLOOR) * done)
+        return 1 - (1 - _FLOOR) * done
     if recipe.lr_scheduler_type == "cosine":
-        return peak * (_FLOOR + (1 - _FLOOR) * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
-    return peak
+        return _FLOOR + (1 - _FLOOR) * 0.5 * (1 + math.cos(math.pi * done))
+    return 1.0
 
 
 def optimizer_tensors(model: LanguageModel, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

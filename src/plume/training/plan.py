@@ -10,10 +10,15 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+from plume.errors import UserError
 from plume.recipe import Recipe
 
 _TEXT_CONTEXT = 128
+_TEXT_TOKENS = 1024  # in a step
+_FRESH_EPOCHS = 4  # text read so few times is not learnt by heart
 _LONGEST_CONTEXT = 1024
+_SHORT_RUN = 1_000_000  # tokens, up to which two layers learn more in the same time than four
+_MUON_RATE, _MUON_OTHERS_RATE = 0.02, 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +70,30 @@ def choose_lengths(recipe: Recipe, facts: TokenFacts) -> dict[str, Any]:
 
 
 def choose_sizes(recipe: Recipe, facts: TokenFacts, vocab_size: int) -> dict[str, Any]:
-    """Width, depth and dropout of a model from scratch."""
+    """Width, depth and dropout of a model from scratch; the schedule is chosen by then."""
     if recipe.model == "bigram":
         return _unset(recipe, hidden_size=min(vocab_size, 256), num_hidden_layers=1, num_attention_heads=1, dropout=0.0)
     if recipe.model == "gru":
         return _unset(recipe, hidden_size=256, num_hidden_layers=1, num_attention_heads=1, dropout=0.1)
-    width = 128 if facts.is_text and facts.tokens < 2_000_000 else 192
-    return _unset(recipe, hidden_size=width, num_hidden_layers=4, num_attention_heads=4, dropout=0.1)
+    if not facts.is_text:
+        return _unset(recipe, hidden_size=192, num_hidden_layers=4, num_attention_heads=4, dropout=0.1)
+    tokens = _tokens_in_a_step(recipe) * (recipe.max_steps or 1)
+    return _unset(
+        recipe,
+        hidden_size=128 if facts.tokens < 2_000_000 else 192,
+        num_hidden_layers=2 if tokens < _SHORT_RUN else 4,
+        num_attention_heads=4,
+        dropout=0.0 if (recipe.num_train_epochs or 0) <= _FRESH_EPOCHS else 0.1,
+    )
+
+
+def _tokens_in_a_step(recipe: Recipe) -> int:
+    rows = (recipe.per_device_train_batch_size or 1) * recipe.gradient_accumulation_steps
+    return rows * (recipe.max_length or _TEXT_CONTEXT)
 
 
 def choose_schedule(recipe: Recipe, facts: TokenFacts) -> dict[str, Any]:
-    """Batch, steps, rate and intervals."""
+    """Batch, steps, optimiser and intervals. Raises UserError for an optimiser that does not fit."""
     batch = recipe.per_device_train_batch_size or _batch_size(recipe, facts)
     rows = math.ceil(facts.tokens / (recipe.max_length or _TEXT_CONTEXT)) if facts.is_text else facts.rows
     per_epoch = max(1, math.ceil(rows / (batch * recipe.gradient_accumulation_steps)))
@@ -91,7 +109,7 @@ def choose_schedule(recipe: Recipe, facts: TokenFacts) -> dict[str, Any]:
         per_device_train_batch_size=batch,
         max_steps=steps,
         num_train_epochs=float(f"{steps / per_epoch:.3g}"),
-        learning_rate=_learning_rate(recipe, facts),
+        **_optimiser(recipe, facts),
         warmup_steps=min(steps // 10, 100),
         eval_steps=interval,
         save_steps=interval,
@@ -100,6 +118,8 @@ def choose_schedule(recipe: Recipe, facts: TokenFacts) -> dict[str, Any]:
 
 
 def _batch_size(recipe: Recipe, facts: TokenFacts) -> int:
+    if facts.is_text and recipe.model == "gpt":
+        return max(1, _TEXT_TOKENS // (recipe.max_length or _TEXT_CONTEXT))
     if facts.is_text:
         return 64 if recipe.model == "bigram" else 16
     return 16 if facts.rows < 400 else 32
@@ -113,8 +133,20 @@ def _steps(recipe: Recipe, facts: TokenFacts, per_epoch: int) -> int:
     return _between(600, 30 * per_epoch, 3 * per_epoch + 1500)
 
 
+def _optimiser(recipe: Recipe, facts: TokenFacts) -> dict[str, Any]:
+    """Muon where its products cost less than the steps it spares, and its rates. Raises UserError."""
+    optim = recipe.optim or ("muon" if recipe.model == "gpt" and facts.is_text else "adamw")
+    if optim == "muon" and recipe.model == "bigram":
+        raise UserError("optim=muon: a bigram has no layers whose matrices it could step", "leave optim out")
+    if optim == "adamw" and recipe.muon_learning_rate:
+        raise UserError("muon_learning_rate is read with optim=muon alone", "set learning_rate, or optim=muon")
+    if optim == "muon":
+        return {"optim": optim, "learning_rate": _MUON_OTHERS_RATE, "muon_learning_rate": _MUON_RATE}
+    return {"optim": optim, "learning_rate": _learning_rate(recipe, facts)}
+
+
 def _learning_rate(recipe: Recipe, facts: TokenFacts) -> float:
-    """Smaller models take larger rates; a pretrained one about 1/sqrt(parameters)."""
+    """AdamW's. Smaller models take larger rates; a pretrained one about 1/sqrt(parameters)."""
     scratch = {"bigram": 2e-2, "gru": 3e-3, "gpt": 1.5e-3}
     if recipe.model in scratch:
         return scratch[recipe.model]

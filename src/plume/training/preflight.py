@@ -142,7 +142,8 @@ def _step_seconds(prepared: Prepared, bundle: Bundle, shapes: Sequence[Sequence[
 
     Time is taken as linear in the tokens processed, between a batch of median and one of greatest size.
     """
-    recipe = prepared.recipe.model_copy(update={"gradient_accumulation_steps": 1, "learning_rate": 0.0})
+    still = {"gradient_accumulation_steps": 1, "learning_rate": 0.0, "muon_learning_rate": 0.0}
+    recipe = prepared.recipe.model_copy(update=still)
     optimizer = make_optimizer(bundle.model, recipe)
     ranked = sorted(shapes, key=_size)
     chosen = {"median": ranked[len(ranked) // 2], "longest": ranked[-1]}

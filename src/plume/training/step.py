@@ -13,7 +13,7 @@ from plume.errors import RunFailed
 from plume.recipe import Recipe
 from plume.training.batches import IGNORE, Batch
 from plume.training.measure import recall_rows, spread
-from plume.training.optim import learning_rate
+from plume.training.optim import learning_rate, schedule
 from plume.training.prepare import Prepared
 from plume.types import EvaluationKind, Example, LanguageModel, Step
 
@@ -32,7 +32,7 @@ def step_once(
     tokens = max(1, sum(batch.trained for _, batch in group))
     rate = learning_rate(step, recipe)
     for settings in optimizer.param_groups:
-        settings["lr"] = rate
+        settings["lr"] = settings["initial_lr"] * schedule(step, recipe)
     optimizer.zero_grad(set_to_none=True)
     total = 0.0
     for _, batch in group:
