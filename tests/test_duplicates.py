@@ -17,7 +17,7 @@ from plume.similar import alike, fold, fold_all, normalise, normalise_all
 from plume.types import Example, Finding, Message, Source
 
 QUICK = settings(deadline=None, max_examples=60)
-REAL = Path("/work/shared/data/engineer_qa.jsonl")
+REAL = Path(__file__).parents[2] / "shared" / "data" / "engineer_qa.jsonl"
 
 
 def rows_of(pairs: Sequence[tuple[str, str]], first: int = 1) -> list[Example]:

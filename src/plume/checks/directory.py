@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from plume.errors import UserError
 from plume.text.template import RAW, ChatTemplate
-from plume.text.tokenizer import TextTokenizer, load_tokenizer, read_chat_template
+from plume.text.tokenizer import TextTokenizer, load_tokenizer, read_chat_template, read_json
 from plume.types import Example, Finding, Source
 
 _SHOWN = 5
@@ -42,9 +40,9 @@ def open_text_side(directory: Path) -> TextSide:
         directory,
         tokenizer,
         ChatTemplate(source or RAW, tokenizer),
-        _read(directory / "config.json").get("max_position_embeddings"),
-        _read(directory / "generation_config.json"),
-        _read(directory / "tokenizer.json"),
+        read_json(directory / "config.json").get("max_position_embeddings"),
+        read_json(directory / "generation_config.json"),
+        read_json(directory / "tokenizer.json"),
         own_template=source is not None,
     )
 
@@ -144,13 +142,3 @@ def _list(words: Iterable[str]) -> str:
 
 def _were(words: Iterable[str]) -> str:
     return "was" if len(list(words)) == 1 else "were"
-
-
-def _read(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        return {}
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{file} is not valid JSON: {error}", "restore it from the model's source") from None
-    return value if isinstance(value, dict) else {}

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -81,15 +81,11 @@ def check(
         return
     if not files:
         raise UserError("no file was named", "plume check qa.jsonl; plume check --list shows what is looked for")
-    names_read = tuple(dict.fromkeys(files))
     reading = Reading(split_documents, prompt_column, completion_column, query, force_format)
     choose = functools.partial(selection, select or (), ignore or (), names)
-    request = Request(names_read, eval_data, model, recipe, reading, choose())
+    request = Request(tuple(dict.fromkeys(files)), eval_data, model, recipe, reading, choose())
     _refuse_ignored(request, output_format, fix=bool(fix_to), show=show_line is not None, watch=watch, json=json)
-    with contextlib.ExitStack() as stack:
-        if STDIN in names_read:
-            request = replace(request, stdin=spooled_stdin())
-            stack.callback(Path(request.path(STDIN)).unlink)
+    with _with_stdin(request) as request:
         if show_line is not None:
             _show_row(request, show_line)
         elif fix_to:
@@ -98,6 +94,19 @@ def check(
             _watch(request, choose, "json" if json else output_format)
         elif _check(request, "json" if json else output_format):
             raise typer.Exit(1)
+
+
+@contextlib.contextmanager
+def _with_stdin(request: Request) -> Iterator[Request]:
+    """The request with standard input, if it is asked for, as a file that is gone afterwards."""
+    if STDIN not in request.files:
+        yield request
+        return
+    copy = spooled_stdin()
+    try:
+        yield replace(request, stdin=copy)
+    finally:
+        copy.unlink()
 
 
 def _refuse_ignored(

@@ -62,10 +62,9 @@ def train(
         "prompt_column": prompt_column,
         "completion_column": completion_column,
         "query": query,
+        "split_documents": split_documents or None,
     }
     given |= {key: value for key, value in named.items() if value is not None}
-    if split_documents:
-        given["split_documents"] = True
     if resume:
         path = _run_to_resume(output_dir, recipe, given)
         wanted = load_recipe(path / "recipe.yaml")

@@ -168,8 +168,8 @@ def load_tokenizer(directory: Path) -> TextTokenizer:
         backend = Backend.from_file(str(file))
     except Exception as error:  # the library raises bare Exception for every malformed file
         raise UserError(f"{file} is not a readable tokenizer: {error}", "restore it from the model's source") from None
-    config = _read_json(directory / "tokenizer_config.json")
-    stored = {**_read_json(directory / "special_tokens_map.json"), **config}
+    config = read_json(directory / "tokenizer_config.json")
+    stored = {**read_json(directory / "special_tokens_map.json"), **config}
     names = {name: _content(stored[name]) for name in _NAMES if stored.get(name)}
     kept = {key: value for key, value in config.items() if key not in (*_NAMES, "added_tokens_decoder")}
     return TextTokenizer(backend, names, kept)
@@ -183,13 +183,14 @@ def read_chat_template(directory: Path) -> str | None:
             return file.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
             raise UserError(f"{file} is not UTF-8: {error.reason}", "restore it from the model's source") from None
-    template = _read_json(directory / "tokenizer_config.json").get("chat_template")
+    template = read_json(directory / "tokenizer_config.json").get("chat_template")
     if isinstance(template, list):  # several named ones
         template = {entry["name"]: entry["template"] for entry in template}.get("default")
     return template if isinstance(template, str) else None
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
+    """The object that a file of a model directory holds; empty when there is none. Raises UserError."""
     if not file.is_file():
         return {}
     try:
