@@ -14,6 +14,7 @@ from plume.errors import UserError
 from plume.models.catalog import build_model
 from plume.recipe import Recipe, parse_recipe
 from plume.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from plume.training.learner import alone
 from plume.training.loop import train
 from plume.training.muon import orthogonalised
 from plume.training.optim import make_optimizer
@@ -117,10 +118,10 @@ def test_a_checkpoint_holds_all_of_it(tmp_path: Path) -> None:
     model = gpt()
     optimizer = make_optimizer(model, MUON)
     learn(model, optimizer, 3)
-    path = save_checkpoint(tmp_path, model, optimizer, Progress(3))
+    path = save_checkpoint(tmp_path, alone(model, optimizer), Progress(3))
     again = gpt()
     restored = make_optimizer(again, MUON)
-    load_checkpoint(path, again, restored)
+    load_checkpoint(path, alone(again, restored))
     learn(model, optimizer, 3, seed=1)
     learn(again, restored, 3, seed=1)
     assert all(torch.equal(one, other) for one, other in zip(model.parameters(), again.parameters(), strict=True))

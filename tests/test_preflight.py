@@ -10,7 +10,7 @@ import torch
 from conftest import TINY
 from plume.cli.costs import lines
 from plume.recipe import parse_recipe
-from plume.training import loop, memory
+from plume.training import loop, opening, memory
 from plume.training.batches import batches
 from plume.training.preflight import preflight
 from plume.training.prepare import Prepared, prepare
@@ -78,7 +78,7 @@ def test_training_is_the_same_with_and_without_it(
         preflight(made)
         return made
 
-    monkeypatch.setattr(loop, "prepare", tried)
+    monkeypatch.setattr(opening, "prepare", tried)
     list(loop.train(recipe, tmp_path / "with"))
     one, other = ((tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("without", "with"))
     assert one == other

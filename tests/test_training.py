@@ -24,10 +24,10 @@ from plume.runs import Run
 from plume.text.tokenizer import train_tokenizer
 from plume.training.batches import IGNORE, batches, collate
 from plume.training.checkpoint import checkpoints
+from plume.training.learner import Objective
 from plume.training.loop import train
 from plume.training.optim import learning_rate
 from plume.training.prepare import prepare
-from plume.training.step import summed_loss
 from plume.types import Encoded, Evaluated, Finished, Saved, Started, Step, TrainEvent
 
 COMMAND = [sys.executable, "-c", "from plume.cli.main import main; main()"]
@@ -76,7 +76,7 @@ def test_the_loss_is_the_cross_entropy_of_all_logits() -> None:
     whole = F.cross_entropy(
         model.head(hidden).flatten(0, 1), batch.labels_BT.flatten(), ignore_index=IGNORE, reduction="sum"
     )
-    torch.testing.assert_close(summed_loss(model, batch), whole)
+    torch.testing.assert_close(Objective(model)(batch), whole)
 
 
 def test_accumulated_steps_equal_one_large_batch(qa_file: Path, tmp_path: Path) -> None:

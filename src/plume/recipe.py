@@ -81,6 +81,13 @@ class Recipe(BaseModel):
     save_total_limit: Positive = Field(default=2, description="Newest checkpoints kept, beside the best.")
     eval_samples: Positive = Field(default=128, description="Questions answered at each evaluation during training.")
     max_new_tokens: Positive | None = Field(default=None, description="Longest answer, in tokens.")
+    device: Literal["cpu", "cuda", "mps"] | None = Field(
+        default=None, description="Where training runs: CUDA, else MPS, else the CPU."
+    )
+    bf16: bool | None = Field(
+        default=None, description="Products in bfloat16, weights in float32; chosen where a GPU has units for it."
+    )
+    fsdp: bool = Field(default=False, description="Under several processes: share out weights and states (FSDP2).")
     torch_num_threads: Positive | None = Field(default=None, description="CPU threads; part of bit-identical repeats.")
 
 

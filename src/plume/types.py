@@ -240,6 +240,15 @@ class Saved:
 
 
 @dataclass(frozen=True, slots=True)
+class RolledBack:
+    """Training goes on after `to_step`, because what came after it, up to `step`, is no good for the given reason."""
+
+    step: int
+    to_step: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The run is done and its post-conditions held; `scores` by kind of question.
 
@@ -260,7 +269,7 @@ class Finished:
     findings: tuple[Finding, ...]
 
 
-TrainEvent = Started | Step | Evaluated | Saved | Finished
+TrainEvent = Started | Step | Evaluated | Saved | RolledBack | Finished
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,7 +354,7 @@ class LanguageModel(Protocol):
     def head(self, hidden: Tensor) -> Tensor: ...
     def parameters(self) -> Iterator[torch.nn.Parameter]: ...
     def named_parameters(self) -> Iterator[tuple[str, torch.nn.Parameter]]: ...
-    def state_dict(self) -> dict[str, Any]: ...
+    def state_dict(self, *, keep_vars: bool = False) -> dict[str, Any]: ...
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any: ...
     def train(self, mode: bool = True) -> Any: ...
     def save(self, directory: Path) -> None: ...

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import NamedTuple
 
@@ -34,6 +34,17 @@ class Batch:
     def trained(self) -> int:
         """Number of tokens in the loss."""
         return int((self.labels_BT != IGNORE).sum())
+
+    def rows(self, which: slice) -> Batch:
+        """Some of the rows."""
+        return Batch(self.ids_BT[which], self.labels_BT[which], self.lengths_B[which])
+
+    def untrained(self) -> Batch:
+        """The same rows with nothing in the loss."""
+        return replace(self, labels_BT=torch.full_like(self.labels_BT, IGNORE))
+
+    def to(self, device: torch.device) -> Batch:
+        return Batch(self.ids_BT.to(device), self.labels_BT.to(device), self.lengths_B.to(device))
 
 
 class Piece(NamedTuple):

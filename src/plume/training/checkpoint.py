@@ -1,22 +1,36 @@
 """Checkpoints: everything a run needs to go on exactly as if it had never stopped.
 
-A directory named step-NNNNNN is complete; one under construction bears another name.
+A directory named step-NNNNNN is complete; one under construction bears another name. Its state.json has a sha256 of
+every other file, so damage is noticed before anything is read into a model.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
-import torch
+from torch import Tensor
 
+from plume.errors import PlumeError
 from plume.files import atomic_directory, write_atomic
 from plume.models.weights import read_tensors, write_tensors
+from plume.training.learner import Learner
 from plume.training.optim import optimizer_tensors, restore_optimizer
+from plume.training.sharding import fill_in
+from plume.training.watch import Watch
 from plume.types import LanguageModel
+
+_WEIGHTS, _OPTIMIZER = "model.safetensors", "optimizer.safetensors"
+
+
+class Damaged(PlumeError):
+    """A checkpoint's files are not those that were written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,54 +41,83 @@ class Progress:
     best_step: int = 0
     best_key: tuple[float, ...] = ()
     seconds: float = 0.0
+    watch: Watch = field(default_factory=Watch)
 
 
-def save_checkpoint(folder: Path, model: LanguageModel, optimizer: torch.optim.Optimizer, progress: Progress) -> Path:
-    """Write step-NNNNNN atomically. Raises OSError."""
-    path = folder / f"step-{progress.step:06d}"
-    with atomic_directory(path) as building:
-        write_tensors(building / "model.safetensors", _own_tensors(model))
-        tensors = {**optimizer_tensors(model, optimizer), "torch_rng_state": torch.get_rng_state()}
-        write_tensors(building / "optimizer.safetensors", tensors)
-        write_atomic(building / "state.json", json.dumps(asdict(progress)))
+def save_checkpoint(folder: Path, learner: Learner, progress: Progress) -> Path:
+    """Write step-NNNNNN atomically; all processes call it, the main one writes. Raises OSError."""
+    path = at_step(folder, progress.step)
+    tensors = {_WEIGHTS: learner.tensors(), _OPTIMIZER: optimizer_tensors(learner.model, learner.optimizer)}
+    if learner.world.main:
+        _write(path, tensors, asdict(progress))
     return path
 
 
-def load_checkpoint(path: Path, model: LanguageModel, optimizer: torch.optim.Optimizer) -> Progress:
-    """Restore weights, optimizer and random state; returns where the run stood."""
-    load_weights(path, model)
-    tensors = read_tensors(path / "optimizer.safetensors")
-    torch.set_rng_state(tensors.pop("torch_rng_state"))
-    restore_optimizer(model, optimizer, tensors)
-    state = json.loads((path / "state.json").read_text(encoding="utf-8"))
-    return Progress(**{**state, "best_key": tuple(state["best_key"])})
+def _write(path: Path, tensors: Mapping[str, Mapping[str, Tensor]], progress: Mapping[str, Any]) -> None:
+    with atomic_directory(path) as building:
+        for name, named in tensors.items():
+            write_tensors(building / name, named)
+        digests = {name: _digest(building / name) for name in tensors}
+        write_atomic(building / "state.json", json.dumps({"progress": progress, "sha256": digests}))
+
+
+def load_checkpoint(path: Path, learner: Learner) -> Progress:
+    """Restore weights and optimiser; returns where the run stood. Raises Damaged."""
+    state = _intact(path)
+    learner.restore(read_tensors(path / _WEIGHTS))
+    restore_optimizer(learner.model, learner.optimizer, read_tensors(path / _OPTIMIZER))
+    known = state["progress"]
+    watch = Watch(**{**known["watch"], "losses": tuple(known["watch"]["losses"])})
+    return Progress(**{**known, "best_key": tuple(known["best_key"]), "watch": watch})
 
 
 def load_weights(path: Path, model: LanguageModel) -> None:
-    """Restore the weights alone."""
-    model.load_state_dict({**model.state_dict(), **read_tensors(path / "model.safetensors")})
+    """Restore the weights alone. Raises Damaged."""
+    _intact(path)
+    fill_in(model, read_tensors(path / _WEIGHTS))
+
+
+def _intact(path: Path) -> dict[str, Any]:
+    """The checkpoint's state.json, once every file was found to be what was written."""
+    try:
+        state: dict[str, Any] = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        wrong = [name for name, digest in state["sha256"].items() if _digest(path / name) != digest]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Damaged(f"{path} is damaged: {error}", "delete it, and resume from an earlier one") from None
+    if wrong:
+        raise Damaged(f"{path} is damaged: {wrong[0]} has changed", "delete it, and resume from an earlier one")
+    return state
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def at_step(folder: Path, step: int) -> Path:
+    return folder / f"step-{step:06d}"
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """Complete checkpoints, oldest first."""
     found = folder.iterdir() if folder.is_dir() else []
     complete = [path for path in found if re.fullmatch(r"step-\d{6,}", path.name)]
-    return sorted(complete, key=lambda path: int(path.name.removeprefix("step-")))
+    return sorted(complete, key=step_of)
+
+
+def step_of(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
 
 
 def prune(folder: Path, keep: int, best_step: int) -> None:
     """Delete all but the newest `keep` and the best."""
     for path in checkpoints(folder)[:-keep]:
-        if path.name != f"step-{best_step:06d}":
+        if step_of(path) != best_step:
             shutil.rmtree(path)
 
 
-def _own_tensors(model: LanguageModel) -> dict[str, torch.Tensor]:
-    """The state without second names of tied tensors, which loading ties again."""
-    seen: set[int] = set()
-    own = {}
-    for name, tensor in model.state_dict().items():
-        if tensor.data_ptr() not in seen:
-            seen.add(tensor.data_ptr())
-            own[name] = tensor
-    return own
+def forget_after(folder: Path, step: int) -> None:
+    """Delete the checkpoints of later steps."""
+    for path in checkpoints(folder):
+        if step_of(path) > step:
+            shutil.rmtree(path)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
+
 from plume.evaluation.diagnose import diagnose
 from plume.evaluation.report import write_report
 from plume.evaluation.results import result, rounded
@@ -13,21 +15,24 @@ from plume.models.bundle import Bundle, load, save
 from plume.models.catalog import LIMITS
 from plume.runs import Run
 from plume.training.card import model_card
-from plume.training.checkpoint import Progress, load_weights
+from plume.training.checkpoint import Progress, at_step, load_weights
+from plume.training.devices import move
 from plume.training.measure import bigram_entropy, measure, sample_text
 from plume.training.prepare import Prepared
 from plume.training.proof import prove_reloaded, prove_weights
 from plume.types import Finished
 
 
-def finish(prepared: Prepared, run: Run, progress: Progress, elapsed: Callable[[], float]) -> Finished:
-    """Turn the best weights into the run's model, with proof, scores and report.
+def finish(
+    prepared: Prepared, run: Run, progress: Progress, device: torch.device, elapsed: Callable[[], float]
+) -> Finished:
+    """Turn the best weights into the run's model, with proof on the CPU, scores on `device`, and a report.
 
     Everything may be done again, so a run killed in here resumes; the status `finished` is written last.
     Raises RunFailed when the proof fails.
     """
     reloaded = _publish(prepared, run, progress)
-    measured = measure(prepared, reloaded)
+    measured = measure(prepared, reloaded, device)
     for kind, rows in measured.rows.items():
         compared = measured.baseline_rows[kind]
         run.write_eval(kind, result(str(run.path), prepared.recipe.data, rows, compared, measured.baseline_name))
@@ -52,7 +57,8 @@ def finish(prepared: Prepared, run: Run, progress: Progress, elapsed: Callable[[
 
 def _publish(prepared: Prepared, run: Run, progress: Progress) -> Bundle:
     """Save the best weights as a model directory, and open it as anybody would."""
-    load_weights(run.checkpoints / f"step-{progress.best_step:06d}", prepared.bundle.model)
+    move(prepared.bundle.model, torch.device("cpu"))
+    load_weights(at_step(run.checkpoints, progress.best_step), prepared.bundle.model)
     prove_weights(prepared)
     with atomic_directory(run.model) as building:
         save(prepared.bundle, building, model_card(prepared, {}))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import time
@@ -11,25 +10,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from plume.checks.selection import kept, selection
-from plume.errors import RunFailed, UserError
+from plume.errors import RunFailed
 from plume.evaluation.metrics import summarise
 from plume.evaluation.run import evaluate
 from plume.generation.engine import Engine
 from plume.recipe import Recipe
-from plume.runs import Run, refuse_occupied
 from plume.training.batches import Batch, batches
-from plume.training.checkpoint import Progress, checkpoints, load_checkpoint, prune, save_checkpoint
+from plume.training.checkpoint import Progress, prune, save_checkpoint
 from plume.training.finish import finish
+from plume.training.learner import Learner, make_learner
 from plume.training.measure import sample_text, taught
-from plume.training.optim import make_optimizer
-from plume.training.preflight import preflight
-from plume.training.prepare import Prepared, prepare, refuse
-from plume.training.sources import fingerprints
+from plume.training.opening import Job, opened, record_end
+from plume.training.prepare import Prepared
+from plume.training.processes import World, joined
+from plume.training.rollback import SLOWER, latest, roll_back
 from plume.training.step import questions, step_once
-from plume.types import Evaluated, EvaluationKind, Example, Preflight, Saved, Started, Step, TrainEvent
+from plume.types import Evaluated, EvaluationKind, Example, RolledBack, Saved, Started, Step, TrainEvent
 
 
 def train(
@@ -45,126 +41,120 @@ def train(
     With `resume` the run in `output_dir` goes on from its last complete checkpoint with its own recipe, and
     ends bit for bit where it would have ended (CPU, same threads); a finished run yields nothing. With `probe`, a new
     run first tries a few steps on a copy of the model, to say what memory and time it will take.
+    Started as several processes (torchrun, accelerate launch), all of them call this and the main one yields events.
     Raises UserError (DataError for rows) before anything is written, RunFailed when the result is no good.
     """
-    path = Path(output_dir)
-    planned = None
-    if resume:
-        run = Run.open(path)
-        if run.info()["status"] == "finished":
+    with joined() as world:
+        job = opened(recipe, Path(output_dir), world, resume=resume, force=force, probe=probe)
+        if job is None:
             return
-        recipe = run.recipe()
-        _refuse_changed_data(run)
-        prepared = prepare(recipe, force=True)
-        run.update(status="running", failure=None)
-    else:
-        refuse_occupied(path)
-        prepared = prepare(recipe, force=force)
-        if probe:
-            planned = preflight(prepared)
-            planned = replace(planned, findings=tuple(kept(planned.findings, selection())))
-            refuse(planned.findings, prepared.recipe.data, force=force)
-            prepared = replace(prepared, findings=(*prepared.findings, *planned.findings))
-        run = Run.create(path, prepared.recipe, _facts(prepared, forced=force))
-    try:
-        yield from _train(prepared, run, planned)
-    except RunFailed as error:
-        run.update(status="failed", failure=error.message)
-        raise
-    except BaseException:  # Ctrl-C, a closed generator, a full disk: all of them can go on later
-        if run.info()["status"] == "running":
-            with contextlib.suppress(OSError):
-                run.update(status="interrupted")
-        raise
+        try:
+            yield from (event for event in _train(job, world) if world.main)
+        except BaseException as error:
+            if world.main:
+                record_end(job.run, error)
+            raise
 
 
-def _train(prepared: Prepared, run: Run, planned: Preflight | None) -> Iterator[TrainEvent]:
-    recipe, model = prepared.recipe, prepared.bundle.model
+def _train(job: Job, world: World) -> Iterator[TrainEvent]:
+    recipe, run = job.prepared.recipe, job.run
     began = time.monotonic()
-    optimizer = make_optimizer(model, recipe)
-    saved = checkpoints(run.checkpoints)
-    torch.manual_seed(recipe.seed)
-    progress = load_checkpoint(saved[-1], model, optimizer) if saved else Progress()
-    run.forget_after(progress.step)
+    learner = make_learner(job.prepared.bundle.model, recipe, world)
+    progress, skipped = latest(job, learner)
     before = progress.seconds
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    yield Started(
+    yield _started(job, progress)
+    yield from skipped
+    last = recipe.max_steps or 0
+    scale = SLOWER if job.slowed else 1.0
+    stream = _batches(job, progress)
+    while progress.step < last:
+        step = progress.step + 1
+        group = [next(stream) for _ in range(recipe.gradient_accumulation_steps)]
+        event = step_once(learner, group, step, recipe, scale=scale)
+        trouble = progress.watch.trouble(event.loss, event.grad_norm)
+        if trouble:
+            progress = roll_back(job, learner, event, trouble, again=scale < 1)
+            yield RolledBack(step, progress.step, trouble)
+            scale, stream = SLOWER, _batches(job, progress)
+            continue
+        if world.main and (step % recipe.logging_steps == 0 or step in (1, last)):
+            run.log(run.metrics_file, _row(event))
+        yield event
+        seconds = before + time.monotonic() - began
+        progress = replace(progress, step=step, watch=progress.watch.seen(event.loss), seconds=seconds)
+        due = step % (recipe.eval_steps or last) == 0 or step == last
+        if due:
+            evaluated, progress = _evaluated(job, learner, progress)
+            yield from evaluated
+        if due or step % (recipe.save_steps or last) == 0:
+            progress = replace(progress, seconds=before + time.monotonic() - began)
+            path = save_checkpoint(run.checkpoints, learner, progress)
+            if world.main:
+                prune(run.checkpoints, recipe.save_total_limit, progress.best_step)
+            yield Saved(step, path)
+    if world.main:
+        yield finish(job.prepared, run, progress, learner.device, lambda: before + time.monotonic() - began)
+
+
+def _started(job: Job, progress: Progress) -> Started:
+    prepared = job.prepared
+    return Started(
         prepared.recipe,
-        run.path,
+        job.run.path,
         prepared.findings,
         prepared.choices,
         prepared.split.reason,
-        parameters,
+        sum(parameter.numel() for parameter in prepared.bundle.model.parameters()),
         prepared.trained_tokens,
         progress.step,
-        planned,
+        job.planned,
     )
-    asked, kind = questions(prepared)
-    last = recipe.max_steps or 0
-    stream = _batches(prepared, skip=progress.step * recipe.gradient_accumulation_steps)
-    for step in range(progress.step + 1, last + 1):
-        event = step_once(model, optimizer, stream, step, recipe)
-        if step % recipe.logging_steps == 0 or step in (1, last):
-            run.log(run.metrics_file, _row(event))
-        yield event
-        due = step % (recipe.eval_steps or last) == 0 or step == last
-        best = False
-        if due:
-            evaluated, key = _evaluate(prepared, asked, kind, step, progress.best_key)
-            best = evaluated.best
-            run.log(run.metrics_file, {"step": step, "kind": kind, **evaluated.scores})
-            run.log(run.samples_file, {"step": step, "sample": evaluated.sample})
-            if best:
-                progress = replace(progress, best_step=step, best_key=key)
-            yield evaluated
-        progress = replace(progress, step=step, seconds=before + time.monotonic() - began)
-        if best or due or step % (recipe.save_steps or last) == 0:
-            path = save_checkpoint(run.checkpoints, model, optimizer, progress)
-            prune(run.checkpoints, recipe.save_total_limit, progress.best_step)
-            yield Saved(step, path)
-    yield finish(prepared, run, progress, lambda: before + time.monotonic() - began)
 
 
-def _batches(prepared: Prepared, skip: int) -> Iterator[tuple[float, Batch]]:
-    recipe = prepared.recipe
+def _batches(job: Job, progress: Progress) -> Iterator[tuple[float, Batch]]:
+    """The batches of all processes together, from where a run stands."""
+    prepared, recipe = job.prepared, job.prepared.recipe
     return batches(
         prepared.rows,
-        batch_size=recipe.per_device_train_batch_size or 1,
+        batch_size=(recipe.per_device_train_batch_size or 1) * job.world_size,
         max_length=recipe.max_length or prepared.bundle.model.context_length,
         pad_id=prepared.bundle.tokenizer.pad_id,
         seed=recipe.seed,
-        skip=skip,
+        skip=progress.step * recipe.gradient_accumulation_steps,
     )
 
 
-def _evaluate(
-    prepared: Prepared, asked: Sequence[Example], kind: EvaluationKind, step: int, best_key: tuple[float, ...]
+def _evaluated(job: Job, learner: Learner, progress: Progress) -> tuple[Sequence[Evaluated], Progress]:
+    """Scores, by the main process for all; better means more exact answers, then a lower loss."""
+    learner.publish(job.prepared.bundle.model)
+    told: list[Evaluated] = []
+    best, key = False, progress.best_key
+    if learner.world.main:
+        asked, kind = questions(job.prepared)
+        evaluated, key = _scores(job.prepared, asked, kind, progress)
+        best = evaluated.best
+        job.run.log(job.run.metrics_file, {"step": progress.step, "kind": kind, **evaluated.scores})
+        job.run.log(job.run.samples_file, {"step": progress.step, "sample": evaluated.sample})
+        told.append(evaluated)
+    best, key = learner.world.told((best, key))
+    return told, replace(progress, best_step=progress.step, best_key=tuple(key)) if best else progress
+
+
+def _scores(
+    prepared: Prepared, asked: Sequence[Example], kind: EvaluationKind, progress: Progress
 ) -> tuple[Evaluated, tuple[float, ...]]:
-    """Scores now; better means more exact answers, then a lower loss."""
     began = time.monotonic()
     engine = Engine(prepared.bundle)
     rows = list(evaluate(engine, asked, taught=taught(prepared, kind)))
     scores = summarise(rows)
     if not math.isfinite(scores["loss"] or 0.0):
-        raise RunFailed(f"the evaluation loss is {scores['loss']} after step {step}", "lower the learning rate")
+        raise RunFailed(
+            f"the evaluation loss is {scores['loss']} after step {progress.step}", "lower the learning rate"
+        )
     key = (scores["exact_match"] or 0.0, -(scores["loss"] or 0.0))
     sample = sample_text(engine, prepared) if prepared.is_text else f"{rows[0].prompt} → {rows[0].answer}"
-    best = not best_key or key > best_key
-    return Evaluated(step, kind, scores, sample, best, time.monotonic() - began), key
-
-
-def _facts(prepared: Prepared, *, forced: bool) -> dict[str, Any]:
-    return {
-        "data": fingerprints(prepared.recipe),
-        "split": prepared.split.reason,
-        "train_rows": len(prepared.split.train),
-        "held_out": [str(example.source) for example in prepared.split.held_out],
-        "trained_tokens": prepared.trained_tokens,
-        "parameters": sum(parameter.numel() for parameter in prepared.bundle.model.parameters()),
-        "forced": forced,
-        "findings": [f"{found.severity} {found.source}: {found.code} {found.message}" for found in prepared.findings],
-        "device": "cpu",
-    }
+    best = not progress.best_key or key > progress.best_key
+    return Evaluated(progress.step, kind, scores, sample, best, time.monotonic() - began), key
 
 
 def _row(event: Step) -> dict[str, Any]:
@@ -176,13 +166,3 @@ def _row(event: Step) -> dict[str, Any]:
         "grad_norm": event.grad_norm,
         "tokens_per_second": round(event.tokens / event.seconds, 1),
     }
-
-
-def _refuse_changed_data(run: Run) -> None:
-    known = run.info()["data"]
-    for file, digest in fingerprints(run.recipe()).items():
-        if digest != known.get(file):
-            raise UserError(
-                f"{file} has changed since the run began: resuming would train on something else",
-                "restore the file, or start a new run in another --output-dir",
-            )

@@ -7,11 +7,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import torch
+
 from plume.data.split import prompt_key
 from plume.evaluation.metrics import summarise
 from plume.evaluation.run import evaluate
 from plume.generation.engine import Engine
 from plume.models.bundle import Bundle
+from plume.training.devices import move
 from plume.training.prepare import Prepared, baseline
 from plume.types import EvaluationKind, Example, Message, Sampling, Scored
 
@@ -39,9 +42,11 @@ class Measured:
         return {kind: summarise(rows) for kind, rows in self.baseline_rows.items()}
 
 
-def measure(prepared: Prepared, result: Bundle) -> Measured:
+def measure(prepared: Prepared, result: Bundle, device: torch.device) -> Measured:
     """Ask the result everything, and its baseline as many questions as it needs, evenly over each kind."""
     compared, name = baseline(prepared.recipe, prepared.bundle)
+    for bundle in (result, compared):
+        move(bundle.model, device)
     asked = asked_at_the_end(prepared)
     return Measured(
         {kind: _ask(prepared, result, kind, rows) for kind, rows in asked.items()},

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from plume.training.batches import Batch
-from plume.training.step import summed_loss
+from plume.training.learner import Objective
 from plume.types import LanguageModel
 
 _STATES = 3  # gradient and AdamW's two moments (Muon: one, and its workspace), each as large as what is trained
@@ -54,7 +54,7 @@ def _kept(model: LanguageModel, batch: Batch) -> int:
 
     model.train(True)
     with torch.autograd.graph.saved_tensors_hooks(note, _same):
-        loss = summed_loss(model, batch)
+        loss = Objective(model)(batch)
     total = sum(kept.values())
     del loss
     model.train(False)

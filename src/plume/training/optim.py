@@ -11,6 +11,7 @@ from torch import Tensor
 
 from plume.recipe import Recipe
 from plume.training.muon import Muon
+from plume.training.sharding import alike, whole
 from plume.types import LanguageModel
 
 _FLOOR = 0.05
@@ -65,9 +66,9 @@ def schedule(step: int, recipe: Recipe) -> float:
 
 
 def optimizer_tensors(model: LanguageModel, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's state as named tensors: `exp_avg.<parameter>` and so on."""
+    """The optimizer's state as named tensors, each whole: `exp_avg.<parameter>` and so on."""
     return {
-        f"{key}.{name}": value
+        f"{key}.{name}": whole(value)
         for name, parameter in model.named_parameters()
         for key, value in optimizer.state.get(parameter, {}).items()
     }
@@ -78,4 +79,4 @@ def restore_optimizer(model: LanguageModel, optimizer: torch.optim.Optimizer, te
     parameters = dict(model.named_parameters())
     for full, value in tensors.items():
         key, _, name = full.partition(".")
-        optimizer.state[parameters[name]][key] = value
+        optimizer.state[parameters[name]][key] = alike(value, parameters[name].detach())

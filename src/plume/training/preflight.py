@@ -19,7 +19,8 @@ from plume.checks.settings import RunFacts, settings_findings
 from plume.generation.engine import Engine
 from plume.models.bundle import Bundle
 from plume.training import memory, plan
-from plume.training.batches import Batch, collate, epoch_plan
+from plume.training.batches import collate, epoch_plan
+from plume.training.learner import alone
 from plume.training.measure import BASELINE_ROWS, asked_at_the_end, spread
 from plume.training.optim import make_optimizer
 from plume.training.prepare import Prepared
@@ -144,14 +145,14 @@ def _step_seconds(prepared: Prepared, bundle: Bundle, shapes: Sequence[Sequence[
     """
     still = {"gradient_accumulation_steps": 1, "learning_rate": 0.0, "muon_learning_rate": 0.0}
     recipe = prepared.recipe.model_copy(update=still)
-    optimizer = make_optimizer(bundle.model, recipe)
+    learner = alone(bundle.model, make_optimizer(bundle.model, recipe))
     ranked = sorted(shapes, key=_size)
     chosen = {"median": ranked[len(ranked) // 2], "longest": ranked[-1]}
     taken: dict[str, list[float]] = {name: [] for name in chosen}
 
     def step(name: str) -> float:
-        batch: Iterator[tuple[float, Batch]] = ((0.0, collate(chosen[name], bundle.tokenizer.pad_id)) for _ in (0,))
-        return step_once(bundle.model, optimizer, batch, 1, recipe).seconds
+        batch = collate(chosen[name], bundle.tokenizer.pad_id)
+        return step_once(learner, [(0.0, batch)], 1, recipe).seconds
 
     step("longest")  # allocates, and prepares what the libraries prepare once
     began = time.perf_counter()

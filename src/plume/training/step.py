@@ -2,60 +2,70 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
+from torch.nn.parallel import DistributedDataParallel
 
-from plume.errors import RunFailed
 from plume.recipe import Recipe
-from plume.training.batches import IGNORE, Batch
+from plume.training.batches import Batch
+from plume.training.learner import Learner
 from plume.training.measure import recall_rows, spread
 from plume.training.optim import learning_rate, schedule
 from plume.training.prepare import Prepared
-from plume.types import EvaluationKind, Example, LanguageModel, Step
+from plume.training.sharding import whole
+from plume.types import EvaluationKind, Example, Step
 
 
 def step_once(
-    model: LanguageModel,
-    optimizer: torch.optim.Optimizer,
-    stream: Iterator[tuple[float, Batch]],
-    step: int,
-    recipe: Recipe,
+    learner: Learner, group: Sequence[tuple[float, Batch]], step: int, recipe: Recipe, *, scale: float = 1.0
 ) -> Step:
-    """One optimiser step: the summed token loss divided by the trained tokens of the whole accumulation."""
+    """One optimiser step: the summed token loss divided by the trained tokens of the whole group of batches.
+
+    Each process takes its share of every batch. `scale` multiplies the recipe's rates. Weights are left alone when loss
+    or gradient is not finite; the caller reads that from the event.
+    """
     began = time.perf_counter()
-    model.train(True)
-    group = [next(stream) for _ in range(recipe.gradient_accumulation_steps)]
+    learner.model.train(True)
     tokens = max(1, sum(batch.trained for _, batch in group))
-    rate = learning_rate(step, recipe)
-    for settings in optimizer.param_groups:
-        settings["lr"] = settings["initial_lr"] * schedule(step, recipe)
-    optimizer.zero_grad(set_to_none=True)
-    total = 0.0
-    for _, batch in group:
-        loss = summed_loss(model, batch) / tokens
-        loss.backward()
-        total += loss.item()
-    norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.max_grad_norm))
-    if not math.isfinite(total) or not math.isfinite(norm):
-        raise RunFailed(
-            f"the loss is {total:.4g} and its gradient {norm:.4g} at step {step}: training has diverged",
-            f"lower the learning rate: --set learning_rate={rate / 10:.1g}",
-        )
-    optimizer.step()
+    for settings in learner.optimizer.param_groups:
+        settings["lr"] = settings["initial_lr"] * schedule(step, recipe) * scale
+    learner.optimizer.zero_grad(set_to_none=True)
+    at_most = recipe.per_device_train_batch_size or 1
+    passes = [(number, part) for number, (_, batch) in enumerate(group) for part in learner.share(batch, at_most)]
+    total = torch.zeros((), device=learner.device)
+    for position, (number, part) in enumerate(passes, 1):
+        _seed(recipe.seed, step, number, learner.world.rank)
+        with _apart(learner) if position < len(passes) else contextlib.nullcontext():
+            loss = learner.objective(part) / tokens
+            (loss * learner.world.size).backward()  # processes average their gradients
+        total += loss.detach()
+    total = learner.world.sum(total)
+    norm = whole(torch.nn.utils.clip_grad_norm_(learner.model.parameters(), recipe.max_grad_norm))
+    loss_value, norm_value = float(total), float(norm)
+    if math.isfinite(loss_value) and math.isfinite(norm_value):
+        learner.optimizer.step()
     seconds = max(time.perf_counter() - began, 1e-9)
-    return Step(step, recipe.max_steps or 0, group[-1][0], total, rate, norm, tokens, seconds)
+    rate = learning_rate(step, recipe) * scale
+    return Step(step, recipe.max_steps or 0, group[-1][0], loss_value, rate, norm_value, tokens, seconds)
 
 
-def summed_loss(model: LanguageModel, batch: Batch) -> torch.Tensor:
-    """Negative log-likelihood in nats, summed over trained positions; logits exist at those alone."""
-    hidden_BTC, _ = model(batch.ids_BT, None, batch.lengths_B)
-    trained_BT = batch.labels_BT != IGNORE
-    logits_NV = model.head(hidden_BTC[trained_BT])
-    return F.cross_entropy(logits_NV.float(), batch.labels_BT[trained_BT], reduction="sum")
+def _seed(seed: int, step: int, number: int, rank: int) -> None:
+    """Dropout is a function of the place in the run, so nothing random needs to be kept for a resumed one."""
+    digest = hashlib.blake2b(f"{seed}/{step}/{number}/{rank}".encode(), digest_size=7).digest()
+    torch.manual_seed(int.from_bytes(digest, "big"))
+
+
+def _apart(learner: Learner) -> contextlib.AbstractContextManager[None]:
+    """Gradients of this pass stay in this process: one exchange a step is enough."""
+    if isinstance(learner.objective, DistributedDataParallel):
+        apart: contextlib.AbstractContextManager[None] = learner.objective.no_sync()
+        return apart
+    return contextlib.nullcontext()
 
 
 def questions(prepared: Prepared) -> tuple[Sequence[Example], EvaluationKind]:

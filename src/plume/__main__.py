@@ -1,0 +1,5 @@
+"""`python -m plume`, which is also how torchrun and accelerate launch start it."""
+
+from plume.cli.main import main
+
+main()

@@ -1,0 +1,115 @@
+"""What learns: a model with its loss and optimiser, on its device, alone or as one of several processes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from plume.errors import UserError
+from plume.recipe import Recipe
+from plume.training.batches import IGNORE, Batch
+from plume.training.devices import move, pick_device, wants_bf16
+from plume.training.optim import make_optimizer
+from plume.training.processes import World
+from plume.training.sharding import fill_in, shard, whole
+from plume.types import LanguageModel
+
+
+class Objective(nn.Module):
+    """The loss as a module, so that whatever shards or replicates modules sees the head used inside it."""
+
+    def __init__(self, model: LanguageModel, *, bf16: bool = False) -> None:
+        super().__init__()
+        self.model = model
+        self._bf16 = bf16
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Negative log-likelihood in nats, summed over trained positions; logits exist at those alone."""
+        with torch.autocast(batch.ids_BT.device.type, torch.bfloat16, enabled=self._bf16):
+            hidden_BTC, _ = self.model(batch.ids_BT, None, batch.lengths_B)
+            trained_BT = batch.labels_BT != IGNORE
+            logits_NV = self.model.head(hidden_BTC[trained_BT])
+        return F.cross_entropy(logits_NV.float(), batch.labels_BT[trained_BT], reduction="sum")
+
+
+@dataclass(frozen=True)
+class Learner:
+    """`model` is what is trained: with FSDP a sharded copy, else the model that was given."""
+
+    model: LanguageModel
+    objective: nn.Module
+    optimizer: torch.optim.Optimizer
+    device: torch.device
+    world: World
+
+    def share(self, batch: Batch, at_most: int) -> Iterator[Batch]:
+        """This process's rows of a batch on its device, at most so many at a time.
+
+        Every process gets as many parts; one that has no row left gets an untrained one.
+        """
+        total, size = len(batch.ids_BT), self.world.size
+        parts = -(-total // (size * at_most))
+        for number in range(parts):
+            mine = batch.rows(slice(self.world.rank + number * size, None, size * parts))
+            yield (mine if len(mine.ids_BT) else batch.rows(slice(0, 1)).untrained()).to(self.device)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What training changes, whole and each tensor once: trained parameters and buffers.
+
+        Every process of a sharded model must call it together.
+        """
+        frozen = {name for name, parameter in self.model.named_parameters() if not parameter.requires_grad}
+        own: dict[int, tuple[str, Tensor]] = {}
+        for name, tensor in self.model.state_dict(keep_vars=True).items():  # a tied tensor is one object
+            if name not in frozen:
+                own.setdefault(id(tensor), (name, tensor))
+        return {name: whole(tensor.detach()) for name, tensor in own.values()}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over what `tensors` gave."""
+        fill_in(self.model, tensors)
+
+    def publish(self, model: LanguageModel) -> None:
+        """Bring a model outside of this learner up to date; every process of a sharded model calls it together."""
+        if model is not self.model:
+            tensors = self.tensors()
+            if self.world.main:
+                fill_in(model, tensors)
+
+
+def refuse_place(recipe: Recipe, world: World) -> torch.device:
+    """The device, unless the recipe asks for a place or a way of sharing that is not to be had: UserError."""
+    device = pick_device(recipe, world)
+    wants_bf16(recipe, device)
+    if recipe.fsdp and world.size == 1:
+        raise UserError("fsdp=true with one process: there is nothing to share", "start several with torchrun")
+    if recipe.fsdp and recipe.optim == "muon":
+        reason = "fsdp=true: Muon needs whole matrices, and FSDP gives each process a part"
+        raise UserError(reason, "--set optim=adamw")
+    return device
+
+
+def make_learner(model: LanguageModel, recipe: Recipe, world: World) -> Learner:
+    """Raises what `refuse_place` raises."""
+    device = refuse_place(recipe, world)
+    learning = copy.deepcopy(model) if recipe.fsdp else model
+    for part in {id(model): model, id(learning): learning}.values():
+        move(part, device)
+    objective: nn.Module = Objective(learning, bf16=wants_bf16(recipe, device))
+    if recipe.fsdp:
+        shard(objective)
+    elif world.size > 1:
+        objective = DistributedDataParallel(objective, device_ids=[device.index] if device.type == "cuda" else None)
+    return Learner(learning, objective, make_optimizer(learning, recipe), device, world)
+
+
+def alone(model: LanguageModel, optimizer: torch.optim.Optimizer) -> Learner:
+    """A learner of one process where the model lies."""
+    device = next(model.parameters()).device
+    return Learner(model, Objective(model), optimizer, device, World())

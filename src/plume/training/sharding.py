@@ -1,0 +1,40 @@
+"""Tensors of which each process holds a part (FSDP2), and whole ones, by the same calls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from plume.types import LanguageModel
+
+
+def shard(module: nn.Module) -> None:
+    """Zhao et al. 2023, layer by layer: each is gathered when it is needed and freed after."""
+    for stack in [part for part in module.modules() if isinstance(part, nn.ModuleList)]:
+        for layer in stack:
+            fully_shard(layer)
+    fully_shard(module)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor; of a shared one, every process must ask together."""
+    full: Tensor = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return full
+
+
+def alike(full: Tensor, tensor: Tensor) -> Tensor:
+    """What this process holds of a whole tensor that is shared out as `tensor` is."""
+    if not isinstance(tensor, DTensor) or full.shape != tensor.shape:
+        return full.to(tensor.device)
+    part: Tensor = distribute_tensor(full.to(tensor.device), tensor.device_mesh, tensor.placements)
+    return part
+
+
+def fill_in(model: LanguageModel, tensors: Mapping[str, Tensor]) -> None:
+    """Replace the tensors of a model that are named; the others stay."""
+    held: dict[str, Any] = model.state_dict()
+    model.load_state_dict({**held, **{name: alike(tensor, held[name]) for name, tensor in tensors.items()}})
