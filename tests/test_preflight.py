@@ -10,7 +10,7 @@ import torch
 from conftest import TINY
 from plume.cli.costs import lines
 from plume.recipe import parse_recipe
-from plume.training import loop, opening, memory
+from plume.training import loop, memory, opening
 from plume.training.batches import batches
 from plume.training.preflight import preflight
 from plume.training.prepare import Prepared, prepare

@@ -2,6 +2,7 @@
 
 PlumeError            an operation failed                               exit code 1
 ├── RunFailed         training ended but its own proof of the result failed
+├── Disconnected      another process of the same run ended
 └── UserError         the request itself is at fault                    exit code 2
     └── DataError     rows of a file cannot be used; carries every finding
 """
@@ -28,6 +29,10 @@ class PlumeError(Exception):
 
 class RunFailed(PlumeError):
     """The trained weights are not finite, did not change, or answer differently once reloaded."""
+
+
+class Disconnected(PlumeError):
+    """Another process of the same run ended, and what stopped it stands in its output, not here."""
 
 
 class UserError(PlumeError):

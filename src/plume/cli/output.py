@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -16,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from plume.cli.formats import as_json
-from plume.errors import DataError, PlumeError
+from plume.errors import DataError, Disconnected, PlumeError
 from plume.types import Finding
 
 out = Console(highlight=False, soft_wrap=True, emoji=False)
@@ -80,18 +81,20 @@ def errors(debug: bool) -> Iterator[None]:
         # The reader went away (`plume … | head`): nothing more can be said there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
-    except DataError as error:
-        _or_raise(debug)
-        show_findings(error.findings)
-        show_error(error.message, error.hint)
-        raise SystemExit(error.exit_code) from None
     except PlumeError as error:
         _or_raise(debug)
-        show_error(error.message, error.hint)
+        if main_process() or isinstance(error, Disconnected):
+            show_findings(error.findings if isinstance(error, DataError) else ())
+            show_error(error.message, error.hint)
         raise SystemExit(error.exit_code) from None
     except OSError as error:
         _or_raise(debug)
         raise SystemExit(_operating_system(error)) from None
+
+
+def main_process() -> bool:
+    """Whether this process is the one of several (torchrun, accelerate launch) that speaks for all."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _or_raise(debug: bool) -> None:
@@ -118,7 +121,8 @@ def event_json(event: Any) -> dict[str, Any]:
     values = asdict(event)
     if "findings" in values:
         values["findings"] = [as_json(finding) for finding in event.findings]
-    return {"event": type(event).__name__.lower(), **values}
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(event).__name__).lower()
+    return {"event": name, **values}
 
 
 def _plain(value: Any) -> Any:

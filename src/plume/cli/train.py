@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ from plume.cli import options, output
 from plume.cli.costs import lines
 from plume.errors import UserError
 from plume.recipe import Recipe, load_recipe, parse_recipe, parse_settings
-from plume.types import Evaluated, Finished, Saved, Started, Step, TrainEvent
+from plume.types import Evaluated, Finished, RolledBack, Saved, Started, Step, TrainEvent
 
 EXAMPLES = (
     "Examples: plume train qa.jsonl · plume train qa.jsonl --model ./smol --set learning_rate=2e-4 · "
@@ -125,7 +126,8 @@ def _follow(recipe: Recipe, path: Path, *, resume: bool, force: bool, json: bool
         TimeRemainingColumn(),
     )
     finished = False
-    with Progress(*columns, console=output.err, transient=True, disable=json) as bar:
+    signal.signal(signal.SIGTERM, _leave)
+    with Progress(*columns, console=output.err, transient=True, disable=json or not output.main_process()) as bar:
         task = bar.add_task("training", total=None, loss="…", speed="…")
         with closing(run_training(recipe, path, resume=resume, force=force, probe=True)) as events:
             try:
@@ -140,13 +142,19 @@ def _follow(recipe: Recipe, path: Path, *, resume: bool, force: bool, json: bool
                         _print_json(event, recipe)
                     else:
                         _show(event)
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, SystemExit):
                 bar.stop()
                 if path.exists():
                     output.note(f"continue with: plume train --resume --output-dir {path}")
                 raise
-    if not finished:
+    if not finished and output.main_process():
         output.note(f"{path} is already finished: nothing to do")
+
+
+def _leave(*_: object) -> None:
+    """A job that is told to end leaves as after Ctrl-C: recorded, and with a word on how to go on."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    raise SystemExit(128 + signal.SIGTERM)
 
 
 def _print_json(event: TrainEvent, recipe: Recipe) -> None:
@@ -164,6 +172,8 @@ def _show(event: TrainEvent) -> None:
             best = "  (best so far)" if event.best else ""
             output.note(f"step {event.step:>5}  {_label(event.kind)}: {_scores(event.scores)}{best}")
             output.note(f"            {_one_line(event.sample)}")
+        case RolledBack():
+            output.note(f"step {event.step:>5}  back to step {event.to_step}: {event.reason}")
         case Finished():
             _show_result(event)
         case Step() | Saved():

@@ -44,8 +44,9 @@ def train(
     Started as several processes (torchrun, accelerate launch), all of them call this and the main one yields events.
     Raises UserError (DataError for rows) before anything is written, RunFailed when the result is no good.
     """
-    with joined() as world:
-        job = opened(recipe, Path(output_dir), world, resume=resume, force=force, probe=probe)
+    path = Path(output_dir)
+    with joined(path) as world:
+        job = opened(recipe, path, world, resume=resume, force=force, probe=probe)
         if job is None:
             return
         try:

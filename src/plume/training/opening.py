@@ -38,7 +38,8 @@ def opened(recipe: Recipe, path: Path, world: World, *, resume: bool, force: boo
         if world.main:
             job = _resumed(path) if resume else _new(recipe, path, world, force=force, probe=probe)
     except BaseException:
-        world.told(None)  # the others leave without a word
+        world.told(None)  # the others leave without a word, and are waited for
+        world.wait()
         raise
     word = world.told(job and {"recipe": job.prepared.recipe.model_dump(), "began": job.world_size, "slow": job.slowed})
     if word is None or world.main:

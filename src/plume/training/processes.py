@@ -12,12 +12,13 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from plume.errors import PlumeError, UserError
+from plume.errors import Disconnected, UserError
 
 _PATIENCE = timedelta(hours=24)  # the others wait while the first one checks data, evaluates and writes
 _NEEDED = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -62,10 +63,10 @@ class World:
 
 
 @contextlib.contextmanager
-def joined() -> Iterator[World]:
-    """The processes that the environment speaks of, together for as long as the context lasts.
+def joined(run: Path) -> Iterator[World]:
+    """The processes that the environment speaks of, together on a run for as long as the context lasts.
 
-    Raises UserError when the environment speaks of several processes but not of all it must, PlumeError when
+    Raises UserError when the environment speaks of several processes but not of all it must, Disconnected when
     another process ended.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
@@ -85,11 +86,10 @@ def joined() -> Iterator[World]:
         world.wait()
     except RuntimeError as error:
         if "peer" in str(error) or isinstance(error, dist.DistError):
-            first = str(error).strip().splitlines()[0]
-            raise PlumeError(
-                f"another process of this run has ended, so process {world.rank} of {size} ends too ({first})",
-                "what stopped it stands in its own output; continue with: plume train --resume --output-dir DIR",
-            ) from None
+            raise Disconnected(
+                f"another process of this run has ended, so process {world.rank} of {size} ends too",
+                f"what stopped it stands in its own output; continue with: plume train --resume --output-dir {run}",
+            ) from error
         raise
     finally:
         dist.destroy_process_group()
