@@ -24,6 +24,7 @@ from typing import Any
 PEER = Path(__file__).parent / "peer_chargpt.py"
 TARGET, WINDOW = 1.88, 64
 STEPS = 240
+LONG = 1600  # steps of the run at equal time: more than fit into the peer's
 KEPT = 20  # times that each side keeps its weights
 PLUME = """
 import json, sys, time
@@ -55,9 +56,11 @@ def main() -> None:
     runs = []
     for number in range(options.runs):
         ours, theirs = plume(options.data, options.threads, number), peer(options.data, options.threads)
-        runs.append({"plume": ours, "peer": theirs})
+        longer = plume(options.data, options.threads, number, seconds=theirs["whole"])
+        runs.append({"plume": {**ours, "loss_at_equal_time": longer["loss"]}, "peer": theirs})
         print(json.dumps(runs[-1]), file=sys.stderr, flush=True)
-    for metric, unit in (("parameters", "parameters"), ("tokens", "tokens"), ("cpu_seconds", "s")):
+    units = {"parameters": "parameters", "tokens": "tokens", "loss_at_equal_time": "nats", "cpu_seconds": "s"}
+    for metric, unit in units.items():
         one, other = (statistics.median(run[side][metric] for run in runs) for side in ("plume", "peer"))
         row = {
             "bench": "shakespeare",
@@ -73,18 +76,20 @@ def main() -> None:
         print(json.dumps(row), flush=True)
 
 
-def plume(data: Path, threads: int, seed: int) -> dict[str, float]:
+def plume(data: Path, threads: int, seed: int, seconds: float | None = None) -> dict[str, float]:
+    """Until the target, or with `seconds` of processor time, where it stands when they have passed."""
     from plume.recipe import parse_recipe
     from plume.training.checkpoint import load_weights
     from plume.training.prepare import prepare
 
+    steps = STEPS if seconds is None else LONG
     settings = {
         "data": str(data),
         "model": "gpt",
         "max_length": WINDOW,
-        "max_steps": STEPS,
-        "eval_steps": STEPS,
-        "save_steps": STEPS // KEPT,
+        "max_steps": steps,
+        "eval_steps": steps,
+        "save_steps": steps // KEPT,
         "save_total_limit": KEPT + 1,
         "eval_samples": 1,
         "torch_num_threads": threads,
@@ -101,7 +106,7 @@ def plume(data: Path, threads: int, seed: int) -> dict[str, float]:
 
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-c", PLUME, json.dumps(settings), str(Path(folder) / "run")]
-        found = reached(command, judge)
+        found = reached(command, judge, seconds)
     if found["loss"] > TARGET:
         raise SystemExit(f"Plume ended at a loss of {found['loss']}, above {TARGET}")
     batch = prepared.recipe.per_device_train_batch_size or 0
@@ -126,16 +131,24 @@ def peer(data: Path, threads: int) -> dict[str, float]:
     return {**found, "tokens": found["step"] * peer_chargpt.BATCH * peer_chargpt.BLOCK, "parameters": size(model)}
 
 
-def reached(command: list[str], judge: Callable[[Path], float]) -> dict[str, float]:
-    """Train a side to its end; the step from which on its loss stays at the target, or its last step."""
+def reached(command: list[str], judge: Callable[[Path], float], seconds: float | None = None) -> dict[str, float]:
+    """Train a side to its end; the step from which on its loss stays at the target, or its last step.
+
+    With `seconds` its last step within so much processor time. `whole` is that of the whole run.
+    """
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, encoding="utf-8")
     found: dict[str, float] = {}
-    for line in reversed(done.stdout.splitlines()):
-        kept = json.loads(line)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    if seconds is not None:
+        within = [kept for kept in lines if kept["cpu_seconds"] <= seconds][-1]
+        return {"step": within["step"], "cpu_seconds": within["cpu_seconds"], "loss": judge(Path(within["weights"]))}
+    whole = round(lines[-1]["cpu_seconds"], 2)
+    for kept in reversed(lines):
         loss = judge(Path(kept["weights"]))
         if found and loss > TARGET:
             break
         found = {"step": kept["step"], "cpu_seconds": round(kept["cpu_seconds"], 2), "loss": round(loss, 4)}
+        found |= {"whole": whole, "loss_at_equal_time": round(loss, 4)}
         if loss > TARGET:
             break
     return found

@@ -14,7 +14,7 @@ from plume.runs import Run, refuse_occupied
 from plume.training.learner import refuse_place
 from plume.training.preflight import preflight
 from plume.training.prepare import Prepared, prepare, refuse
-from plume.training.processes import World
+from plume.training.processes import World, as_launched
 from plume.training.sources import fingerprints
 from plume.types import Preflight
 
@@ -51,7 +51,7 @@ def opened(recipe: Recipe, path: Path, world: World, *, resume: bool, force: boo
 def _new(recipe: Recipe, path: Path, world: World, *, force: bool, probe: bool) -> Job:
     planned = None
     refuse_occupied(path)
-    prepared = prepare(recipe, force=force)
+    prepared = prepare(as_launched(recipe), force=force)
     refuse_place(prepared.recipe, world)
     if probe:
         planned = preflight(prepared)

@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 
 from plume.errors import Disconnected, UserError
+from plume.recipe import Recipe
 
 _PATIENCE = timedelta(hours=24)  # the others wait while the first one checks data, evaluates and writes
 _NEEDED = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -93,6 +94,21 @@ def joined(run: Path) -> Iterator[World]:
         raise
     finally:
         dist.destroy_process_group()
+
+
+def as_launched(recipe: Recipe) -> Recipe:
+    """The recipe with what `accelerate launch` was asked for. Raises UserError for a precision that is not offered."""
+    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if precision not in ("no", "bf16"):
+        raise UserError(
+            f"accelerate launch --mixed_precision {precision}: Plume trains in float32 or bf16", "take bf16"
+        )
+    wishes: dict[str, bool] = {}
+    if precision == "bf16" and recipe.bf16 is None:
+        wishes["bf16"] = True
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
+        wishes["fsdp"] = True
+    return recipe.model_copy(update=wishes)
 
 
 def _device() -> torch.device:

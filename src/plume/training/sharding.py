@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,8 @@ from plume.types import LanguageModel
 
 def shard(module: nn.Module) -> None:
     """Zhao et al. 2023, layer by layer: each is gathered when it is needed and freed after."""
+    # Keys and values leave a layer as views; nothing writes into them while training.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     for stack in [part for part in module.modules() if isinstance(part, nn.ModuleList)]:
         for layer in stack:
             fully_shard(layer)
