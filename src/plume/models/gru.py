@@ -24,7 +24,7 @@ from plume.models import clusters, ragged
 from plume.models.packed import apart
 from plume.models.weights import fill, read_config
 
-_QUERY_BLOCK = 32  # bounds the (B, block, block + window, A) tensor of the additive scores
+_QUERY_BLOCK = 16  # bounds the (B, block, block + window, A) tensor of the additive scores
 _LARGE_VOCABULARY = 5000  # from here on the output layer takes most of a step
 _FREQUENT = (1000, 4000)  # where the clusters of rare words begin
 

@@ -158,7 +158,8 @@ def _from_base(recipe: Recipe, parts: Split) -> tuple[Recipe, Bundle, list[Encod
         for key in ("tokenizer", "vocab_size", "template", "hidden_size", "num_hidden_layers")
         if getattr(recipe, key)
     ]
-    made_anew += [key for key in ("num_attention_heads", "dropout") if getattr(recipe, key) is not None]
+    fixed = ("num_attention_heads", "attention_window", "dropout")
+    made_anew += [key for key in fixed if getattr(recipe, key) is not None]
     if made_anew:
         raise UserError(
             f"{made_anew[0]} cannot be set when fine-tuning: {recipe.model} brings its own",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,13 @@ from plume.training.measure import recall_rows, spread
 from plume.training.optim import learning_rate, schedule
 from plume.training.prepare import Prepared
 from plume.types import EvaluationKind, Example, LanguageModel, Step
+
+
+@runtime_checkable
+class OwnLoss(Protocol):
+    """A model that computes the summed loss of hidden states (N, C) for less than all their logits."""
+
+    def summed_loss(self, hidden_NC: torch.Tensor, labels_N: torch.Tensor) -> torch.Tensor: ...
 
 
 def step_once(
@@ -54,8 +62,10 @@ def summed_loss(model: LanguageModel, batch: Batch) -> torch.Tensor:
     """Negative log-likelihood in nats, summed over trained positions; logits exist at those alone."""
     hidden_BTC, _ = model(batch.ids_BT, None, batch.lengths_B)
     trained_BT = batch.labels_BT != IGNORE
-    logits_NV = model.head(hidden_BTC[trained_BT])
-    return F.cross_entropy(logits_NV.float(), batch.labels_BT[trained_BT], reduction="sum")
+    hidden_NC, labels_N = hidden_BTC[trained_BT], batch.labels_BT[trained_BT]
+    if isinstance(model, OwnLoss):
+        return model.summed_loss(hidden_NC, labels_N)
+    return F.cross_entropy(model.head(hidden_NC).float(), labels_N, reduction="sum")
 
 
 def questions(prepared: Prepared) -> tuple[Sequence[Example], EvaluationKind]:
