@@ -96,11 +96,12 @@ class _Asked(Protocol):
     default_template: str
 
 
-def for_training(base: Bundle, *, chat: bool) -> Bundle:
+def for_training(base: Bundle, *, chat: bool, texts: Iterable[str] = ()) -> Bundle:
     """The bundle to fine-tune: a pad token of its own, and where there is no chat template to keep, the
     default one with its tokens (`chat`), or the raw one (plain text).
 
-    A GRU's default is `sep`; one that was trained on plain text has no template worth keeping for questions.
+    A GRU's default is `sep`; one that was trained on plain text has no template worth keeping for questions. Where
+    whole words are tokens, those of `texts` that the base lacks join its vocabulary, if the model can grow.
     """
     tokens: list[str] = []
     names: dict[str, str] = {}
@@ -120,6 +121,7 @@ def for_training(base: Bundle, *, chat: bool) -> Bundle:
         tokens += ROLE_TOKENS
     tokenizer = base.tokenizer.with_special_tokens(tokens, names) if tokens else base.tokenizer
     if isinstance(base.model, _Growable):
+        tokenizer = tokenizer.with_words(texts)
         base.model.resize(tokenizer.vocab_size)
     template = base.template if keeps else ChatTemplate(TEMPLATES[default] if chat else RAW, tokenizer)
     extra = base.stop_ids if keeps else ()

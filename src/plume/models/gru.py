@@ -228,7 +228,7 @@ class GRU(PreTrainedModel):
 
     @torch.no_grad()
     def resize(self, vocab_size: int) -> None:
-        """Widen the vocabulary; new words start at the mean of the old ones."""
+        """Widen the vocabulary; new words start around the mean of the old ones, as far from it as those are."""
         more = vocab_size - self.vocab_size
         if more <= 0:
             return
@@ -246,8 +246,8 @@ class GRU(PreTrainedModel):
 
 
 def _widened(tensor: Tensor, more: int) -> Tensor:
-    mean = tensor.mean(dim=0, keepdim=True)
-    return torch.cat([tensor, mean.expand(more, *tensor.shape[1:])])
+    deviation, mean = torch.std_mean(tensor, dim=0, keepdim=True)
+    return torch.cat([tensor, mean + deviation * torch.randn(more, *tensor.shape[1:], device=tensor.device)])
 
 
 def build(sizes: Mapping[str, Any]) -> GRU:
