@@ -45,8 +45,8 @@ class WordLM(nn.Module):
         return F.linear(self.dropout(out_BTC), self.words.weight, self.bias), state
 
 
-def read(data: Path) -> tuple[list[int], list[int], int]:
-    """Ids of test.txt (to train on) and valid.txt, with <eos> at the end of each line, and how many words there are.
+def read(data: Path) -> tuple[list[int], list[int], dict[str, int]]:
+    """Ids of test.txt (to train on) and valid.txt, with <eos> at the end of each line, and the id of every word.
 
     The vocabulary is that of the training text; words it lacks are its own <unk>.
     """
@@ -55,7 +55,7 @@ def read(data: Path) -> tuple[list[int], list[int], int]:
         for name in ("test.txt", "valid.txt")
     )
     known = {word: id for id, word in enumerate(dict.fromkeys(train))}
-    return [known[word] for word in train], [known.get(word, known["<unk>"]) for word in valid], len(known)
+    return [known[word] for word in train], [known.get(word, known["<unk>"]) for word in valid], known
 
 
 def perplexity(read_on: Callable[[Tensor, Any], tuple[Tensor, Any]], ids: list[int]) -> float:
@@ -77,10 +77,10 @@ def main() -> None:
     data, seconds, folder, threads, seed = sys.argv[1:]
     torch.set_num_threads(int(threads))
     torch.manual_seed(int(seed))
-    train, valid, vocab_size = read(Path(data))
+    train, valid, known = read(Path(data))
     size = len(train) // BATCH
     text_BT = torch.tensor(train[: size * BATCH]).view(BATCH, size)
-    model, rate, best, judging = WordLM(vocab_size), RATE, math.inf, 0.0
+    model, rate, best, judging = WordLM(len(known)), RATE, math.inf, 0.0
 
     def spent() -> float:
         return time.process_time() - judging

@@ -50,4 +50,5 @@ def log_probabilities(
 def _parts(tensor: Tensor, cut: Sequence[int]) -> tuple[Tensor, ...]:
     """Rows of the frequent words and of each cluster; one split, so that the backward pass joins them once."""
     ends = [*cut, len(tensor)]
-    return tensor.split([end - start for start, end in zip([0, *cut], ends, strict=True)])
+    parts: tuple[Tensor, ...] = tensor.split([end - start for start, end in zip([0, *cut], ends, strict=True)])
+    return parts

@@ -198,13 +198,12 @@ class GRU(PreTrainedModel):
 
         def context(query_BTA: Tensor, keys_BSA: Tensor, past_BSC: Tensor) -> Tensor:
             scores_BTS = self.score(torch.tanh(query_BTA[:, :, None] + keys_BSA[:, None])).squeeze(-1)
-            return scores_BTS.masked_fill(~seen_BTS, float("-inf")).softmax(dim=-1) @ past_BSC
+            weights_BTS: Tensor = scores_BTS.masked_fill(~seen_BTS, float("-inf")).softmax(dim=-1)
+            return weights_BTS @ past_BSC
 
         if not torch.is_grad_enabled():
             return context(query_BTA, keys_BSA, past_BSC)
-        kept: Tensor = checkpoint(
-            context, query_BTA, keys_BSA, past_BSC, use_reentrant=False, preserve_rng_state=False
-        )
+        kept: Tensor = checkpoint(context, query_BTA, keys_BSA, past_BSC, use_reentrant=False, preserve_rng_state=False)
         return kept
 
     def head(self, hidden: Tensor) -> Tensor:
