@@ -49,6 +49,9 @@ class Recipe(BaseModel):
     hidden_size: Positive | None = Field(default=None, description="Width of the model.")
     num_hidden_layers: Positive | None = Field(default=None, description="Depth of the model.")
     num_attention_heads: Positive | None = Field(default=None, description="Attention heads (`gpt`).")
+    attention_window: Positive | None = Field(
+        default=None, description="Tokens that attention looks back over (`gru`); bounds the memory of decoding."
+    )
     dropout: float | None = Field(default=None, ge=0, lt=1, description="Dropout probability while training.")
 
     max_steps: Positive | None = Field(default=None, description="Optimiser steps.")
@@ -99,13 +102,30 @@ def parse_recipe(values: Mapping[str, Any], origin: str = "recipe") -> Recipe:
         raise _explain(error, list(Recipe.model_fields), origin) from None
 
 
+def shipped_recipes() -> dict[str, str]:
+    """The recipes that come with Plume, each with its first line, which says what it is for."""
+    folder = Path(__file__).parent / "recipes"
+    return {
+        file.stem: file.read_text(encoding="utf-8").split("\n", 1)[0].removeprefix("# ")
+        for file in sorted(folder.glob("*.yaml"))
+    }
+
+
 def load_recipe(path: Path) -> Recipe:
-    """Read a recipe.yaml. Raises UserError when it is missing, not YAML, or holds a wrong key or value."""
+    """Read a recipe.yaml, or the shipped recipe of that name where there is no such file.
+
+    Raises UserError when it is missing, not YAML, or holds a wrong key or value.
+    """
+    shipped = shipped_recipes()
+    if str(path) in shipped and not path.exists():
+        path = Path(__file__).parent / "recipes" / f"{path}.yaml"
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
+        names = "; ".join(f"{name}: {what}" for name, what in shipped.items())
         raise UserError(
-            f"{path}: no such recipe", "name a YAML file of recipe keys, such as a run's recipe.yaml"
+            f"{path}: no such recipe",
+            f"name a YAML file of recipe keys, such as a run's recipe.yaml, or a shipped recipe ({names})",
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {error}", "name a YAML file of recipe keys") from None

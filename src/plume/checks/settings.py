@@ -64,8 +64,11 @@ def _amount(recipe: Recipe, facts: RunFacts, source: Source) -> Iterator[Finding
     steps = recipe.max_steps or 0
     epochs = steps / facts.steps_per_epoch
     if steps * _STEPS_RANGE <= min(facts.usual_steps, _ENOUGH_STEPS):
-        message = f"{steps} steps are too few: about {facts.usual_steps} are usual for this data"
-        yield Finding("D502", "warning", source, message, f"leave max_steps out, or set it near {facts.usual_steps}")
+        made = f"{steps} steps ({epochs:.3g} epochs of {facts.steps_per_epoch})"
+        message = f"{made} are too few: about {facts.usual_steps} are usual for this data"
+        usual_epochs = f"num_train_epochs near {facts.usual_steps / facts.steps_per_epoch:.3g}"
+        hint = f"leave max_steps and num_train_epochs out, or set max_steps near {facts.usual_steps}, or {usual_epochs}"
+        yield Finding("D502", "warning", source, message, hint)
     elif steps > _STEPS_RANGE * facts.usual_steps and epochs > _MEMORISED:
         message = (
             f"each row is read {epochs:.0f} times, about {facts.usual_steps / facts.steps_per_epoch:.0f} are usual"

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from plume.cli import options, output
 from plume.cli.costs import lines
 from plume.errors import UserError
-from plume.recipe import Recipe, load_recipe, parse_recipe, parse_settings
+from plume.recipe import Recipe, load_recipe, parse_recipe, parse_settings, shipped_recipes
 from plume.types import Evaluated, Finished, RolledBack, Saved, Started, Step, TrainEvent
 
 EXAMPLES = (
@@ -34,7 +34,12 @@ def train(
         ),
     ] = None,
     eval_data: Annotated[str | None, typer.Option(metavar="FILE", help="Evaluation rows instead of a split.")] = None,
-    recipe: Annotated[Path | None, typer.Option(metavar="FILE", help="A recipe.yaml to start from.")] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(metavar="FILE|NAME", help="A recipe.yaml, or a shipped recipe, to start from.")
+    ] = None,
+    list_recipes: Annotated[
+        bool, typer.Option("--list-recipes", help="Print the shipped recipes and what each is for.")
+    ] = False,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A recipe key (docs/recipe.md); may be given several times."),
@@ -55,6 +60,10 @@ def train(
     What the recipe leaves open is chosen from the data, printed, and written to the run's recipe.yaml.
     Exit code 0 when done, 1 when the run failed, 2 for a mistake in data or request, 130 after Ctrl-C.
     """
+    if list_recipes:
+        for name, purpose in shipped_recipes().items():
+            output.write(f"{name:<14} {purpose}")
+        return
     given = parse_settings(settings or [])
     named: dict[str, Any] = {
         "data": data,

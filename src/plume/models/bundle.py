@@ -11,8 +11,8 @@ from typing import Any, Protocol, runtime_checkable
 from plume.errors import UserError
 from plume.files import write_atomic
 from plume.models.catalog import find_directory, load_model
-from plume.text.template import CHAT, RAW, TEMPLATES, ChatTemplate
-from plume.text.tokenizer import ROLE_TOKENS, TextTokenizer, load_tokenizer, read_chat_template
+from plume.text.template import RAW, TEMPLATES, ChatTemplate
+from plume.text.tokenizer import ROLE_TOKENS, SPECIAL_NAMES, TextTokenizer, load_tokenizer, read_chat_template
 from plume.types import LanguageModel
 
 _DEFAULT_MAX_NEW_TOKENS = 256
@@ -89,9 +89,20 @@ class _Growable(Protocol):
     def resize(self, vocab_size: int) -> None: ...
 
 
-def for_training(base: Bundle, *, chat: bool) -> Bundle:
+@runtime_checkable
+class _Asked(Protocol):
+    """A model whose kind has a template of its own for questions."""
+
+    default_template: str
+
+
+def for_training(base: Bundle, *, chat: bool, texts: Iterable[str] = ()) -> Bundle:
     """The bundle to fine-tune: a pad token of its own, and where there is no chat template to keep, the
-    default one with its tokens (`chat`), or the raw one (plain text)."""
+    default one with its tokens (`chat`), or the raw one (plain text).
+
+    A GRU's default is `sep`; one that was trained on plain text has no template worth keeping for questions. Where
+    whole words are tokens, those of `texts` that the base lacks join its vocabulary, if the model can grow.
+    """
     tokens: list[str] = []
     names: dict[str, str] = {}
     given = base.tokenizer.special_token_names
@@ -101,13 +112,19 @@ def for_training(base: Bundle, *, chat: bool) -> Bundle:
     if "pad_token" not in given or given["pad_token"] in shared:
         names["pad_token"] = "<pad>"
     tokens += names.values()
-    if chat and not base.own_template:
+    default = base.model.default_template if isinstance(base.model, _Asked) else "chat"
+    keeps = base.own_template and not (chat and default == "sep" and base.template.source == RAW)
+    if chat and not keeps and default == "sep" and "sep_token" not in given:
+        names["sep_token"] = SPECIAL_NAMES["sep_token"]
+        tokens.append(names["sep_token"])
+    elif chat and not keeps and default == "chat":
         tokens += ROLE_TOKENS
     tokenizer = base.tokenizer.with_special_tokens(tokens, names) if tokens else base.tokenizer
     if isinstance(base.model, _Growable):
+        tokenizer = tokenizer.with_words(texts)
         base.model.resize(tokenizer.vocab_size)
-    template = base.template if base.own_template else ChatTemplate(CHAT if chat else RAW, tokenizer)
-    extra = base.stop_ids if base.own_template else ()
+    template = base.template if keeps else ChatTemplate(TEMPLATES[default] if chat else RAW, tokenizer)
+    extra = base.stop_ids if keeps else ()
     return replace(
         base,
         tokenizer=tokenizer,

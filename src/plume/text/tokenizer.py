@@ -112,6 +112,20 @@ class TextTokenizer:
         backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in tokens])
         return TextTokenizer(backend, {**self._names, **names}, self._config)
 
+    def with_words(self, texts: Iterable[str]) -> TextTokenizer:
+        """A copy that knows every word of these texts too, new ones behind all others in order of appearance.
+
+        Only where whole words (or characters) are the tokens; elsewhere nothing is unknown, and this is a copy.
+        """
+        stored = json.loads(self._backend.to_str())
+        if stored["model"]["type"] == "WordLevel":
+            known = self._backend.get_vocab(with_added_tokens=True)
+            for text in texts:
+                normal = self._backend.normalizer.normalize_str(text) if self._backend.normalizer else text
+                for word, _ in self._backend.pre_tokenizer.pre_tokenize_str(normal):
+                    stored["model"]["vocab"][word] = known.setdefault(word, len(known))
+        return TextTokenizer(Backend.from_str(json.dumps(stored)), self._names, self._config)
+
     def save(self, directory: Path, *, chat_template: str | None = None) -> None:
         """Write tokenizer.json, tokenizer_config.json and, if given, chat_template.jinja."""
         config = {

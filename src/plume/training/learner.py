@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,13 @@ from plume.training.sharding import fill_in, shard, whole
 from plume.types import LanguageModel
 
 
+@runtime_checkable
+class OwnLoss(Protocol):
+    """A model that computes the summed loss of hidden states (N, C) for less than all their logits."""
+
+    def summed_loss(self, hidden_NC: Tensor, labels_N: Tensor) -> Tensor: ...
+
+
 class Objective(nn.Module):
     """The loss as a module, so that whatever shards or replicates modules sees the head used inside it."""
 
@@ -34,8 +42,11 @@ class Objective(nn.Module):
         with torch.autocast(batch.ids_BT.device.type, torch.bfloat16, enabled=self._bf16):
             hidden_BTC, _ = self.model(batch.ids_BT, None, batch.lengths_B)
             trained_BT = batch.labels_BT != IGNORE
-            logits_NV = self.model.head(hidden_BTC[trained_BT])
-        return F.cross_entropy(logits_NV.float(), batch.labels_BT[trained_BT], reduction="sum")
+            hidden_NC, labels_N = hidden_BTC[trained_BT], batch.labels_BT[trained_BT]
+            if isinstance(self.model, OwnLoss):
+                return self.model.summed_loss(hidden_NC, labels_N)
+            logits_NV = self.model.head(hidden_NC)
+        return F.cross_entropy(logits_NV.float(), labels_N, reduction="sum")
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ _TEXT_TOKENS = 1024  # in a step
 _FRESH_EPOCHS = 4  # text read so few times is not learnt by heart
 _LONGEST_CONTEXT = 1024
 _SHORT_RUN = 1_000_000  # tokens, up to which two layers learn more in the same time than four
+_GRU_WINDOW = 256  # tokens: whole questions, and no more memory than a Transformer's short context
 _MUON_RATE, _MUON_OTHERS_RATE = 0.02, 0.01
 
 
@@ -74,7 +75,9 @@ def choose_sizes(recipe: Recipe, facts: TokenFacts, vocab_size: int) -> dict[str
     if recipe.model == "bigram":
         return _unset(recipe, hidden_size=min(vocab_size, 256), num_hidden_layers=1, num_attention_heads=1, dropout=0.0)
     if recipe.model == "gru":
-        return _unset(recipe, hidden_size=256, num_hidden_layers=1, num_attention_heads=1, dropout=0.1)
+        window = min(recipe.max_length or _GRU_WINDOW, _GRU_WINDOW)
+        sizes = {"hidden_size": 256, "num_hidden_layers": 1, "num_attention_heads": 1, "attention_window": window}
+        return _unset(recipe, **sizes, dropout=0.1)
     if not facts.is_text:
         return _unset(recipe, hidden_size=192, num_hidden_layers=4, num_attention_heads=4, dropout=0.1)
     tokens = _tokens_in_a_step(recipe) * (recipe.max_steps or 1)

@@ -25,7 +25,7 @@ from plume.text.template import TEMPLATES, ChatTemplate, encode_example
 from plume.text.tokenizer import TextTokenizer, train_tokenizer
 from plume.training import plan
 from plume.training.sources import reading, refuse_password
-from plume.types import Encoded, Finding, LanguageModel
+from plume.types import Encoded, Example, Finding, LanguageModel
 
 _SEAMS = 200  # rows looked at for D304
 _TOKENIZER_SAMPLE = 10_000_000  # characters
@@ -158,13 +158,14 @@ def _from_base(recipe: Recipe, parts: Split) -> tuple[Recipe, Bundle, list[Encod
         for key in ("tokenizer", "vocab_size", "template", "hidden_size", "num_hidden_layers")
         if getattr(recipe, key)
     ]
-    made_anew += [key for key in ("num_attention_heads", "dropout") if getattr(recipe, key) is not None]
+    fixed = ("num_attention_heads", "attention_window", "dropout")
+    made_anew += [key for key in fixed if getattr(recipe, key) is not None]
     if made_anew:
         raise UserError(
             f"{made_anew[0]} cannot be set when fine-tuning: {recipe.model} brings its own",
             f"leave {made_anew[0]} out, or train from scratch with --model gpt",
         )
-    base = _base(recipe, chat=not any(example.is_text for example in parts.train))
+    base = _base(recipe, parts.train)
     parameters = sum(parameter.numel() for parameter in base.model.parameters())
     context = base.model.context_length
     if recipe.max_length and recipe.max_length > context:
@@ -227,7 +228,7 @@ def initial_model(prepared: Prepared) -> LanguageModel:
     """The model as it was before the first step, made again."""
     if prepared.from_scratch:
         return _build(prepared.recipe, prepared.bundle.tokenizer.vocab_size)
-    return _base(prepared.recipe, chat=not prepared.is_text).model
+    return _base(prepared.recipe, prepared.split.train).model
 
 
 def baseline(recipe: Recipe, trained: Bundle) -> tuple[Bundle, str]:
@@ -242,7 +243,9 @@ def _build(recipe: Recipe, vocab_size: int) -> LanguageModel:
     return build_model(recipe.model, {**recipe.model_dump(), "vocab_size": vocab_size})
 
 
-def _base(recipe: Recipe, *, chat: bool) -> Bundle:
+def _base(recipe: Recipe, rows: Sequence[Example]) -> Bundle:
     """The base with the tokens that fine-tuning adds; new rows of its embeddings depend on the seed."""
     torch.manual_seed(recipe.seed)
-    return for_training(load(find_directory(recipe.model)), chat=chat)
+    texts = (message.content for example in rows for message in example.messages)
+    chat = not any(example.is_text for example in rows)
+    return for_training(load(find_directory(recipe.model)), chat=chat, texts=texts)
