@@ -52,7 +52,7 @@ def step_once(
 
 def summed_loss(model: LanguageModel, batch: Batch) -> torch.Tensor:
     """Negative log-likelihood in nats, summed over trained positions; logits exist at those alone."""
-    hidden_BTC, _ = model(batch.ids_BT, None, batch.lengths_B)
+    hidden_BTC, _ = model(batch.ids_BT, None, batch.lengths_B, batch.segments_BT)
     trained_BT = batch.labels_BT != IGNORE
     logits_NV = model.head(hidden_BTC[trained_BT])
     return F.cross_entropy(logits_NV.float(), batch.labels_BT[trained_BT], reduction="sum")
