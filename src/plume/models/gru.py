@@ -1,77 +1,108 @@
 """GRU with causal additive attention over its own past outputs (Cho et al. 2014; Bahdanau et al. 2015).
 
-h_t is the GRU's output, a_ts = v·tanh(W h_t + U h_s) for s <= t, c_t = sum_s softmax(a_t)_s h_s, and the
-hidden state given to the head is tanh(P [h_t; c_t]). Shape suffixes: B batch, T time, S past, C width, A attention.
+h_t is the GRU's output, a_ts = v·tanh(W h_t + U h_s) for the last `attention_window` positions s <= t,
+c_t = sum_s softmax(a_t)_s h_s, and the hidden state given to the head is tanh(P [h_t; c_t]). A window bounds both the
+time a token takes and the memory that decoding holds; without one they grow with the text, as a Transformer's do.
+Shape suffixes: B batch, T time, S past, C width, A attention, N tokens, V vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
-from plume.models import ragged
+from plume.models import clusters, ragged
+from plume.models.packed import apart
 from plume.models.weights import fill, read_config
 
-_QUERY_BLOCK = 64  # bounds the (B, block, S, A) tensor of the additive scores
+_QUERY_BLOCK = 32  # bounds the (B, block, block + window, A) tensor of the additive scores
+_LARGE_VOCABULARY = 5000  # from here on the output layer takes most of a step
+_FREQUENT = (1000, 4000)  # where the clusters of rare words begin
 
 
 class GRUConfig(PreTrainedConfig):
-    """Sizes of a GRU with attention."""
+    """Sizes of a GRU with attention. `attention_window` None looks back at everything; `cutoffs` are the ids at
+    which clusters of rare words begin, none for a plain softmax."""
 
     model_type = "plume_gru"
 
     vocab_size: int = 0
     hidden_size: int = 256
     attention_size: int = 64
+    attention_window: int | None = None
     num_hidden_layers: int = 1
     dropout: float = 0.0
     max_position_embeddings: int = 256
     tie_word_embeddings: bool = False
+    cutoffs: list[int] | None = None
 
 
 @dataclass(slots=True)
 class GRUState:
-    """Every layer's output at every past position, and the top layer's attention keys."""
+    """Every layer's output at the positions still held, and the top layer's attention keys there.
+
+    `lengths_B` tokens were read; the first `dropped_B` of them can no longer be looked back at.
+    """
 
     outputs_LBSC: list[Tensor]
     keys_BSA: Tensor
     lengths_B: Tensor
+    dropped_B: Tensor
 
     @property
     def nbytes(self) -> int:
         return sum(tensor.nbytes for tensor in (*self.outputs_LBSC, self.keys_BSA))
 
+    @property
+    def held_B(self) -> Tensor:
+        return self.lengths_B - self.dropped_B
+
     def select(self, rows: Tensor) -> GRUState:
-        return GRUState([outputs[rows] for outputs in self.outputs_LBSC], self.keys_BSA[rows], self.lengths_B[rows])
+        outputs = [layer[rows] for layer in self.outputs_LBSC]
+        return GRUState(outputs, self.keys_BSA[rows], self.lengths_B[rows], self.dropped_B[rows])
 
     def fork(self) -> GRUState:
-        return GRUState(
-            [outputs.clone() for outputs in self.outputs_LBSC], self.keys_BSA.clone(), self.lengths_B.clone()
-        )
+        outputs = [layer.clone() for layer in self.outputs_LBSC]
+        return GRUState(outputs, self.keys_BSA.clone(), self.lengths_B.clone(), self.dropped_B.clone())
 
     def truncate(self, n: int) -> GRUState:
-        return GRUState(self.outputs_LBSC, self.keys_BSA, self.lengths_B.clamp(max=n))
+        """Raises ValueError when what the n-th token looks back at is no longer held."""
+        if bool(((self.dropped_B > 0) & (self.lengths_B > n)).any()):
+            raise ValueError(f"the window has moved on: a GRU cannot go back to {n} tokens; read the text again")
+        return replace(self, lengths_B=self.lengths_B.clamp(max=n))
 
     def last_BC(self, layer: int) -> Tensor:
         """A layer's hidden vector after each row's last real token; zero before the first."""
-        outputs = self.outputs_LBSC[layer]
-        rows = torch.arange(len(self.lengths_B), device=outputs.device)
-        last = outputs[rows, (self.lengths_B - 1).clamp(min=0)]
-        return torch.where(self.lengths_B[:, None] > 0, last, torch.zeros_like(last))
+        outputs, held_B = self.outputs_LBSC[layer], self.held_B
+        rows = torch.arange(len(held_B), device=outputs.device)
+        last = outputs[rows, (held_B - 1).clamp(min=0)]
+        return torch.where(held_B[:, None] > 0, last, torch.zeros_like(last))
+
+    def within(self, window: int | None) -> GRUState:
+        """Without what no later token can look back at; now and then, so that not every token pays for a copy."""
+        held_B = self.held_B
+        if window is None or int(held_B.max()) <= window + ragged.GROWTH:
+            return self
+        outputs = [ragged.latest(layer, held_B, window) for layer in self.outputs_LBSC]
+        keys_BSA = ragged.latest(self.keys_BSA, held_B, window)
+        return GRUState(outputs, keys_BSA, self.lengths_B, self.dropped_B + (held_B - window).clamp(min=0))
 
 
 class GRU(PreTrainedModel):
-    """`plume.types.LanguageModel` over words: recurrent memory, and a look back at all of it."""
+    """`plume.types.LanguageModel` over words: recurrent memory, and a look back at the latest of it."""
 
     config_class = GRUConfig
     config: GRUConfig
+    default_template = "sep"
 
     def __init__(self, config: GRUConfig) -> None:
         super().__init__(config)
@@ -82,7 +113,12 @@ class GRU(PreTrainedModel):
         self.key = nn.Linear(width, attention, bias=False)
         self.score = nn.Linear(attention, 1, bias=False)
         self.project = nn.Linear(2 * width, width)
-        self.lm_head = nn.Linear(width, config.vocab_size)
+        if config.tie_word_embeddings:
+            self.output_bias = nn.Parameter(torch.zeros(config.vocab_size))
+        else:
+            self.lm_head = nn.Linear(width, config.vocab_size)
+        if config.cutoffs:
+            self.entries = nn.Linear(width, len(config.cutoffs))
         self.dropout = nn.Dropout(config.dropout)
         self.post_init()  # type: ignore[no-untyped-call]
 
@@ -106,56 +142,131 @@ class GRU(PreTrainedModel):
         return self.config.max_position_embeddings
 
     def forward(
-        self, ids_BT: Tensor, state: GRUState | None = None, lengths_B: Tensor | None = None
+        self,
+        ids_BT: Tensor,
+        state: GRUState | None = None,
+        lengths_B: Tensor | None = None,
+        segments_BT: Tensor | None = None,
     ) -> tuple[Tensor, GRUState]:
-        """Hidden states (B, T, C) and the state after each row's real tokens."""
-        before_B = state.lengths_B if state else ragged.start_lengths(ids_BT)
+        """Hidden states (B, T, C) and the state after each row's real tokens.
+
+        Where the number in `segments_BT` changes along a row, reading begins anew; only without a `state`.
+        """
+        added_B = ragged.added(lengths_B, ids_BT)
+        if segments_BT is not None:
+            if state is not None:
+                raise ValueError("packed segments begin anew: they cannot continue a state")
+            cut = apart(ids_BT, added_B, segments_BT)
+            hidden_NTC, state = self._read(cut.ids_NT, None, cut.lengths_N)
+            return cut.together(hidden_NTC), state.select(cut.last_B)
+        return self._read(ids_BT, state, added_B)
+
+    def _read(self, ids_BT: Tensor, state: GRUState | None, added_B: Tensor) -> tuple[Tensor, GRUState]:
+        held_B = state.held_B if state else ragged.start_lengths(ids_BT)
         x_BTC = self.dropout(self.embed_tokens(ids_BT))
         outputs = []
         for number, layer in enumerate(self.layers):
             initial = state.last_BC(number)[None].contiguous() if state else None
             x_BTC, _ = layer(x_BTC, initial)
-            outputs.append(ragged.append(state.outputs_LBSC[number] if state else None, x_BTC, before_B))
+            outputs.append(ragged.append(state.outputs_LBSC[number] if state else None, x_BTC, held_B))
             x_BTC = self.dropout(x_BTC)
-        keys_BSA = ragged.append(state.keys_BSA if state else None, self.key(outputs_new := x_BTC), before_B)
-        context_BTC = self._attend(outputs_new, outputs[-1], keys_BSA, before_B)
-        hidden_BTC = torch.tanh(self.project(torch.cat([outputs_new, context_BTC], dim=-1)))
-        after = GRUState(outputs, keys_BSA, before_B + ragged.added(lengths_B, ids_BT))
-        return self.dropout(hidden_BTC), after
+        keys_BSA = ragged.append(state.keys_BSA if state else None, self.key(x_BTC), held_B)
+        context_BTC = self._attend(x_BTC, outputs[-1], keys_BSA, held_B)
+        hidden_BTC = torch.tanh(self.project(torch.cat([x_BTC, context_BTC], dim=-1)))
+        dropped_B = state.dropped_B if state else torch.zeros_like(held_B)
+        after = GRUState(outputs, keys_BSA, held_B + dropped_B + added_B, dropped_B)
+        return self.dropout(hidden_BTC), after.within(self.config.attention_window)
 
-    def _attend(self, new_BTC: Tensor, past_BSC: Tensor, keys_BSA: Tensor, before_B: Tensor) -> Tensor:
-        """What each new position finds when it looks back over itself and everything before."""
-        count, slots = new_BTC.shape[1], int(before_B.max()) + new_BTC.shape[1]
-        past_BSC, keys_BSA = past_BSC[:, :slots], keys_BSA[:, :slots]
+    def _attend(self, new_BTC: Tensor, past_BSC: Tensor, keys_BSA: Tensor, held_B: Tensor) -> Tensor:
+        """What each new position finds when it looks back over itself and the window before it."""
+        count, window = new_BTC.shape[1], self.config.attention_window
         queries_BTA = self.query(new_BTC)
+        least, most = int(held_B.min()), int(held_B.max())
         blocks = []
         for start in range(0, count, _QUERY_BLOCK):
-            query = queries_BTA[:, start : start + _QUERY_BLOCK]
-            scores_BTS = self.score(torch.tanh(query[:, :, None] + keys_BSA[:, None])).squeeze(-1)
-            seen_BTS = ragged.visible(before_B + start, query.shape[1], slots)
-            weights_BTS = scores_BTS.masked_fill(~seen_BTS, float("-inf")).softmax(dim=-1)
-            blocks.append(weights_BTS @ past_BSC)
+            query_BTA = queries_BTA[:, start : start + _QUERY_BLOCK]
+            first = max(0, least + start - window + 1) if window else 0
+            slots = slice(first, most + start + query_BTA.shape[1])
+            seen_BTS = ragged.visible(held_B + start - first, query_BTA.shape[1], slots.stop - first)
+            if window:
+                seen_BTS &= ~ragged.visible(held_B + start - first - window, query_BTA.shape[1], slots.stop - first)
+            blocks.append(self._look_back(query_BTA, keys_BSA[:, slots], past_BSC[:, slots], seen_BTS))
         return torch.cat(blocks, dim=1)
 
+    def _look_back(self, query_BTA: Tensor, keys_BSA: Tensor, past_BSC: Tensor, seen_BTS: Tensor) -> Tensor:
+        """One block of queries. The backward pass computes its scores once more instead of keeping them."""
+
+        def context(query_BTA: Tensor, keys_BSA: Tensor, past_BSC: Tensor) -> Tensor:
+            scores_BTS = self.score(torch.tanh(query_BTA[:, :, None] + keys_BSA[:, None])).squeeze(-1)
+            return scores_BTS.masked_fill(~seen_BTS, float("-inf")).softmax(dim=-1) @ past_BSC
+
+        if not torch.is_grad_enabled():
+            return context(query_BTA, keys_BSA, past_BSC)
+        kept: Tensor = checkpoint(
+            context, query_BTA, keys_BSA, past_BSC, use_reentrant=False, preserve_rng_state=False
+        )
+        return kept
+
     def head(self, hidden: Tensor) -> Tensor:
-        """Logits (…, V) of hidden states (…, C)."""
-        logits: Tensor = self.lm_head(hidden)
-        return logits
+        """Logits (…, V) of hidden states (…, C); with `cutoffs` they are log-probabilities."""
+        weight_VC, bias_V = self._output()
+        if self.config.cutoffs:
+            return clusters.log_probabilities(hidden, weight_VC, bias_V, self.entries, self.config.cutoffs)
+        return F.linear(hidden, weight_VC, bias_V)
+
+    def summed_loss(self, hidden_NC: Tensor, labels_N: Tensor) -> Tensor:
+        """Negative log-likelihood in nats, summed, without logits of clusters in which no label lies."""
+        if not self.config.cutoffs:
+            return F.cross_entropy(self.head(hidden_NC).float(), labels_N, reduction="sum")
+        weight_VC, bias_V = self._output()
+        return clusters.summed_loss(hidden_NC, labels_N, weight_VC, bias_V, self.entries, self.config.cutoffs)
+
+    def _output(self) -> tuple[Tensor, Tensor]:
+        if self.config.tie_word_embeddings:
+            return self.embed_tokens.weight, self.output_bias
+        return self.lm_head.weight, self.lm_head.bias
+
+    @torch.no_grad()
+    def resize(self, vocab_size: int) -> None:
+        """Widen the vocabulary; new words start at the mean of the old ones."""
+        more = vocab_size - self.vocab_size
+        if more <= 0:
+            return
+        for module in (self.embed_tokens, getattr(self, "lm_head", None)):
+            if module is not None:
+                module.weight = nn.Parameter(_widened(module.weight, more))
+        if self.config.tie_word_embeddings:
+            self.output_bias = nn.Parameter(_widened(self.output_bias, more))
+        else:
+            self.lm_head.bias = nn.Parameter(_widened(self.lm_head.bias, more))
+        self.config.vocab_size = vocab_size
 
     def save(self, directory: Path) -> None:
         self.save_pretrained(directory)
 
 
+def _widened(tensor: Tensor, more: int) -> Tensor:
+    mean = tensor.mean(dim=0, keepdim=True)
+    return torch.cat([tensor, mean.expand(more, *tensor.shape[1:])])
+
+
 def build(sizes: Mapping[str, Any]) -> GRU:
-    """An untrained model. Keys: vocab_size, hidden_size, num_hidden_layers, dropout, max_length."""
+    """An untrained model. Keys: vocab_size, hidden_size, num_hidden_layers, attention_window, dropout, max_length.
+
+    A large vocabulary shares its embeddings with the output layer, and rare words form clusters.
+    """
+    large = sizes["vocab_size"] >= _LARGE_VOCABULARY
     return GRU(
         GRUConfig(
             vocab_size=sizes["vocab_size"],
             hidden_size=sizes["hidden_size"],
             attention_size=max(16, sizes["hidden_size"] // 4),
+            attention_window=sizes.get("attention_window"),
             num_hidden_layers=sizes["num_hidden_layers"],
             dropout=sizes["dropout"],
             max_position_embeddings=sizes["max_length"],
+            tie_word_embeddings=large,
+            cutoffs=list(_FREQUENT) if large else None,
         )
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_GROWTH = 64
+GROWTH = 64  # slots added at a time
 
 
 def new_positions(lengths_B: Tensor, count: int) -> Tensor:
@@ -45,7 +45,7 @@ def append(buffer_BS: Tensor | None, new_BT: Tensor, lengths_B: Tensor) -> Tenso
     if buffer_BS is None:
         return new_BT
     if buffer_BS.shape[1] < longest + count:
-        spare = new_BT.new_zeros(new_BT.shape[0], longest + count - buffer_BS.shape[1] + _GROWTH, *new_BT.shape[2:])
+        spare = new_BT.new_zeros(new_BT.shape[0], longest + count - buffer_BS.shape[1] + GROWTH, *new_BT.shape[2:])
         buffer_BS = torch.cat([buffer_BS, spare], dim=1)
     if int(lengths_B.min()) == longest:
         buffer_BS[:, longest : longest + count] = new_BT
@@ -58,6 +58,12 @@ def append(buffer_BS: Tensor | None, new_BT: Tensor, lengths_B: Tensor) -> Tenso
 def visible(lengths_B: Tensor, count: int, slots: int) -> Tensor:
     """Mask (B, T, S): which slots each of the next `count` tokens may look at, itself included."""
     return torch.arange(slots, device=lengths_B.device) <= new_positions(lengths_B, count)[:, :, None]
+
+
+def latest(buffer_BS: Tensor, lengths_B: Tensor, count: int) -> Tensor:
+    """The last `count` real entries of every row, or all that a shorter row has."""
+    rows = torch.arange(len(lengths_B), device=lengths_B.device)[:, None]
+    return buffer_BS[rows, new_positions((lengths_B - count).clamp(min=0), count)]
 
 
 def start_lengths(ids_BT: Tensor) -> Tensor:
