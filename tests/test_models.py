@@ -72,7 +72,17 @@ ROWS: dict[str, Callable[[], LanguageModel]] = {
     "hf qwen3": lambda: from_config(Qwen3Config(**SMALL, num_key_value_heads=2, head_dim=8)),
     "hf phi": lambda: from_config(PhiConfig(**SMALL)),
     "hf gpt2": lambda: from_config(
-        GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=CONTEXT, **IDS)
+        GPT2Config(
+            vocab_size=VOCABULARY,
+            n_embd=32,
+            n_layer=2,
+            n_head=4,
+            n_positions=CONTEXT,
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+            **IDS,
+        )
     ),
     "hf gpt_neo": lambda: from_config(
         GPTNeoConfig(
@@ -154,6 +164,58 @@ def test_right_padding_and_ragged_continuation_change_nothing(build: Callable[[]
         alone = logits(model, ids[row : row + 1])[0]
         torch.testing.assert_close(first[row, :length], alone[:length], atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(second[row], alone[length : length + 2], atol=1e-5, rtol=1e-5)
+
+
+def local_attention() -> LanguageModel:
+    sizes = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_layers": 2, "num_heads": 4, "window_size": 3}
+    kinds = [[["global", "local"], 1]]
+    return from_config(GPTNeoConfig(**sizes, max_position_embeddings=CONTEXT, attention_types=kinds, **IDS))
+
+
+PACKED = ([7, 5], [4, 1, 1, 3, 2])  # lengths of the documents in each row
+
+
+def packed(documents: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Ids, lengths and segments of the rows of PACKED, padded."""
+    remaining = iter(documents)
+    lengths = torch.tensor([sum(row) for row in PACKED])
+    ids = torch.zeros(len(PACKED), int(lengths.max()), dtype=torch.long)
+    segments = torch.full_like(ids, -1)
+    for row, sizes in enumerate(PACKED):
+        ids[row, : sum(sizes)] = torch.cat([next(remaining) for _ in sizes])
+        segments[row, : sum(sizes)] = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    return ids, lengths, segments
+
+
+@pytest.mark.parametrize("build", [*ROWS.values(), local_attention], ids=[*ROWS, "hf gpt_neo, local attention"])
+@pytest.mark.parametrize("training", [False, True])
+def test_packed_documents_are_read_as_if_alone(build: Callable[[], LanguageModel], training: bool) -> None:
+    model = made(build)
+    model.train(training)
+    documents = [some_ids(1, 20)[0, -size:] for row in PACKED for size in row]
+    ids, lengths, segments = packed(documents)
+    hidden, _ = model(ids, None, lengths, segments)
+    together = model.head(hidden[segments >= 0])
+    alone = torch.cat([model.head(model(document[None])[0])[0] for document in documents])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+    targets = torch.cat(documents)
+    parameters = [parameter for _, parameter in model.named_parameters()]
+    gradients = [
+        torch.autograd.grad(F.cross_entropy(found, targets, reduction="sum"), parameters, allow_unused=True)
+        for found in (together, alone)
+    ]
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+@EVERY
+def test_packed_documents_cannot_continue_a_state(build: Callable[[], LanguageModel]) -> None:
+    model = made(build)
+    if isinstance(model, bigram.Bigram):
+        pytest.skip("a bigram has nothing to continue")
+    _, state = model(some_ids(1, 3))
+    with pytest.raises(ValueError, match="anew"):
+        model(some_ids(1, 3), state, None, torch.zeros(1, 3, dtype=torch.long))
 
 
 @EVERY

@@ -59,6 +59,9 @@ class Recipe(BaseModel):
         default=None, description="Passes over the training rows; `max_steps` wins over it."
     )
     per_device_train_batch_size: Positive | None = Field(default=None, description="Rows in one forward pass.")
+    packing: bool | None = Field(
+        default=None, description="Several rows of a batch in one line, kept apart, in place of rows of similar length."
+    )
     gradient_accumulation_steps: Positive = Field(default=1, description="Forward passes in one step.")
     optim: Literal["adamw", "muon"] | None = Field(
         default=None, description="`muon` makes every step of the layers' matrices orthogonal; the rest is AdamW's."

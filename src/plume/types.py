@@ -340,17 +340,22 @@ class State(Protocol):
 
 
 class LanguageModel(Protocol):
-    """`hidden_BTC, state = model(ids_BT, state, lengths_B)`; `head` turns hidden states into logits.
+    """`hidden_BTC, state = model(ids_BT, state, lengths_B, segments_BT)`; `head` turns hidden states into logits.
 
     `lengths_B` gives the number of real tokens of each right-padded row of this call; the state afterwards
-    is that after those tokens, whatever the padding.
+    is that after those tokens, whatever the padding. `segments_BT` numbers the documents packed in a row, each
+    another number than its neighbour: where it changes, reading begins anew, so a token sees its own document alone
+    and positions count from its start. A packed call takes no state, and what it returns for one is worth nothing;
+    nor need a model in training keep one.
     """
 
     @property
     def vocab_size(self) -> int: ...
     @property
     def context_length(self) -> int: ...
-    def __call__(self, ids_BT: Tensor, state: Any = None, lengths_B: Tensor | None = None) -> tuple[Tensor, State]: ...
+    def __call__(
+        self, ids_BT: Tensor, state: Any = None, lengths_B: Tensor | None = None, segments_BT: Tensor | None = None
+    ) -> tuple[Tensor, State]: ...
     def head(self, hidden: Tensor) -> Tensor: ...
     def parameters(self) -> Iterator[torch.nn.Parameter]: ...
     def named_parameters(self) -> Iterator[tuple[str, torch.nn.Parameter]]: ...

@@ -78,7 +78,11 @@ class Bigram(PreTrainedModel):
         return self.config.max_position_embeddings
 
     def forward(
-        self, ids_BT: Tensor, state: BigramState | None = None, lengths_B: Tensor | None = None
+        self,
+        ids_BT: Tensor,
+        state: BigramState | None = None,
+        lengths_B: Tensor | None = None,
+        segments_BT: Tensor | None = None,  # noqa: ARG002 - no token sees another
     ) -> tuple[Tensor, BigramState]:
         """Hidden states (B, T, C) and the state after them."""
         before = state.lengths_B if state else ragged.start_lengths(ids_BT)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -62,6 +62,15 @@ class GPTState:
         return GPTState(self.keys, self.values, self.lengths_B.clamp(max=n))
 
 
+class Place(NamedTuple):
+    """Where the new tokens stand: rotary cosines and sines, what each row holds already, and for packed documents
+    the mask that keeps them apart."""
+
+    rope: tuple[Tensor, Tensor]
+    before_B: Tensor
+    mask_BTT: Tensor | None
+
+
 class Attention(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -75,29 +84,27 @@ class Attention(nn.Module):
             self.q_norm = nn.RMSNorm(config.head_dim, config.rms_norm_eps)
             self.k_norm = nn.RMSNorm(config.head_dim, config.rms_norm_eps)
 
-    def forward(
-        self, x_BTC: Tensor, rope: tuple[Tensor, Tensor], past: tuple[Tensor, Tensor] | None, before_B: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, x_BTC: Tensor, place: Place, past: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
         batch, count, _ = x_BTC.shape
         heads = (batch, count, -1, self.config.head_dim)
         q_BTHD, k_BTHD, v_BTHD = (p(x_BTC).view(heads) for p in (self.q_proj, self.k_proj, self.v_proj))
         if self.config.qk_norm:
             q_BTHD, k_BTHD = self.q_norm(q_BTHD), self.k_norm(k_BTHD)
-        q_BTHD, k_BTHD = _rotate(q_BTHD, *rope), _rotate(k_BTHD, *rope)
-        keys = ragged.append(past[0] if past else None, k_BTHD, before_B)
-        values = ragged.append(past[1] if past else None, v_BTHD, before_B)
-        mixed = self._mix(q_BTHD, keys, values, past is None, before_B)
+        q_BTHD, k_BTHD = _rotate(q_BTHD, *place.rope), _rotate(k_BTHD, *place.rope)
+        keys = ragged.append(past[0] if past else None, k_BTHD, place.before_B)
+        values = ragged.append(past[1] if past else None, v_BTHD, place.before_B)
+        mixed = self._mix(q_BTHD, keys, values, place, fresh=past is None)
         return self.o_proj(mixed.transpose(1, 2).reshape(batch, count, -1)), keys, values
 
-    def _mix(self, q_BTHD: Tensor, keys: Tensor, values: Tensor, fresh: bool, before_B: Tensor) -> Tensor:
+    def _mix(self, q_BTHD: Tensor, keys: Tensor, values: Tensor, place: Place, *, fresh: bool) -> Tensor:
         count = q_BTHD.shape[1]
-        slots = count if fresh else int(before_B.max()) + count
+        slots = count if fresh else int(place.before_B.max()) + count
         q, k, v = (t.transpose(1, 2) for t in (q_BTHD, keys[:, :slots], values[:, :slots]))
         grouped = self.config.num_key_value_heads != self.config.num_attention_heads
-        if fresh:
+        if fresh and place.mask_BTT is None:
             return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
-        mask = ragged.visible(before_B, count, slots)[:, None]
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=grouped)
+        mask_BTS = ragged.visible(place.before_B, count, slots) if place.mask_BTT is None else place.mask_BTT
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask_BTS[:, None], enable_gqa=grouped)
 
 
 class MLP(nn.Module):
@@ -121,10 +128,8 @@ class Layer(nn.Module):
         self.mlp = MLP(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(
-        self, x_BTC: Tensor, rope: tuple[Tensor, Tensor], past: tuple[Tensor, Tensor] | None, before_B: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        mixed, keys, values = self.self_attn(self.input_layernorm(x_BTC), rope, past, before_B)
+    def forward(self, x_BTC: Tensor, place: Place, past: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
+        mixed, keys, values = self.self_attn(self.input_layernorm(x_BTC), place, past)
         x_BTC = x_BTC + self.dropout(mixed)
         return x_BTC + self.dropout(self.mlp(self.post_attention_layernorm(x_BTC))), keys, values
 
@@ -157,16 +162,21 @@ class GPT(nn.Module):
         return self.config.max_position_embeddings
 
     def forward(
-        self, ids_BT: Tensor, state: GPTState | None = None, lengths_B: Tensor | None = None
+        self,
+        ids_BT: Tensor,
+        state: GPTState | None = None,
+        lengths_B: Tensor | None = None,
+        segments_BT: Tensor | None = None,
     ) -> tuple[Tensor, GPTState]:
         """Hidden states (B, T, C) and the state after each row's real tokens."""
+        ragged.refuse_continued(state, segments_BT)
         before_B = state.lengths_B if state else ragged.start_lengths(ids_BT)
-        rope = _rope(self.config, ragged.new_positions(before_B, ids_BT.shape[1]))
+        place = _place(self.config, before_B, ids_BT.shape[1], segments_BT)
         x_BTC = self.dropout(self.model.embed_tokens(ids_BT))
         keys, values = [], []
         for number, layer in enumerate(self.model.layers):
             past = (state.keys[number], state.values[number]) if state else None
-            x_BTC, key, value = layer(x_BTC, rope, past, before_B)
+            x_BTC, key, value = layer(x_BTC, place, past)
             keys.append(key)
             values.append(value)
         return self.model.norm(x_BTC), GPTState(keys, values, before_B + ragged.added(lengths_B, ids_BT))
@@ -180,6 +190,13 @@ class GPT(nn.Module):
         """Write config.json and model.safetensors in the layout of the stock class."""
         write_config(directory, _stock_config(self.config))
         write_tensors(directory / "model.safetensors", self.state_dict())
+
+
+def _place(config: GPTConfig, before_B: Tensor, count: int, segments_BT: Tensor | None) -> Place:
+    if segments_BT is None:
+        return Place(_rope(config, ragged.new_positions(before_B, count)), before_B, None)
+    positions_BT = ragged.segment_positions(segments_BT)
+    return Place(_rope(config, positions_BT), before_B, ragged.within_segments(positions_BT))
 
 
 def _rope(config: GPTConfig, positions_BT: Tensor) -> tuple[Tensor, Tensor]:

@@ -59,6 +59,7 @@ class HFModel(nn.Module):
     def __init__(self, inner: PreTrainedModel) -> None:
         super().__init__()
         self.inner = inner
+        self._isolates: bool | None = None
         self._check_head()
 
     @property
@@ -70,9 +71,16 @@ class HFModel(nn.Module):
         return int(getattr(self.inner.config, "max_position_embeddings", None) or 2048)
 
     def forward(
-        self, ids_BT: Tensor, state: HFState | None = None, lengths_B: Tensor | None = None
+        self,
+        ids_BT: Tensor,
+        state: HFState | None = None,
+        lengths_B: Tensor | None = None,
+        segments_BT: Tensor | None = None,
     ) -> tuple[Tensor, HFState]:
-        """Hidden states (B, T, C) and the state after each row's real tokens."""
+        """Hidden states (B, T, C) and the state after each row's real tokens; none is kept in training."""
+        ragged.refuse_continued(state, segments_BT)
+        if state is None and (self.training or segments_BT is not None):
+            return self._stateless(ids_BT, segments_BT)
         before_B = state.lengths_B if state else ragged.start_lengths(ids_BT)
         added_B = ragged.added(lengths_B, ids_BT)
         new_BT = torch.arange(ids_BT.shape[1], device=ids_BT.device) < added_B[:, None]
@@ -88,6 +96,24 @@ class HFModel(nn.Module):
         )
         return output.last_hidden_state, HFState(output.past_key_values, real_BS, before_B + added_B)
 
+    def _stateless(self, ids_BT: Tensor, segments_BT: Tensor | None) -> tuple[Tensor, HFState]:
+        """Without mask or cache: no token looks at the padding right of it, and transformers keeps documents apart
+        where positions start again."""
+        before_B = ragged.start_lengths(ids_BT)
+        if segments_BT is None:
+            positions_BT = ragged.new_positions(before_B, ids_BT.shape[1])
+        else:
+            self._check_isolation()
+            positions_BT = ragged.segment_positions(segments_BT)
+        hidden_BTC = self._read(ids_BT, positions_BT)
+        return hidden_BTC, HFState(DynamicCache(config=self.inner.config), ids_BT[:, :0].bool(), before_B)
+
+    def _read(self, ids_BT: Tensor, positions_BT: Tensor) -> Tensor:
+        positions_BT = positions_BT.clamp(max=self.context_length - 1)
+        output = self.inner.base_model(input_ids=ids_BT, position_ids=positions_BT, use_cache=False)
+        hidden_BTC: Tensor = output.last_hidden_state
+        return hidden_BTC
+
     def head(self, hidden: Tensor) -> Tensor:
         """Logits (…, V) of hidden states (…, C)."""
         logits: Tensor = self.inner.get_output_embeddings()(hidden)
@@ -100,6 +126,20 @@ class HFModel(nn.Module):
 
     def save(self, directory: Path) -> None:
         self.inner.save_pretrained(directory)
+
+    @torch.no_grad()
+    def _check_isolation(self) -> None:
+        """Some architectures (recurrent ones, for example) take no notice of positions that start again."""
+        if self._isolates is None:
+            training = self.inner.training
+            self.inner.eval()
+            ids_BT = torch.tensor([[0, 1, 0, 1]], device=self.inner.device)
+            packed_BTC = self._read(ids_BT, torch.tensor([[0, 1, 0, 1]], device=self.inner.device))
+            self._isolates = torch.allclose(packed_BTC[:, :2], packed_BTC[:, 2:], atol=1e-4)
+            self.inner.train(training)
+        if not self._isolates:
+            kind = self.inner.config.model_type
+            raise UserError(f"the architecture {kind} does not keep packed documents apart", "set packing=false")
 
     @torch.no_grad()
     def _check_head(self) -> None:

@@ -17,6 +17,27 @@ def new_positions(lengths_B: Tensor, count: int) -> Tensor:
     return lengths_B[:, None] + torch.arange(count, device=lengths_B.device)
 
 
+def segment_positions(segments_BT: Tensor) -> Tensor:
+    """Positions (B, T) that count from zero wherever the number of the segment changes."""
+    slots_T = torch.arange(segments_BT.shape[1], device=segments_BT.device)
+    starts_BT = slots_T.repeat(len(segments_BT), 1)
+    starts_BT[:, 1:].masked_fill_(segments_BT[:, 1:] == segments_BT[:, :-1], 0)
+    return slots_T - starts_BT.cummax(dim=1).values
+
+
+def within_segments(positions_BT: Tensor) -> Tensor:
+    """Mask (B, T, T): each token may look back to the start of its segment, itself included."""
+    slots_T = torch.arange(positions_BT.shape[1], device=positions_BT.device)
+    first_BT1 = (slots_T - positions_BT)[:, :, None]
+    return (slots_T >= first_BT1) & (slots_T <= slots_T[:, None])
+
+
+def refuse_continued(state: object, segments_BT: Tensor | None) -> None:
+    """Packed segments begin anew: they cannot continue a state."""
+    if state is not None and segments_BT is not None:
+        raise ValueError("packed segments begin anew: they cannot continue a state")
+
+
 def append(buffer_BS: Tensor | None, new_BT: Tensor, lengths_B: Tensor) -> Tensor:
     """Write `new_BT` (B, T, …) behind every row's real entries, in place where the buffer has room."""
     count = new_BT.shape[1]

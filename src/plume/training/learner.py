@@ -40,7 +40,7 @@ class Objective(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """Negative log-likelihood in nats, summed over trained positions; logits exist at those alone."""
         with torch.autocast(batch.ids_BT.device.type, torch.bfloat16, enabled=self._bf16):
-            hidden_BTC, _ = self.model(batch.ids_BT, None, batch.lengths_B)
+            hidden_BTC, _ = self.model(batch.ids_BT, None, batch.lengths_B, batch.segments_BT)
             trained_BT = batch.labels_BT != IGNORE
             hidden_NC, labels_N = hidden_BTC[trained_BT], batch.labels_BT[trained_BT]
             if isinstance(self.model, OwnLoss):

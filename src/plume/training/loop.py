@@ -121,6 +121,7 @@ def _batches(job: Job, progress: Progress) -> Iterator[tuple[float, Batch]]:
         max_length=recipe.max_length or prepared.bundle.model.context_length,
         pad_id=prepared.bundle.tokenizer.pad_id,
         seed=recipe.seed,
+        packing=bool(recipe.packing),
         skip=progress.step * recipe.gradient_accumulation_steps,
     )
 

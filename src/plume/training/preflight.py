@@ -19,7 +19,7 @@ from plume.checks.settings import RunFacts, settings_findings
 from plume.generation.engine import Engine
 from plume.models.bundle import Bundle
 from plume.training import memory, plan
-from plume.training.batches import collate, epoch_plan
+from plume.training.batches import collate, epoch_plan, lines_of
 from plume.training.learner import alone
 from plume.training.measure import BASELINE_ROWS, asked_at_the_end, spread
 from plume.training.optim import make_optimizer
@@ -40,13 +40,16 @@ _SAMPLE_ROWS = 256
 def preflight(prepared: Prepared) -> Preflight:
     """Estimate a run from three kinds of step: the first, one of median and one of greatest length."""
     recipe = prepared.recipe
+    packing = bool(recipe.packing)
     shapes = _epoch(prepared)
-    padded = sum(_size(batch) for batch in shapes)
+    padded = sum(_size(batch, packing) for batch in shapes)
     real = sum(len(row.ids) - 1 for batch in shapes for row in batch)
-    longest = max(shapes, key=_size)
+    largest = max(shapes, key=lambda batch: _size(batch, packing))
+    lines = lines_of(largest, packing=packing)
     bundle = prepared.bundle
     with torch.random.fork_rng(devices=[]):
-        need = memory.estimate(bundle.model, collate(longest[-1:], bundle.tokenizer.pad_id), len(longest))
+        longest = collate(max(lines, key=_tokens), bundle.tokenizer.pad_id, packing=packing)
+        need = memory.estimate(bundle.model, longest, len(lines))
         available = memory.available()
         fits = available is None or need.peak <= available
         seconds = _seconds(prepared, shapes) if fits else None
@@ -54,7 +57,7 @@ def preflight(prepared: Prepared) -> Preflight:
     padding = 1 - real / padded
     findings = [*settings_findings(recipe, facts(prepared)), *_wasteful(prepared, padding)]
     if available is not None and not fits:
-        findings.append(_too_large(prepared, need, available, len(longest)))
+        findings.append(_too_large(prepared, need, available, len(largest)))
     return Preflight(
         steps=recipe.max_steps or 0,
         epochs=recipe.num_train_epochs or 0.0,
@@ -92,7 +95,14 @@ def _epoch(prepared: Prepared) -> list[list[Encoded]]:
     recipe = prepared.recipe
     batch_size = recipe.per_device_train_batch_size or 1
     longest = _longest_input(prepared)
-    plan = epoch_plan(prepared.rows, batch_size=batch_size, max_length=longest, seed=recipe.seed, epoch=0)
+    plan = epoch_plan(
+        prepared.rows,
+        batch_size=batch_size,
+        max_length=longest,
+        seed=recipe.seed,
+        epoch=0,
+        packing=bool(recipe.packing),
+    )
     return [[piece.of(prepared.rows) for piece in pieces] for pieces in plan]
 
 
@@ -100,9 +110,14 @@ def _longest_input(prepared: Prepared) -> int:
     return prepared.recipe.max_length or prepared.bundle.model.context_length
 
 
-def _size(batch: Sequence[Encoded]) -> int:
+def _size(batch: Sequence[Encoded], packing: bool) -> int:
     """Tokens a batch makes the model process, padding included."""
-    return len(batch) * max(len(row.ids) - 1 for row in batch)
+    lines = lines_of(batch, packing=packing)
+    return len(lines) * max(map(_tokens, lines))
+
+
+def _tokens(line: Sequence[Encoded]) -> int:
+    return sum(len(row.ids) - 1 for row in line)
 
 
 def _cut_rows(prepared: Prepared) -> int:
@@ -146,12 +161,13 @@ def _step_seconds(prepared: Prepared, bundle: Bundle, shapes: Sequence[Sequence[
     still = {"gradient_accumulation_steps": 1, "learning_rate": 0.0, "muon_learning_rate": 0.0}
     recipe = prepared.recipe.model_copy(update=still)
     learner = alone(bundle.model, make_optimizer(bundle.model, recipe))
-    ranked = sorted(shapes, key=_size)
+    packing = bool(recipe.packing)
+    ranked = sorted(shapes, key=lambda batch: _size(batch, packing))
     chosen = {"median": ranked[len(ranked) // 2], "longest": ranked[-1]}
     taken: dict[str, list[float]] = {name: [] for name in chosen}
 
     def step(name: str) -> float:
-        batch = collate(chosen[name], bundle.tokenizer.pad_id)
+        batch = collate(chosen[name], bundle.tokenizer.pad_id, packing=packing)
         return step_once(learner, [(0.0, batch)], 1, recipe).seconds
 
     step("longest")  # allocates, and prepares what the libraries prepare once
@@ -162,10 +178,11 @@ def _step_seconds(prepared: Prepared, bundle: Bundle, shapes: Sequence[Sequence[
         if time.perf_counter() - began > _PROBE_SECONDS:
             break
     middle, most = median(taken["median"]), median(taken["longest"])
-    size, spare = _size(chosen["median"]), _size(chosen["longest"]) - _size(chosen["median"])
+    sizes = [_size(batch, packing) for batch in ranked]
+    size, spare = sizes[len(ranked) // 2], sizes[-1] - sizes[len(ranked) // 2]
     slope = max(0.0, most - middle) / spare if spare else 0.0
     base = middle if spare else fmean((middle, most))
-    return max(base / 4, base + slope * (fmean(map(_size, shapes)) - size))
+    return max(base / 4, base + slope * (fmean(sizes) - size))
 
 
 class _Asking:

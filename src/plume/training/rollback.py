@@ -94,6 +94,7 @@ def _rows_of(job: Job, step: int) -> list[str]:
             max_length=recipe.max_length or prepared.bundle.model.context_length,
             seed=recipe.seed,
             epoch=epoch,
+            packing=bool(recipe.packing),
         )
         if left < len(plan):
             return [str(prepared.split.train[piece.row].source) for piece in plan[left]]
