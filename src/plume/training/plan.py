@@ -19,6 +19,7 @@ _FRESH_EPOCHS = 4  # text read so few times is not learnt by heart
 _LONGEST_CONTEXT = 1024
 _SHORT_RUN = 1_000_000  # tokens, up to which two layers learn more in the same time than four
 _MUON_RATE, _MUON_OTHERS_RATE = 0.02, 0.01
+_LORA_RATE, _LORA_MOST = 10, 5e-3  # times the rate that trains all weights (Schulman et al. 2025), and its bound
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +151,8 @@ def _learning_rate(recipe: Recipe, facts: TokenFacts) -> float:
     scratch = {"bigram": 2e-2, "gru": 3e-3, "gpt": 1.5e-3}
     if recipe.model in scratch:
         return scratch[recipe.model]
-    return float(f"{min(1e-3, 1 / math.sqrt(facts.parameters or 1)):.1e}")
+    usual = 1 / math.sqrt(facts.parameters or 1)
+    return float(f"{min(_LORA_MOST, _LORA_RATE * usual) if recipe.lora_r else min(1e-3, usual):.1e}")
 
 
 def _unset(recipe: Recipe, **choices: Any) -> dict[str, Any]:
