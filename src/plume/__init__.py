@@ -21,9 +21,22 @@ if TYPE_CHECKING:
     from plume.models.bundle import Bundle, load
     from plume.recipe import Recipe
     from plume.training.loop import train
+    from plume.training.merge import merge
     from plume.types import Example, Message, Sampling
 
-__all__ = ["Bundle", "Engine", "Example", "Message", "Recipe", "Sampling", "check", "evaluate", "load", "train"]
+__all__ = [
+    "Bundle",
+    "Engine",
+    "Example",
+    "Message",
+    "Recipe",
+    "Sampling",
+    "check",
+    "evaluate",
+    "load",
+    "merge",
+    "train",
+]
 
 # Intel's matrix library adds in an order that does not depend on how many threads it gets, which on a busy machine
 # varies. It reads this at its first use, so it is said before anything imports torch.
@@ -42,6 +55,7 @@ _HOMES = {
     "check": "plume.checks.run",
     "evaluate": "plume.evaluation.run",
     "load": "plume.models.bundle",
+    "merge": "plume.training.merge",
     "train": "plume.training.loop",
 }
 

@@ -79,6 +79,23 @@ class Recipe(BaseModel):
     adam_beta2: float = Field(default=0.98, ge=0, lt=1, description="AdamW's second moment.")
     max_grad_norm: float = Field(default=1.0, gt=0, description="Gradients are clipped to this norm.")
 
+    lora_r: Positive | None = Field(
+        default=None, description="Fine-tuning: train an adapter (LoRA) of this rank, and nothing else."
+    )
+    lora_alpha: Positive | None = Field(
+        default=None, description="Scale of the adapter: alpha / rank; twice the rank if not set (`lora_r`)."
+    )
+    lora_dropout: float | None = Field(default=None, ge=0, lt=1, description="Dropout before the adapter (`lora_r`).")
+    use_dora: bool | None = Field(
+        default=None, description="DoRA: also learn how large each output of a layer is (`lora_r`)."
+    )
+    lora_target_modules: Annotated[list[str], Field(min_length=1)] | None = Field(
+        default=None, description="Names of the layers adapted; every linear one if not set (`lora_r`)."
+    )
+    gradient_checkpointing: bool = Field(
+        default=False, description="Compute layers again in the backward pass instead of keeping what they computed."
+    )
+
     logging_steps: Positive = Field(default=10, description="Steps between lines of metrics.jsonl.")
     eval_steps: Positive | None = Field(default=None, description="Steps between evaluations.")
     save_steps: Positive | None = Field(

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from plume.cli import ask, check, data, evaluate, explain, generate, output, train
+from plume.cli import ask, check, data, evaluate, explain, generate, merge, output, train
 
 app = typer.Typer(
     name="plume",
@@ -58,6 +58,7 @@ for _name, _verb, _examples in (
     ("eval", evaluate.evaluate, evaluate.EXAMPLES),
     ("ask", ask.ask, ask.EXAMPLES),
     ("generate", generate.generate, generate.EXAMPLES),
+    ("merge", merge.merge, merge.EXAMPLES),
 ):
     app.command(_name, epilog=_examples)(_guarded(_verb))
 

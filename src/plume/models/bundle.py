@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from plume.errors import UserError
 from plume.files import write_atomic
+from plume.models.adapter import Adapter, base_of, is_adapter, load_adapter, save_adapter
 from plume.models.catalog import find_directory, load_model
 from plume.text.template import RAW, TEMPLATES, ChatTemplate
 from plume.text.tokenizer import ROLE_TOKENS, SPECIAL_NAMES, TextTokenizer, load_tokenizer, read_chat_template
@@ -22,7 +23,8 @@ _DEFAULT_MAX_NEW_TOKENS = 256
 class Bundle:
     """`stop_ids` end an answer; `max_new_tokens` is the longest answer this model was made for.
 
-    `own_template` is False when the directory brought no chat template and the raw one stands in.
+    `own_template` is False when the directory brought no chat template and the raw one stands in. `adapter` is what
+    was put into `model`, and then all that is saved of it.
     """
 
     model: LanguageModel
@@ -31,6 +33,11 @@ class Bundle:
     stop_ids: frozenset[int]
     max_new_tokens: int = _DEFAULT_MAX_NEW_TOKENS
     own_template: bool = True
+    adapter: Adapter | None = None
+
+    def whole(self) -> Bundle:
+        """The same without an adapter, once that is merged into the model."""
+        return replace(self, adapter=None)
 
 
 def bundle(model: LanguageModel, tokenizer: TextTokenizer, template: str, max_new_tokens: int) -> Bundle:
@@ -40,15 +47,32 @@ def bundle(model: LanguageModel, tokenizer: TextTokenizer, template: str, max_ne
 
 
 def load(name: str | Path) -> Bundle:
-    """Open MODEL: a run directory, a model directory, or a hub id. Raises UserError.
+    """Open MODEL: a run directory, a directory of a model or an adapter, or a hub id. Raises UserError.
 
     >>> plume.load("runs/demo")  # doctest: +SKIP
     """
     directory = find_directory(str(name))
+    if is_adapter(directory):
+        return _load_adapted(directory)
+    return _opened(directory, load_tokenizer(directory), lambda: load_model(directory))
+
+
+def _load_adapted(directory: Path) -> Bundle:
+    """A base with the adapter of a directory; what that directory does not bring is the base's."""
+    base = load(base_of(directory))
+    if not (directory / "tokenizer.json").is_file():
+        return replace(base, adapter=load_adapter(directory, base.model))
     tokenizer = load_tokenizer(directory)
+    if isinstance(base.model, _Growable):
+        base.model.resize(tokenizer.vocab_size)
+    adapter = load_adapter(directory, base.model)
+    return replace(_opened(directory, tokenizer, lambda: base.model), adapter=adapter)
+
+
+def _opened(directory: Path, tokenizer: TextTokenizer, open_model: Callable[[], LanguageModel]) -> Bundle:
     source = read_chat_template(directory)
     template = ChatTemplate(source or RAW, tokenizer)
-    model = load_model(directory)
+    model = open_model()
     if tokenizer.vocab_size > model.vocab_size:
         raise UserError(
             f"{directory}: the tokenizer has {tokenizer.vocab_size} ids, the model only {model.vocab_size}",
@@ -70,7 +94,10 @@ def load(name: str | Path) -> Bundle:
 
 def save(bundle: Bundle, directory: Path, card: str) -> None:
     """Fill a directory with everything that asking needs; transformers and others open it."""
-    bundle.model.save(directory)
+    if bundle.adapter:
+        save_adapter(bundle.adapter, directory)
+    else:
+        bundle.model.save(directory)
     bundle.tokenizer.save(directory, chat_template=bundle.template.source)
     settings = {
         "eos_token_id": sorted(bundle.stop_ids),
@@ -120,6 +147,11 @@ def for_training(base: Bundle, *, chat: bool, texts: Iterable[str] = ()) -> Bund
     elif chat and not keeps and default == "chat":
         tokens += ROLE_TOKENS
     tokenizer = base.tokenizer.with_special_tokens(tokens, names) if tokens else base.tokenizer
+    if base.adapter and tokenizer.vocab_size > base.tokenizer.vocab_size:
+        raise UserError(
+            f"training on needs the tokens {', '.join(tokens)}, and an adapter cannot be given more of them",
+            "merge it first: plume merge ADAPTER --output-dir DIR",
+        )
     if isinstance(base.model, _Growable):
         tokenizer = tokenizer.with_words(texts)
         base.model.resize(tokenizer.vocab_size)

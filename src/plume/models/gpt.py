@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from plume.errors import UserError
 from plume.models import ragged
@@ -148,6 +149,7 @@ class GPT(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.config = config
+        self.gradient_checkpointing = False
         self.model = Decoder(config)
         self.dropout = nn.Dropout(config.dropout)
         if not config.tie_word_embeddings:
@@ -173,6 +175,8 @@ class GPT(nn.Module):
         before_B = state.lengths_B if state else ragged.start_lengths(ids_BT)
         place = _place(self.config, before_B, ids_BT.shape[1], segments_BT)
         x_BTC = self.dropout(self.model.embed_tokens(ids_BT))
+        if self.gradient_checkpointing and self.training and state is None:
+            return self._forgetful(x_BTC, rope, before_B)
         keys, values = [], []
         for number, layer in enumerate(self.model.layers):
             past = (state.keys[number], state.values[number]) if state else None
@@ -180,6 +184,16 @@ class GPT(nn.Module):
             keys.append(key)
             values.append(value)
         return self.model.norm(x_BTC), GPTState(keys, values, before_B + ragged.added(lengths_B, ids_BT))
+
+    def gradient_checkpointing_enable(self) -> None:
+        """Keep each layer's input alone while training; the backward pass computes the layer again (Chen et al. 2016)."""
+        self.gradient_checkpointing = True
+
+    def _forgetful(self, x_BTC: Tensor, rope: tuple[Tensor, Tensor], before_B: Tensor) -> tuple[Tensor, GPTState]:
+        """Training with checkpoints: keys and values are not kept, so the state is that of nothing read."""
+        for layer in self.model.layers:
+            x_BTC, _, _ = checkpoint(layer, x_BTC, rope, None, before_B, use_reentrant=False)
+        return self.model.norm(x_BTC), GPTState([], [], before_B)
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits (…, V) of hidden states (…, C)."""

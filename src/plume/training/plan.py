@@ -20,6 +20,7 @@ _LONGEST_CONTEXT = 1024
 _SHORT_RUN = 1_000_000  # tokens, up to which two layers learn more in the same time than four
 _GRU_WINDOW = 256  # tokens: whole questions, and no more memory than a Transformer's short context
 _MUON_RATE, _MUON_OTHERS_RATE = 0.02, 0.01
+_LORA_RATE, _LORA_MOST = 10, 5e-3  # times the rate that trains all weights (Schulman et al. 2025), and its bound
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +154,8 @@ def _learning_rate(recipe: Recipe, facts: TokenFacts) -> float:
     scratch = {"bigram": 2e-2, "gru": 3e-3, "gpt": 1.5e-3}
     if recipe.model in scratch:
         return scratch[recipe.model]
-    return float(f"{min(1e-3, 1 / math.sqrt(facts.parameters or 1)):.1e}")
+    usual = 1 / math.sqrt(facts.parameters or 1)
+    return float(f"{min(_LORA_MOST, _LORA_RATE * usual) if recipe.lora_r else min(1e-3, usual):.1e}")
 
 
 def _unset(recipe: Recipe, **choices: Any) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from plume.recipe import Recipe, parse_recipe
 from plume.text.template import TEMPLATES, ChatTemplate, encode_example
 from plume.text.tokenizer import TextTokenizer, train_tokenizer
 from plume.training import plan
+from plume.training.adapt import adapted, adapter_choices, checkpoint_gradients, refuse_adapter
 from plume.training.sources import reading, refuse_password
 from plume.types import Encoded, Example, Finding, LanguageModel
 
@@ -67,6 +68,7 @@ def prepare(recipe: Recipe, *, force: bool = False) -> Prepared:
     Raises DataError with every error found (unless `force`), UserError for a wrong model or value.
     """
     refuse_password(recipe)
+    refuse_adapter(recipe)
     chosen = selection()
     examined = examine(recipe.data, reading(recipe), chosen)
     if not examined.examples:
@@ -81,6 +83,7 @@ def prepare(recipe: Recipe, *, force: bool = False) -> Prepared:
     else:
         completed, made, encoded = _from_base(recipe, parts)
     completed = parse_recipe(completed.model_dump(), "the choices made from the data")
+    checkpoint_gradients(made.model, completed)
     torch.set_num_threads(completed.torch_num_threads or 1)
     context = completed.max_length or made.model.context_length
     long = list(too_long((*parts.train, *parts.held_out), encoded, context))
@@ -166,6 +169,7 @@ def _from_base(recipe: Recipe, parts: Split) -> tuple[Recipe, Bundle, list[Encod
             f"leave {made_anew[0]} out, or train from scratch with --model gpt",
         )
     base = _base(recipe, parts.train)
+    recipe = recipe.model_copy(update=adapter_choices(base, recipe))
     parameters = sum(parameter.numel() for parameter in base.model.parameters())
     context = base.model.context_length
     if recipe.max_length and recipe.max_length > context:
@@ -176,8 +180,7 @@ def _from_base(recipe: Recipe, parts: Split) -> tuple[Recipe, Bundle, list[Encod
     facts = _facts(parts, base.tokenizer, encoded, context, parameters)
     for choose in (plan.choose_lengths, plan.choose_schedule):
         recipe = recipe.model_copy(update=choose(recipe, facts))
-    made = Bundle(base.model, base.tokenizer, base.template, base.stop_ids, recipe.max_new_tokens or 1)
-    return recipe, made, encoded
+    return recipe, replace(base, max_new_tokens=recipe.max_new_tokens or 1), encoded
 
 
 def _facts(
@@ -248,4 +251,5 @@ def _base(recipe: Recipe, rows: Sequence[Example]) -> Bundle:
     torch.manual_seed(recipe.seed)
     texts = (message.content for example in rows for message in example.messages)
     chat = not any(example.is_text for example in rows)
-    return for_training(load(find_directory(recipe.model)), chat=chat, texts=texts)
+    base = load(find_directory(recipe.model))
+    return adapted(base, for_training(base, chat=chat, texts=texts), recipe)
