@@ -176,7 +176,7 @@ class GPT(nn.Module):
         place = _place(self.config, before_B, ids_BT.shape[1], segments_BT)
         x_BTC = self.dropout(self.model.embed_tokens(ids_BT))
         if self.gradient_checkpointing and self.training and state is None:
-            return self._forgetful(x_BTC, rope, before_B)
+            return self._forgetful(x_BTC, place)
         keys, values = [], []
         for number, layer in enumerate(self.model.layers):
             past = (state.keys[number], state.values[number]) if state else None
@@ -186,14 +186,14 @@ class GPT(nn.Module):
         return self.model.norm(x_BTC), GPTState(keys, values, before_B + ragged.added(lengths_B, ids_BT))
 
     def gradient_checkpointing_enable(self) -> None:
-        """Keep each layer's input alone while training; the backward pass computes the layer again (Chen et al. 2016)."""
+        """Keep each layer's input alone while training; the backward pass computes it again (Chen et al. 2016)."""
         self.gradient_checkpointing = True
 
-    def _forgetful(self, x_BTC: Tensor, rope: tuple[Tensor, Tensor], before_B: Tensor) -> tuple[Tensor, GPTState]:
+    def _forgetful(self, x_BTC: Tensor, place: Place) -> tuple[Tensor, GPTState]:
         """Training with checkpoints: keys and values are not kept, so the state is that of nothing read."""
         for layer in self.model.layers:
-            x_BTC, _, _ = checkpoint(layer, x_BTC, rope, None, before_B, use_reentrant=False)
-        return self.model.norm(x_BTC), GPTState([], [], before_B)
+            x_BTC, _, _ = checkpoint(layer, x_BTC, place, None, use_reentrant=False)
+        return self.model.norm(x_BTC), GPTState([], [], place.before_B)
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits (…, V) of hidden states (…, C)."""

@@ -61,7 +61,7 @@ class Muon(torch.optim.Optimizer):
         for parameter, _ in given:
             state = self.state[parameter]
             if not state:
-                state["step"] = torch.zeros(())
+                state["step"] = torch.zeros((), device=parameter.device)
                 state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
         states = [self.state[parameter] for parameter, _ in given]
         adamw(
