@@ -24,7 +24,19 @@ if TYPE_CHECKING:
     from plume.training.merge import merge
     from plume.types import Example, Message, Sampling
 
-__all__ = ["Bundle", "Engine", "Example", "Message", "Recipe", "Sampling", "check", "evaluate", "load", "merge", "train"]
+__all__ = [
+    "Bundle",
+    "Engine",
+    "Example",
+    "Message",
+    "Recipe",
+    "Sampling",
+    "check",
+    "evaluate",
+    "load",
+    "merge",
+    "train",
+]
 
 # Intel's matrix library adds in an order that does not depend on how many threads it gets, which on a busy machine
 # varies. It reads this at its first use, so it is said before anything imports torch.

@@ -144,7 +144,7 @@ class GPT(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.config = config
-        self.gradient_checkpointing = False
+        self.checkpointing = False
         self.model = Decoder(config)
         self.dropout = nn.Dropout(config.dropout)
         if not config.tie_word_embeddings:
@@ -165,7 +165,7 @@ class GPT(nn.Module):
         before_B = state.lengths_B if state else ragged.start_lengths(ids_BT)
         rope = _rope(self.config, ragged.new_positions(before_B, ids_BT.shape[1]))
         x_BTC = self.dropout(self.model.embed_tokens(ids_BT))
-        if self.gradient_checkpointing and self.training and state is None:
+        if self.checkpointing and self.training and state is None:
             return self._forgetful(x_BTC, rope, before_B)
         keys, values = [], []
         for number, layer in enumerate(self.model.layers):
@@ -175,9 +175,9 @@ class GPT(nn.Module):
             values.append(value)
         return self.model.norm(x_BTC), GPTState(keys, values, before_B + ragged.added(lengths_B, ids_BT))
 
-    def gradient_checkpointing_enable(self) -> None:
-        """Keep each layer's input alone while training; the backward pass computes the layer again (Chen et al. 2016)."""
-        self.gradient_checkpointing = True
+    def checkpoint_layers(self) -> None:
+        """Keep each layer's input alone in training; the backward pass computes the layer again (Chen et al. 2016)."""
+        self.checkpointing = True
 
     def _forgetful(self, x_BTC: Tensor, rope: tuple[Tensor, Tensor], before_B: Tensor) -> tuple[Tensor, GPTState]:
         """Training with checkpoints: keys and values are not kept, so the state is that of nothing read."""
