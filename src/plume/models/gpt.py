@@ -175,9 +175,9 @@ class GPT(nn.Module):
             values.append(value)
         return self.model.norm(x_BTC), GPTState(keys, values, before_B + ragged.added(lengths_B, ids_BT))
 
-    def checkpoint_layers(self) -> None:
+    def checkpoint_layers(self, on: bool = True) -> None:
         """Keep each layer's input alone in training; the backward pass computes the layer again (Chen et al. 2016)."""
-        self.checkpointing = True
+        self.checkpointing = on
 
     def _forgetful(self, x_BTC: Tensor, rope: tuple[Tensor, Tensor], before_B: Tensor) -> tuple[Tensor, GPTState]:
         """Training with checkpoints: keys and values are not kept, so the state is that of nothing read."""

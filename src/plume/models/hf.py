@@ -59,6 +59,7 @@ class HFModel(nn.Module):
     def __init__(self, inner: PreTrainedModel) -> None:
         super().__init__()
         self.inner = inner
+        self.checkpointing = False
         self._check_head()
 
     @property
@@ -98,9 +99,13 @@ class HFModel(nn.Module):
         if vocab_size > self.vocab_size:
             self.inner.resize_token_embeddings(vocab_size)
 
-    def checkpoint_layers(self) -> None:
+    def checkpoint_layers(self, on: bool = True) -> None:
         """Keep each layer's input alone in training; the backward pass computes the layer again."""
-        self.inner.activation_checkpointing_enable({"use_reentrant": False})
+        self.checkpointing = on
+        if on:
+            self.inner.activation_checkpointing_enable({"use_reentrant": False})
+        else:
+            self.inner.activation_checkpointing_disable()
 
     def save(self, directory: Path) -> None:
         self.inner.save_pretrained(directory)

@@ -26,7 +26,7 @@ _KEYS = {
 class _Checkpointing(Protocol):
     """A model that can forget what its layers compute, and compute it again in the backward pass."""
 
-    def checkpoint_layers(self) -> None: ...
+    def checkpoint_layers(self, on: bool = True) -> None: ...
 
 
 def refuse_adapter(recipe: Recipe) -> None:
