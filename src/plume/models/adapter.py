@@ -75,14 +75,14 @@ def load_adapter(directory: Path, model: LanguageModel) -> Adapter:
     config = _read_config(directory)
     try:
         adapter = _inject(model, config, base_fingerprint(base_of(directory)))
-        tensors = {name: tensor for name, tensor in read_tensors(directory / _WEIGHTS_FILE).items()}
-        unfit = peft.set_peft_model_state_dict(
-            adapter.tuner.model, {name.removeprefix(_PREFIX): tensor for name, tensor in tensors.items()}
-        ).unexpected_keys
+        root, tensors = adapter.tuner.model, read_tensors(directory / _WEIGHTS_FILE)
+        given = {name.removeprefix(_PREFIX): tensor for name, tensor in tensors.items()}
+        loaded = peft.set_peft_model_state_dict(root, given)
     except (ValueError, RuntimeError, KeyError, IndexError) as error:
         raise _unfit(directory, " ".join(str(error).split())[:200]) from None
-    if unfit:
-        raise _unfit(directory, f"the base has nothing for {unfit[0]}")
+    learnt = {name for name, parameter in root.named_parameters() if parameter.requires_grad}
+    if wrong := [*loaded.unexpected_keys, *sorted(learnt & set(loaded.missing_keys))]:
+        raise _unfit(directory, f"its weights and {CONFIG_FILE} do not fit together: {wrong[0]}")
     return adapter
 
 

@@ -149,7 +149,7 @@ class GPT(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.config = config
-        self.gradient_checkpointing = False
+        self.checkpointing = False
         self.model = Decoder(config)
         self.dropout = nn.Dropout(config.dropout)
         if not config.tie_word_embeddings:
@@ -175,7 +175,7 @@ class GPT(nn.Module):
         before_B = state.lengths_B if state else ragged.start_lengths(ids_BT)
         place = _place(self.config, before_B, ids_BT.shape[1], segments_BT)
         x_BTC = self.dropout(self.model.embed_tokens(ids_BT))
-        if self.gradient_checkpointing and self.training and state is None:
+        if self.checkpointing and self.training and state is None:
             return self._forgetful(x_BTC, place)
         keys, values = [], []
         for number, layer in enumerate(self.model.layers):
@@ -185,9 +185,9 @@ class GPT(nn.Module):
             values.append(value)
         return self.model.norm(x_BTC), GPTState(keys, values, before_B + ragged.added(lengths_B, ids_BT))
 
-    def gradient_checkpointing_enable(self) -> None:
-        """Keep each layer's input alone while training; the backward pass computes it again (Chen et al. 2016)."""
-        self.gradient_checkpointing = True
+    def checkpoint_layers(self, on: bool = True) -> None:
+        """Keep each layer's input alone in training; the backward pass computes the layer again (Chen et al. 2016)."""
+        self.checkpointing = on
 
     def _forgetful(self, x_BTC: Tensor, place: Place) -> tuple[Tensor, GPTState]:
         """Training with checkpoints: keys and values are not kept, so the state is that of nothing read."""

@@ -60,6 +60,7 @@ class HFModel(nn.Module):
         super().__init__()
         self.inner = inner
         self._isolates: bool | None = None
+        self.checkpointing = False
         self._check_head()
 
     @property
@@ -124,9 +125,13 @@ class HFModel(nn.Module):
         if vocab_size > self.vocab_size:
             self.inner.resize_token_embeddings(vocab_size)
 
-    def gradient_checkpointing_enable(self) -> None:
-        """Keep each layer's input alone while training; the backward pass computes the layer again."""
-        self.inner.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    def checkpoint_layers(self, on: bool = True) -> None:
+        """Keep each layer's input alone in training; the backward pass computes the layer again."""
+        self.checkpointing = on
+        if on:
+            self.inner.activation_checkpointing_enable({"use_reentrant": False})
+        else:
+            self.inner.activation_checkpointing_disable()
 
     def save(self, directory: Path) -> None:
         self.inner.save_pretrained(directory)

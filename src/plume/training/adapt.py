@@ -26,7 +26,7 @@ _KEYS = {
 class _Checkpointing(Protocol):
     """A model that can forget what its layers compute, and compute it again in the backward pass."""
 
-    def gradient_checkpointing_enable(self) -> None: ...
+    def checkpoint_layers(self, on: bool = True) -> None: ...
 
 
 def refuse_adapter(recipe: Recipe) -> None:
@@ -78,9 +78,9 @@ def checkpoint_gradients(model: LanguageModel, recipe: Recipe) -> None:
     """Switch on what `gradient_checkpointing` asks for. Raises UserError for a model that cannot."""
     if not recipe.gradient_checkpointing:
         return
-    if not isinstance(model, _Checkpointing) or recipe.model in ("gru", "bigram"):
-        raise UserError("gradient_checkpointing: this model has no layers to checkpoint", "leave it out")
-    model.gradient_checkpointing_enable()
+    if not isinstance(model, _Checkpointing):
+        raise UserError("gradient_checkpointing: this model has no layers that could be computed twice", "leave it out")
+    model.checkpoint_layers()
 
 
 def _refuse_another(settings: Lora, recipe: Recipe) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from plume.training.batches import Batch
 from plume.training.learner import Objective
@@ -28,6 +28,13 @@ class Need:
     peak: int
 
 
+@runtime_checkable
+class _Checkpointing(Protocol):
+    checkpointing: bool
+
+    def checkpoint_layers(self, on: bool = True) -> None: ...
+
+
 def estimate(model: LanguageModel, longest_row: Batch, rows: int) -> Need:
     """The peak of a whole run, from what one row's forward pass keeps for its backward pass.
 
@@ -36,9 +43,29 @@ def estimate(model: LanguageModel, longest_row: Batch, rows: int) -> Need:
     weights = sum(parameter.nbytes for parameter in model.parameters())
     trained = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
     held = resident() or weights
-    fixed = held + _STATES * trained
-    per_row = _kept(model, longest_row)
+    one, two = _kept_in_all(model, longest_row), _kept_in_all(model, _twice(longest_row))
+    per_row, once = two - one, max(0, 2 * one - two)  # an adapter also computes whole matrices, whatever the rows
+    fixed = held + _STATES * trained + once
     return Need(fixed, per_row, max(fixed + per_row * rows, fixed + _OTHERS * weights))
+
+
+def _twice(batch: Batch) -> Batch:
+    values = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    return replace(batch, **{name: torch.cat([value, value]) for name, value in values.items() if value is not None})
+
+
+def _kept_in_all(model: LanguageModel, batch: Batch) -> int:
+    """With checkpoints also each layer's input, and what one layer at a time keeps while it is computed again."""
+    kept = _kept(model, batch)
+    if not isinstance(model, nn.Module) or not isinstance(model, _Checkpointing) or not model.checkpointing:
+        return kept
+    model.checkpoint_layers(False)
+    whole = _kept(model, batch)
+    model.checkpoint_layers()
+    layers = max(len(module) for module in model.modules() if isinstance(module, nn.ModuleList))
+    with torch.no_grad():
+        hidden_BTC, _ = model(batch.ids_BT, None, batch.lengths_B)
+    return kept + layers * int(hidden_BTC.nbytes) + (whole - kept) // layers
 
 
 def _kept(model: LanguageModel, batch: Batch) -> int:

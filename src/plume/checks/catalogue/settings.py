@@ -58,7 +58,7 @@ ENTRIES: dict[str, Entry] = {
     "D509": Entry(
         "adapter that matches nothing, or leaves new tokens untrained",
         "error",
-        "what is frozen does not learn; given when adapters (LoRA) are trained, which recipes cannot ask for yet",
-        "name modules that the architecture has, and train the embeddings when tokens were added",
+        "what is frozen does not learn; given for lora_target_modules; embeddings of added tokens are always trained",
+        "name layers that the architecture has; the message lists them",
     ),
 }
