@@ -1,6 +1,6 @@
 """Validation perplexity of WikiText-2 by words, in equal time, beside the classic GRU word language model.
 
-    python benchmarks/wikitext.py --data wikitext-2 [--runs 3] [--threads 1] [--steps 1100]
+    python benchmarks/wikitext.py --data wikitext-2 [--runs 3] [--threads 1] [--steps 600]
 
 Both sides train on test.txt and are judged on the whole of valid.txt by one function, over one vocabulary: the words
 of the training text, and <eos> at the end of each line. Plume's GRU with attention is trained by `plume.train` with
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 PEER = Path(__file__).parent / "peer_wordlm.py"
 WIDTH = 200
-STEPS = 1100
+STEPS = 600
 PLUME = """
 import json, sys, time
 import plume

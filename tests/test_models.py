@@ -64,6 +64,16 @@ def lively(model: LanguageModel) -> LanguageModel:
 ROWS: dict[str, Callable[[], LanguageModel]] = {
     "bigram": lambda: bigram.build(SIZES),
     "gru": lambda: gru.build(SIZES),
+    "gru with a window, tied, clustered": lambda: gru.GRU(
+        gru.GRUConfig(
+            vocab_size=VOCABULARY,
+            hidden_size=32,
+            attention_window=8,
+            max_position_embeddings=CONTEXT,
+            tie_word_embeddings=True,
+            cutoffs=[20, 35],
+        )
+    ),
     "gpt": lambda: gpt.build(SIZES),
     "gpt without QK-norm, untied, grouped": lambda: gpt.GPT(
         gpt.GPTConfig(VOCABULARY, 32, 64, 2, 4, 2, 8, CONTEXT, qk_norm=False, tie_word_embeddings=False)

@@ -19,6 +19,7 @@ _FRESH_EPOCHS = 4  # text read so few times is not learnt by heart
 _LONGEST_CONTEXT = 1024
 _SHORT_RUN = 1_000_000  # tokens, up to which two layers learn more in the same time than four
 _GRU_WINDOW = 256  # tokens: whole questions, and no more memory than a Transformer's short context
+_GRU_EPOCHS = 5  # over a text by words
 _MUON_RATE, _MUON_OTHERS_RATE = 0.02, 0.01
 _LORA_RATE, _LORA_MOST = 10, 5e-3  # times the rate that trains all weights (Schulman et al. 2025), and its bound
 
@@ -78,7 +79,7 @@ def choose_sizes(recipe: Recipe, facts: TokenFacts, vocab_size: int) -> dict[str
     if recipe.model == "gru":
         window = min(recipe.max_length or _GRU_WINDOW, _GRU_WINDOW)
         sizes = {"hidden_size": 256, "num_hidden_layers": 1, "num_attention_heads": 1, "attention_window": window}
-        return _unset(recipe, **sizes, dropout=0.1)
+        return _unset(recipe, **sizes, dropout=0.3 if _word_text(recipe, facts) else 0.1)
     if not facts.is_text:
         return _unset(recipe, hidden_size=192, num_hidden_layers=4, num_attention_heads=4, dropout=0.1)
     tokens = _tokens_in_a_step(recipe) * (recipe.max_steps or 1)
@@ -130,6 +131,8 @@ def _batch_size(recipe: Recipe, facts: TokenFacts) -> int:
 
 
 def _steps(recipe: Recipe, facts: TokenFacts, per_epoch: int) -> int:
+    if _word_text(recipe, facts):
+        return _between(300, _GRU_EPOCHS * per_epoch, 1500)
     if facts.is_text:
         return 1000 if recipe.model == "bigram" else 1500
     if facts.parameters:  # fine-tuning starts from something
@@ -139,7 +142,8 @@ def _steps(recipe: Recipe, facts: TokenFacts, per_epoch: int) -> int:
 
 def _optimiser(recipe: Recipe, facts: TokenFacts) -> dict[str, Any]:
     """Muon where its products cost less than the steps it spares, and its rates. Raises UserError."""
-    optim = recipe.optim or ("muon" if recipe.model == "gpt" and facts.is_text else "adamw")
+    faster = (recipe.model == "gpt" and facts.is_text) or _word_text(recipe, facts)
+    optim = recipe.optim or ("muon" if faster else "adamw")
     if optim == "muon" and recipe.model == "bigram":
         raise UserError("optim=muon: a bigram has no layers whose matrices it could step", "leave optim out")
     if optim == "adamw" and recipe.muon_learning_rate:
@@ -147,6 +151,11 @@ def _optimiser(recipe: Recipe, facts: TokenFacts) -> dict[str, Any]:
     if optim == "muon":
         return {"optim": optim, "learning_rate": _MUON_OTHERS_RATE, "muon_learning_rate": _MUON_RATE}
     return {"optim": optim, "learning_rate": _learning_rate(recipe, facts)}
+
+
+def _word_text(recipe: Recipe, facts: TokenFacts) -> bool:
+    """A GRU that reads plain text by words."""
+    return facts.is_text and recipe.model == "gru" and recipe.tokenizer == "word"
 
 
 def _learning_rate(recipe: Recipe, facts: TokenFacts) -> float:
