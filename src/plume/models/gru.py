@@ -202,9 +202,7 @@ class GRU(PreTrainedModel):
 
         if not torch.is_grad_enabled():
             return context(query_BTA, keys_BSA, past_BSC)
-        kept: Tensor = checkpoint(
-            context, query_BTA, keys_BSA, past_BSC, use_reentrant=False, preserve_rng_state=False
-        )
+        kept: Tensor = checkpoint(context, query_BTA, keys_BSA, past_BSC, use_reentrant=False, preserve_rng_state=False)
         return kept
 
     def head(self, hidden: Tensor) -> Tensor:
