@@ -55,7 +55,7 @@ def sft(
     """
     from datasets import Dataset
     from transformers import PrinterCallback, TrainerCallback
-    from trl import SFTConfig, SFTTrainer
+    from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
     sizes = [len(tokenizer.apply_chat_template(turns(row), return_dict=True)["input_ids"]) for row in rows]
     watch = facts.Watch()
