@@ -177,7 +177,13 @@ def test_right_padding_and_ragged_continuation_change_nothing(build: Callable[[]
 
 
 def local_attention() -> LanguageModel:
-    sizes = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_layers": 2, "num_heads": 4, "window_size": 3}
+    sizes: dict[str, Any] = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 32,
+        "num_layers": 2,
+        "num_heads": 4,
+        "window_size": 3,
+    }
     kinds = [[["global", "local"], 1]]
     return from_config(GPTNeoConfig(**sizes, max_position_embeddings=CONTEXT, attention_types=kinds, **IDS))
 

@@ -43,9 +43,11 @@ def test_what_a_run_will_do(qa_file: Path) -> None:
     assert "time about" in text
 
 
-def test_padding_is_that_of_the_real_batches(qa_file: Path) -> None:
-    made = prepared(qa_file, max_steps=40, per_device_train_batch_size=4)
-    stream = batches(made.rows, batch_size=4, max_length=made.recipe.max_length or 0, pad_id=0, seed=made.recipe.seed)
+@pytest.mark.parametrize("packing", [False, True])
+def test_padding_is_that_of_the_real_batches(packing: bool, qa_file: Path) -> None:
+    made = prepared(qa_file, max_steps=40, per_device_train_batch_size=4, packing=packing)
+    length, seed = made.recipe.max_length or 0, made.recipe.seed
+    stream = batches(made.rows, batch_size=4, max_length=length, pad_id=0, seed=seed, packing=packing)
     processed = real = 0
     for epoch, batch in stream:
         processed += batch.ids_BT.numel()

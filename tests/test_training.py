@@ -101,6 +101,67 @@ def test_an_epoch_shows_every_row_once_in_batches_of_similar_length() -> None:
     assert [position for position, _ in epoch] == [0.2, 0.4, 0.6, 0.8, 1.0]
 
 
+def packable() -> list[Encoded]:
+    """Rows of 2 to 21 tokens; no token stands in two rows, and those before the middle are not trained."""
+    sizes = [2 + 7 * number % 20 for number in range(40)]
+    ids = iter(range(5, 5 + sum(sizes)))
+    return [
+        Encoded(tuple(next(ids) for _ in range(size)), (False,) * (size // 2) + (True,) * (size - size // 2))
+        for size in sizes
+    ]
+
+
+def test_packed_lines_hold_every_row_once_and_no_target_crosses_from_one_to_the_next() -> None:
+    rows = packable()
+    batch = collate(rows, pad_id=0, packing=True)
+    assert batch.segments_BT is not None
+    assert batch.ids_BT.shape[1] == 20
+    assert len(batch.ids_BT) < len(rows) * 2 / 3
+    of = {id: number for number, row in enumerate(rows) for id in row.ids}
+    seen = []
+    for ids, labels, segments in zip(batch.ids_BT, batch.labels_BT, batch.segments_BT, strict=True):
+        for segment in range(int(segments.max()) + 1):
+            inside = segments == segment
+            number = of[int(ids[inside][0])]
+            assert tuple(ids[inside].tolist()) == rows[number].ids[:-1]
+            assert all(label == IGNORE or of[int(label)] == number for label in labels[inside])
+            seen.append(number)
+        assert torch.equal(segments < 0, ids == 0)
+    assert sorted(seen) == list(range(len(rows)))
+    assert batch.trained == collate(rows, pad_id=0).trained == sum(sum(row.trained[1:]) for row in rows)
+
+
+def test_packing_changes_the_layout_and_not_the_loss() -> None:
+    torch.manual_seed(0)
+    rows = packable()
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "dropout": 0.0, "max_length": 32}
+    model = build_model("gpt", {**sizes, "vocab_size": 5 + sum(len(row.ids) for row in rows)})
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    together, apart = summed_loss(model, collate(rows, 0, packing=True)), summed_loss(model, collate(rows, 0))
+    torch.testing.assert_close(together, apart, rtol=1e-6, atol=1e-4)
+
+
+def test_packing_is_chosen_for_rows_of_very_different_length(qa_file: Path, tmp_path: Path) -> None:
+    assert prepare(recipe(qa_file)).recipe.packing is False
+    uneven = [
+        {"prompt": f"Say {number}.", "completion": " ".join([f"number{number}"] * (1 + 30 * (number % 4 == 0)))}
+        for number in range(12)
+    ]
+    chosen = prepare(recipe(write_rows(tmp_path / "uneven.jsonl", uneven), model="gpt"))
+    assert chosen.recipe.packing is True
+
+
+def test_a_packed_run_resumes_where_it_was(qa_file: Path, tmp_path: Path) -> None:
+    packed = recipe(qa_file, model="gpt", packing=True, save_steps=3)
+    run(packed, tmp_path / "whole")
+    events = train(packed, tmp_path / "resumed")
+    next(event for event in events if isinstance(event, Saved))
+    events.close()
+    run(packed, tmp_path / "resumed", resume=True)
+    assert digest(tmp_path / "resumed") == digest(tmp_path / "whole")
+
+
 def test_long_text_is_read_whole_each_epoch_in_windows_that_move() -> None:
     text = Encoded(tuple(range(1000)), (True,) * 1000)
     stream = batches([text], batch_size=1000, max_length=64, pad_id=0, seed=0)

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from plume.checks.tokens import padding_waste
 from plume.errors import UserError
 from plume.recipe import Recipe
 
@@ -17,6 +19,7 @@ _TEXT_CONTEXT = 128
 _TEXT_TOKENS = 1024  # in a step
 _FRESH_EPOCHS = 4  # text read so few times is not learnt by heart
 _LONGEST_CONTEXT = 1024
+_WORTH_PACKING = 0.1  # share of padding
 _SHORT_RUN = 1_000_000  # tokens, up to which two layers learn more in the same time than four
 _GRU_WINDOW = 256  # tokens: whole questions, and no more memory than a Transformer's short context
 _GRU_EPOCHS = 5  # over a text by words
@@ -120,6 +123,16 @@ def choose_schedule(recipe: Recipe, facts: TokenFacts) -> dict[str, Any]:
         save_steps=interval,
         torch_num_threads=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
     )
+
+
+def choose_packing(recipe: Recipe, lengths: Sequence[int]) -> dict[str, Any]:
+    """Pack where batches of similar length would still be padding for a good part: rows of very different length.
+
+    Only for `gpt`: the others gain nothing (`gru`, `bigram`), or may not be able to (foreign architectures).
+    """
+    inputs = [length - 1 for length in lengths]
+    waste = padding_waste(inputs, recipe.per_device_train_batch_size or 1, recipe.max_length)
+    return _unset(recipe, packing=recipe.model == "gpt" and waste > _WORTH_PACKING)
 
 
 def _batch_size(recipe: Recipe, facts: TokenFacts) -> int:

@@ -150,6 +150,7 @@ def _from_scratch(recipe: Recipe, parts: Split) -> tuple[Recipe, Bundle, list[En
     token_facts = _facts(parts, tokenizer, encoded, None, None)
     for choose in (plan.choose_lengths, plan.choose_schedule):
         recipe = recipe.model_copy(update=choose(recipe, token_facts))
+    recipe = _with_packing(recipe, encoded[: len(parts.train)])
     recipe = recipe.model_copy(update=plan.choose_sizes(recipe, token_facts, tokenizer.vocab_size))
     model = _build(recipe, tokenizer.vocab_size)
     return recipe, bundle(model, tokenizer, template.source, recipe.max_new_tokens or 1), encoded
@@ -180,7 +181,12 @@ def _from_base(recipe: Recipe, parts: Split) -> tuple[Recipe, Bundle, list[Encod
     facts = _facts(parts, base.tokenizer, encoded, context, parameters)
     for choose in (plan.choose_lengths, plan.choose_schedule):
         recipe = recipe.model_copy(update=choose(recipe, facts))
+    recipe = _with_packing(recipe, encoded[: len(parts.train)])
     return recipe, replace(base, max_new_tokens=recipe.max_new_tokens or 1), encoded
+
+
+def _with_packing(recipe: Recipe, rows: Sequence[Encoded]) -> Recipe:
+    return recipe.model_copy(update=plan.choose_packing(recipe, [len(row.ids) for row in rows]))
 
 
 def _facts(

@@ -1,0 +1,133 @@
+"""The peers of finetune.py: TRL's SFTTrainer, and a plain loop that pads every row to 512.
+
+    python benchmarks/peer_sft.py {sft,naive} FOLDER LEARNING_RATE STEPS SEED THREADS
+
+FOLDER holds train.jsonl, asked.jsonl and the model directory `start`. Prints {"steps", "seconds", "cpu_seconds",
+"reached"}: what training took until enough answers were right, evaluations left out.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import facts
+
+ROWS = 32  # in a step, as Plume takes for so many rows
+IGNORE = -100
+
+
+def main() -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    side, folder = sys.argv[1], Path(sys.argv[2])
+    rate, steps, seed, threads = float(sys.argv[3]), *map(int, sys.argv[4:7])
+    logging.set_verbosity_error()
+    torch.set_num_threads(threads)
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_pretrained(folder / "start", dtype=torch.float32)
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder / "start")
+    asked = facts.read_rows(folder / "asked.jsonl")
+    rows = facts.read_rows(folder / "train.jsonl")
+
+    def right() -> bool:
+        found = facts.reached(model, tokenizer, asked)
+        model.train()
+        return found
+
+    train = {"sft": sft, "naive": naive}[side]
+    print(json.dumps(train(model, tokenizer, rows, rate, steps, seed, right)), flush=True)
+
+
+def sft(
+    model: Any, tokenizer: Any, rows: Any, rate: float, steps: int, seed: int, right: Callable[[], bool]
+) -> dict[str, float | bool]:
+    """Packing without padding (best-fit decreasing), loss on completions alone, nothing logged, saved or evaluated.
+
+    A packed line holds about as many tokens as the rows of the other sides' steps; it is a batch of its own.
+    """
+    from datasets import Dataset
+    from transformers import PrinterCallback, TrainerCallback
+    from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
+
+    sizes = [len(tokenizer.apply_chat_template(turns(row), return_dict=True)["input_ids"]) for row in rows]
+    watch = facts.Watch()
+
+    class Stop(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:  # noqa: ARG002
+            watch.start()
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:  # noqa: ARG002
+            watch.count()
+            control.should_training_stop |= watch.judge(right)
+
+    with tempfile.TemporaryDirectory() as output:
+        arguments = SFTConfig(
+            output_dir=output,
+            max_steps=steps,
+            per_device_train_batch_size=1,
+            packing=True,
+            max_length=round(ROWS * sum(sizes) / len(sizes)),
+            completion_only_loss=True,
+            learning_rate=rate,
+            lr_scheduler_type="cosine",
+            warmup_steps=steps // 10,
+            bf16=False,
+            gradient_checkpointing=False,
+            dataloader_num_workers=0,
+            eval_strategy="no",
+            save_strategy="no",
+            logging_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+            use_cpu=True,
+            seed=seed,
+        )
+        data = Dataset.from_list([{"prompt": turns(row)[:1], "completion": turns(row)[1:]} for row in rows])
+        trainer = SFTTrainer(model, arguments, train_dataset=data, processing_class=tokenizer, callbacks=[Stop()])
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+    return watch.report()
+
+
+def naive(
+    model: Any, tokenizer: Any, rows: Any, rate: float, steps: int, seed: int, right: Callable[[], bool]
+) -> dict[str, float | bool]:
+    """Every row padded to 512, loss on everything that is no padding, through the model's own loss."""
+    texts = [tokenizer.apply_chat_template(turns(row), tokenize=False) for row in rows]
+    tokenizer.padding_side = "right"
+    made = tokenizer(texts, padding="max_length", max_length=facts.LENGTH, return_tensors="pt")
+    labels_NT = made["input_ids"].masked_fill(made["attention_mask"] == 0, IGNORE)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
+    chance = torch.Generator().manual_seed(seed)
+    watch = facts.Watch()
+    model.train()
+    while watch.steps < steps and not watch.reached:
+        for batch in torch.randperm(len(rows), generator=chance).split(ROWS):
+            loss = model(
+                input_ids=made["input_ids"][batch],
+                attention_mask=made["attention_mask"][batch],
+                labels=labels_NT[batch],
+            ).loss
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            watch.count()
+            if watch.judge(right) or watch.steps == steps:
+                break
+    return watch.report()
+
+
+def turns(row: dict[str, str]) -> list[dict[str, str]]:
+    return [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["completion"]}]
+
+
+if __name__ == "__main__":
+    main()
