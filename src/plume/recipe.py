@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from plume.errors import UserError
 
@@ -73,6 +73,9 @@ class Recipe(BaseModel):
     adam_beta2: float = Field(default=0.98, ge=0, lt=1, description="AdamW's second moment.")
     max_grad_norm: float = Field(default=1.0, gt=0, description="Gradients are clipped to this norm.")
 
+    report_to: list[Literal["tensorboard", "trackio", "wandb", "mlflow"]] = Field(
+        default=[], description="Trackers that are told what is logged; `none` for none."
+    )
     logging_steps: Positive = Field(default=10, description="Steps between lines of metrics.jsonl.")
     eval_steps: Positive | None = Field(default=None, description="Steps between evaluations.")
     save_steps: Positive | None = Field(
@@ -82,6 +85,13 @@ class Recipe(BaseModel):
     eval_samples: Positive = Field(default=128, description="Questions answered at each evaluation during training.")
     max_new_tokens: Positive | None = Field(default=None, description="Longest answer, in tokens.")
     torch_num_threads: Positive | None = Field(default=None, description="CPU threads; part of bit-identical repeats.")
+
+    @field_validator("report_to", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        """One name, names with commas between, or a list of them; `none` is none."""
+        names = value.split(",") if isinstance(value, str) else [] if value is None else value
+        return [] if names == ["none"] else names
 
 
 def parse_recipe(values: Mapping[str, Any], origin: str = "recipe") -> Recipe:

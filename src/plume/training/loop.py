@@ -29,7 +29,8 @@ from plume.training.preflight import preflight
 from plume.training.prepare import Prepared, prepare, refuse
 from plume.training.sources import fingerprints
 from plume.training.step import questions, step_once
-from plume.types import Evaluated, EvaluationKind, Example, Preflight, Saved, Started, Step, TrainEvent
+from plume.training.trackers import require_trackers, step_metrics, tracked
+from plume.types import Evaluated, EvaluationKind, Example, Preflight, Saved, Started, TrainEvent
 
 
 def train(
@@ -54,11 +55,13 @@ def train(
         if run.info()["status"] == "finished":
             return
         recipe = run.recipe()
+        require_trackers(recipe.report_to)
         _refuse_changed_data(run)
         prepared = prepare(recipe, force=True)
         run.update(status="running", failure=None)
     else:
         refuse_occupied(path)
+        require_trackers(recipe.report_to)
         prepared = prepare(recipe, force=force)
         if probe:
             planned = preflight(prepared)
@@ -67,7 +70,7 @@ def train(
             prepared = replace(prepared, findings=(*prepared.findings, *planned.findings))
         run = Run.create(path, prepared.recipe, _facts(prepared, forced=force))
     try:
-        yield from _train(prepared, run, planned)
+        yield from tracked(_train(prepared, run, planned), run, prepared.recipe)
     except RunFailed as error:
         run.update(status="failed", failure=error.message)
         raise
@@ -78,7 +81,7 @@ def train(
         raise
 
 
-def _train(prepared: Prepared, run: Run, planned: Preflight | None) -> Iterator[TrainEvent]:
+def _train(prepared: Prepared, run: Run, planned: Preflight | None) -> Generator[TrainEvent, None, None]:
     recipe, model = prepared.recipe, prepared.bundle.model
     began = time.monotonic()
     optimizer = make_optimizer(model, recipe)
@@ -105,7 +108,7 @@ def _train(prepared: Prepared, run: Run, planned: Preflight | None) -> Iterator[
     for step in range(progress.step + 1, last + 1):
         event = step_once(model, optimizer, stream, step, recipe)
         if step % recipe.logging_steps == 0 or step in (1, last):
-            run.log(run.metrics_file, _row(event))
+            run.log(run.metrics_file, {"step": event.step, **step_metrics(event)})
         yield event
         due = step % (recipe.eval_steps or last) == 0 or step == last
         best = False
@@ -164,17 +167,6 @@ def _facts(prepared: Prepared, *, forced: bool) -> dict[str, Any]:
         "forced": forced,
         "findings": [f"{found.severity} {found.source}: {found.code} {found.message}" for found in prepared.findings],
         "device": "cpu",
-    }
-
-
-def _row(event: Step) -> dict[str, Any]:
-    return {
-        "step": event.step,
-        "epoch": round(event.epoch, 4),
-        "train_loss": event.loss,
-        "learning_rate": event.learning_rate,
-        "grad_norm": event.grad_norm,
-        "tokens_per_second": round(event.tokens / event.seconds, 1),
     }
 
 
