@@ -48,12 +48,13 @@ def read_tensorboard(run: Path) -> tuple[Points, str]:
     return {tag: [(one.step, one.value) for one in read.Scalars(tag)] for tag in read.Tags()["scalars"]}, text
 
 
-def read_trackio(run: Path) -> tuple[Points, str]:  # noqa: ARG001
+def read_trackio(run: Path) -> tuple[Points, str]:
     import trackio
+    from trackio.sqlite_storage import SQLiteStorage
 
-    (found,) = trackio.Api().runs("plume")
+    (found,) = [one for one in trackio.Api().runs("plume") if one.name.startswith(f"{run.name}-")]
     points: Points = defaultdict(list)
-    for row in found.history():
+    for row in SQLiteStorage.get_logs("plume", found.name):
         for key, value in row.items():
             if key not in ("step", "timestamp"):
                 points[key].append((row["step"], value))
@@ -61,24 +62,36 @@ def read_trackio(run: Path) -> tuple[Points, str]:  # noqa: ARG001
 
 
 def read_wandb(run: Path) -> tuple[Points, str]:
-    from wandb.proto.wandb_internal_pb2 import Record
-    from wandb.sdk.internal.datastore import DataStore
+    import wandb
+    from wandb.proto import wandb_internal_pb2
 
+    wandb.teardown()  # its process has then written all
     points: Points = defaultdict(list)
     config = ""
     for file in sorted((run / "wandb").glob("offline-run-*/*.wandb"), key=lambda file: file.stat().st_mtime_ns):
-        store = DataStore()
-        store.open_for_scan(str(file))
-        while (data := store.scan_data()) is not None:
-            record = Record()
-            record.ParseFromString(data)
+        for data in leveldb_records(file.read_bytes()):
+            record = wandb_internal_pb2.Record.FromString(data)  # type: ignore[attr-defined]
             config += str(record.run.config) if record.HasField("run") else ""
             for item in record.history.item:
                 key = item.key or "/".join(item.nested_key)
                 if not key.startswith("_"):
                     points[key].append((record.history.step.num, json.loads(item.value_json)))
-        store.close()
     return points, config
+
+
+def leveldb_records(raw: bytes) -> Iterator[bytes]:
+    """The records of a LevelDB log, which W&B keeps offline runs in: blocks of 32 KiB, parts with crc, length, kind."""
+    at, parts = 7, b""
+    while at < len(raw):
+        if 32768 - at % 32768 < 7:
+            at += 32768 - at % 32768
+            continue
+        length, kind = int.from_bytes(raw[at + 4 : at + 6], "little"), raw[at + 6]
+        parts += raw[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # a whole record, or the last part of one
+            yield parts
+            parts = b""
 
 
 def read_mlflow(run: Path) -> tuple[Points, str]:

@@ -162,9 +162,9 @@ class _Trackio:
     rewinds = False
 
     def __init__(self, run: Run, recipe: Recipe, resumed_from: int) -> None:  # noqa: ARG002
-        trackio = _imported("trackio")
+        self._trackio = _imported("trackio")
         with contextlib.redirect_stdout(io.StringIO()):  # stdout belongs to the command's result
-            self._run = trackio.init(
+            self._run = self._trackio.init(
                 _PROJECT,
                 name=f"{run.path.resolve().name}-{_run_id(run)}",
                 config=recipe.model_dump(),
@@ -179,7 +179,7 @@ class _Trackio:
 
     def close(self, *, finished: bool) -> None:  # noqa: ARG002
         with contextlib.redirect_stdout(io.StringIO()):
-            self._run.finish()
+            self._trackio.finish()
 
 
 class _Wandb:
