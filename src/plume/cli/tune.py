@@ -26,6 +26,15 @@ EXAMPLES = (
     "plume tune --resume --output-dir runs/qa-tune"
 )
 
+Searched = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KEY=VALUES",
+        help="A recipe key to search: key=low:high, key=low:high:log or key=a,b,c (default: learning rate, batch "
+        "size, weight decay and, from scratch, dropout). May be given several times.",
+    ),
+]
+
 
 def tune(
     data: Annotated[
@@ -41,14 +50,7 @@ def tune(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A recipe key to hold fixed; may be given several times."),
     ] = None,
-    search: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="KEY=VALUES",
-            help="A recipe key to search: key=low:high, key=low:high:log or key=a,b,c (default: learning rate, batch "
-            "size, weight decay and, from scratch, dropout). May be given several times.",
-        ),
-    ] = None,
+    search: Searched = None,
     output_dir: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Where the search is kept (default: runs/DATE-TIME-NAME-tune)."),
