@@ -261,6 +261,43 @@ def test_wrong_usage_exits_with_2(plume: Plume, arguments: list[str]) -> None:
     assert (code, out) == (2, "")
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["tune"],
+        ["tune", "missing.jsonl"],
+        ["tune", "--resume"],
+        ["tune", "qa.jsonl", "--resume", "--output-dir", "search"],
+        ["tune", "--resume", "--output-dir", "search"],
+        ["tune", "qa.jsonl", "--search", "seed=1,2"],
+        ["tune", "qa.jsonl", "--n-trials", "0"],
+    ],
+)
+def test_a_search_that_cannot_begin_exits_with_2(
+    plume: Plume, qa_file: Path, tmp_path: Path, arguments: list[str]
+) -> None:
+    assert qa_file.name == "qa.jsonl"
+    code, out, err = plume(*arguments)
+    assert (code, out) == (2, "")
+    assert err
+    assert [path.name for path in tmp_path.iterdir()] == ["qa.jsonl"]
+
+
+def test_tune_prints_the_trials_and_where_the_best_lies(
+    plume: Plume, qa_file: Path, settings: Callable[..., list[str]]
+) -> None:
+    wanted = ["--search", "learning_rate=0.001,0.01", *settings(max_steps=3, max_new_tokens=4)]
+    code, out, err = plume("tune", str(qa_file), "--output-dir", "search", *wanted)
+    assert code == 0
+    assert "trial" in out.splitlines()[0]
+    assert "learning_rate" in out.splitlines()[0]
+    assert "best run   search/trials/000" in out
+    assert "recipe     search/best-recipe.yaml" in out
+    assert "search    search, 2 trials" in err
+    code, out, _ = plume("tune", "--resume", "--output-dir", "search", "--json")
+    assert (code, [json.loads(line)["event"] for line in out.splitlines()]) == (0, ["search", "tuned"])
+
+
 def test_a_closed_pipe_is_no_traceback(trained: Path) -> None:
     code = "from plume.cli.main import main; main()"
     command = [sys.executable, "-c", code, "eval", str(trained), str(trained.parent / "qa.jsonl"), "--json"]

@@ -75,7 +75,7 @@ def faults(arguments: list[str]) -> list[str]:
         return [] if verb in {"VERB", "…", "..."} else [f"no verb {verb}"]
     options = [word.partition("=")[0] for word in arguments if re.match(r"-{1,2}[a-z]", word)]
     wrong = [f"{verb} has no option {option}" for option in options if option not in known[verb] | known[""]]
-    keys = set(Recipe.model_fields) if verb == "train" else set(Sampling.__dataclass_fields__)
+    keys = set(Recipe.model_fields) if verb in ("train", "tune") else set(Sampling.__dataclass_fields__)
     pairs = [value for option, value in pairwise(arguments) if option == "--set"]
     given = [pair.partition("=")[0] for pair in pairs]
     return wrong + [f"{verb} --set has no key {key}" for key in given if key not in keys and key.islower()]

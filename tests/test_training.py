@@ -138,7 +138,7 @@ def test_packing_changes_the_layout_and_not_the_loss() -> None:
     model = build_model("gpt", {**sizes, "vocab_size": 5 + sum(len(row.ids) for row in rows)})
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    together, apart = summed_loss(model, collate(rows, 0, packing=True)), summed_loss(model, collate(rows, 0))
+    together, apart = Objective(model)(collate(rows, 0, packing=True)), Objective(model)(collate(rows, 0))
     torch.testing.assert_close(together, apart, rtol=1e-6, atol=1e-4)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from plume.errors import UserError
 
@@ -96,6 +96,9 @@ class Recipe(BaseModel):
         default=False, description="Compute layers again in the backward pass instead of keeping what they computed."
     )
 
+    report_to: list[Literal["tensorboard", "trackio", "wandb", "mlflow"]] = Field(
+        default=[], description="Trackers that are told what is logged; `none` for none."
+    )
     logging_steps: Positive = Field(default=10, description="Steps between lines of metrics.jsonl.")
     eval_steps: Positive | None = Field(default=None, description="Steps between evaluations.")
     save_steps: Positive | None = Field(
@@ -112,6 +115,13 @@ class Recipe(BaseModel):
     )
     fsdp: bool = Field(default=False, description="Under several processes: share out weights and states (FSDP2).")
     torch_num_threads: Positive | None = Field(default=None, description="CPU threads; part of bit-identical repeats.")
+
+    @field_validator("report_to", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        """One name, names with commas between, or a list of them; `none` is none."""
+        names = value.split(",") if isinstance(value, str) else [] if value is None else value
+        return [] if names == ["none"] else names
 
 
 def parse_recipe(values: Mapping[str, Any], origin: str = "recipe") -> Recipe:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from plume.cli import ask, check, data, evaluate, explain, generate, merge, output, train
+from plume.cli import ask, check, data, evaluate, explain, generate, merge, output, train, tune
 
 app = typer.Typer(
     name="plume",
@@ -55,6 +55,7 @@ for _name, _verb, _examples in (
     ("check", check.check, check.EXAMPLES),
     ("explain", explain.explain, explain.EXAMPLES),
     ("train", train.train, train.EXAMPLES),
+    ("tune", tune.tune, tune.EXAMPLES),
     ("eval", evaluate.evaluate, evaluate.EXAMPLES),
     ("ask", ask.ask, ask.EXAMPLES),
     ("generate", generate.generate, generate.EXAMPLES),

@@ -79,12 +79,13 @@ def train(
         path = _run_to_resume(output_dir, recipe, given)
         wanted = load_recipe(path / "recipe.yaml")
     else:
-        wanted = _recipe(recipe, given)
-        path = output_dir or _new_run(wanted)
+        wanted = wanted_recipe(recipe, given)
+        path = output_dir or new_directory(wanted)
     _follow(wanted, path, resume=resume, force=force, json=json)
 
 
-def _recipe(file: Path | None, given: dict[str, Any]) -> Recipe:
+def wanted_recipe(file: Path | None, given: dict[str, Any]) -> Recipe:
+    """The recipe that a file and the settings beside it ask for. Raises UserError."""
     base = load_recipe(file).model_dump() if file else {}
     if "num_train_epochs" in given and "max_steps" not in given:
         base.pop("max_steps", None)  # the wish counts, not what an earlier run made of another
@@ -115,9 +116,10 @@ def _run_to_resume(output_dir: Path | None, recipe: Path | None, given: dict[str
     return output_dir
 
 
-def _new_run(recipe: Recipe) -> Path:
-    stem = f"{datetime.now():%Y-%m-%d-%H%M}-{Path(recipe.data).stem}"
-    taken = (Path("runs") / f"{stem}{suffix}" for suffix in ("", *(f"-{number}" for number in range(2, 1000))))
+def new_directory(recipe: Recipe, suffix: str = "") -> Path:
+    """A free directory under runs/, named after the time and the data."""
+    stem = f"{datetime.now():%Y-%m-%d-%H%M}-{Path(recipe.data).stem}{suffix}"
+    taken = (Path("runs") / f"{stem}{again}" for again in ("", *(f"-{number}" for number in range(2, 1000))))
     return next(path for path in taken if not path.exists())
 
 
@@ -179,7 +181,7 @@ def _show(event: TrainEvent) -> None:
             _show_start(event)
         case Evaluated():
             best = "  (best so far)" if event.best else ""
-            output.note(f"step {event.step:>5}  {_label(event.kind)}: {_scores(event.scores)}{best}")
+            output.note(f"step {event.step:>5}  {_label(event.kind)}: {shown_scores(event.scores)}{best}")
             output.note(f"            {_one_line(event.sample)}")
         case RolledBack():
             output.note(f"step {event.step:>5}  back to step {event.to_step}: {event.reason}")
@@ -206,8 +208,8 @@ def _show_start(event: Started) -> None:
 
 def _show_result(event: Finished) -> None:
     for kind, scores in event.scores.items():
-        output.write(f"{_label(kind):<10} {_scores(scores)}")
-        output.write(f"{'  baseline':<10} {_scores(event.baseline[kind])}")
+        output.write(f"{_label(kind):<10} {shown_scores(scores)}")
+        output.write(f"{'  baseline':<10} {shown_scores(event.baseline[kind])}")
     for finding in event.findings:
         output.show_finding(output.err, finding)
     if event.bigram_entropy is not None:
@@ -227,7 +229,8 @@ def _label(kind: str) -> str:
     return "held out" if kind == "held_out" else "recall"
 
 
-def _scores(scores: Any) -> str:
+def shown_scores(scores: Any) -> str:
+    """The scores that rows can have, in a line."""
     rates = {"exact_match", "token_f1", "json_valid", "schema_valid", "stop_rate"}
     shown = [
         f"{name} {value:.1%}" if name in rates else f"{name} {value:.3f}"

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-
+from plume.evaluation.charts import Row, number, percent, plot, points, template, vendored
 from plume.files import write_atomic
 from plume.recipe import Recipe
 from plume.runs import Run
 
-Row = Mapping[str, Any]
-Points = list[tuple[int, float]]
-
-_ROWS, _RIGHT_ROWS, _SAMPLES, _FINDINGS, _POINTS = 20, 5, 12, 100, 1000  # most of each on the page
+_ROWS, _RIGHT_ROWS, _SAMPLES, _FINDINGS = 20, 5, 12, 100  # most of each on the page
 _AROUND, _DIFFERING, _TEXT = 160, 600, 2000  # characters shown beside a difference, of it, of any other text
 _LOG_RATIO = 100.0  # a loss that falls further than this is drawn on a logarithmic scale
 _MEMORY = "memory, not understanding"
@@ -77,7 +71,8 @@ def _render(run: Run, info: Row) -> str:
     recipe, metrics = run.recipe(), run.metrics()
     evaluations = list(_evaluations(run.path / "eval", recipe, is_text=info.get("bigram_entropy") is not None))
     question, samples = _samples(run.samples_file)
-    return _template().render(
+    page = template("report.html.jinja", score=_score)
+    return page.render(
         name=run.path.resolve().name,
         info=info,
         facts=_facts(info, recipe, metrics),
@@ -98,25 +93,9 @@ def _render(run: Run, info: Row) -> str:
         findings=[*info.get("findings", []), *info.get("result_findings", [])],
         findings_shown=_FINDINGS,
         recipe=[(key, value, Recipe.model_fields[key].description) for key, value in recipe.model_dump().items()],
-        script=_vendored("uPlot.iife.min.js"),
-        style=_vendored("uPlot.min.css"),
+        script=vendored("uPlot.iife.min.js"),
+        style=vendored("uPlot.min.css"),
     )
-
-
-def _template() -> Template:
-    environment = Environment(
-        loader=PackageLoader("plume.evaluation", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["score"] = _score
-    return environment.get_template("report.html.jinja")
-
-
-def _vendored(name: str) -> str:
-    return (files("plume.evaluation") / "vendor" / name).read_text(encoding="utf-8")
 
 
 # --- reading ------------------------------------------------------------------------------------------
@@ -193,7 +172,7 @@ def _verdict(info: Row, evaluations: Sequence[_Evaluation]) -> str:
     parts = [_achieved(main)]
     rate = main.scores.get("stop_rate")
     if rate is not None:
-        parts.append("all its answers stop" if rate == 1 else f"{_percent(1 - rate, 0)} of its answers do not stop")
+        parts.append("all its answers stop" if rate == 1 else f"{percent(1 - rate, 0)} of its answers do not stop")
     if main.baseline:
         parts.append(_compared(main, main.baseline))
     return "; ".join(parts) + "."
@@ -202,19 +181,19 @@ def _verdict(info: Row, evaluations: Sequence[_Evaluation]) -> str:
 def _achieved(evaluation: _Evaluation) -> str:
     held_out, scores = evaluation.name == "held_out", evaluation.scores
     if evaluation.asks:
-        rate = _percent(scores["exact_match"] or 0.0, 0)
+        rate = percent(scores["exact_match"] or 0.0, 0)
         if held_out:
             return f"Answers {rate} of {evaluation.note}, exactly"
         return f"Repeats {rate} of the answers it was trained on, exactly ({_MEMORY}: no row was held out)"
     where = evaluation.note if held_out else "the text it was trained on"
     why = "its perplexity" if held_out else f"its perplexity; {_MEMORY}: no text was held out"
-    perplexity = _number(scores["perplexity"] or 0.0, 3)
+    perplexity = number(scores["perplexity"] or 0.0, 3)
     return f"On {where} it hesitates between about {perplexity} tokens at each step ({why})"
 
 
 def _compared(evaluation: _Evaluation, baseline: Row) -> str:
     ours, theirs = evaluation.scores, baseline["scores"]
-    shown = _percent(theirs["exact_match"], 0) if evaluation.asks else _number(theirs["perplexity"], 3)
+    shown = percent(theirs["exact_match"], 0) if evaluation.asks else number(theirs["perplexity"], 3)
     no_better = ours["loss"] is not None and ours["loss"] >= theirs["loss"]
     if evaluation.asks:
         no_better &= (ours["exact_match"] or 0.0) <= (theirs["exact_match"] or 0.0)
@@ -228,28 +207,16 @@ def _recall(evaluations: Sequence[_Evaluation]) -> str:
         return ""
     recall = found["recall"]
     if recall.asks:
-        said = f"{_percent(recall.scores['exact_match'] or 0.0, 0)} of {len(recall.rows):,} training questions, exactly"
+        said = f"{percent(recall.scores['exact_match'] or 0.0, 0)} of {len(recall.rows):,} training questions, exactly"
     else:
-        said = f"perplexity {_number(recall.scores['perplexity'] or 0.0, 3)} on the text it was trained on"
+        said = f"perplexity {number(recall.scores['perplexity'] or 0.0, 3)} on the text it was trained on"
     return f"Recall: {said}. This is {_MEMORY}."
 
 
 def _score(value: float | None, metric: str) -> str:
     if value is None:
         return "–"
-    return _percent(value) if metric in _RATES else _number(value)
-
-
-def _percent(rate: float, digits: int = 1) -> str:
-    """Never rounds up to all nor down to none."""
-    smallest = 10.0**-digits
-    shown = 100 * rate if rate in (0, 1) else min(max(100 * rate, smallest), 100 - smallest)
-    text = f"{shown:.{digits}f}"
-    return (text.removesuffix(".0") if digits else text) + "\N{NO-BREAK SPACE}%"
-
-
-def _number(value: float, digits: int = 4) -> str:
-    return f"{value:,.0f}" if 1000 <= abs(value) < 1e7 else f"{value:#.{digits}g}"
+    return percent(value) if metric in _RATES else number(value)
 
 
 def _duration(seconds: float) -> str:
@@ -282,12 +249,12 @@ def _shown_row(row: Row) -> dict[str, Any]:
     answered = row["exact_match"] is not None
     expected, answer = _difference(row["reference"], row["answer"]) if answered else (None, None)
     wrong = row["exact_match"] is False
-    notes = [f"word overlap {_percent(row['token_f1'])}"] if wrong and row["token_f1"] is not None else []
+    notes = [f"word overlap {percent(row['token_f1'])}"] if wrong and row["token_f1"] is not None else []
     faults = {"stopped": "does not stop", "json_valid": "not JSON", "schema_valid": "does not fit the schema"}
     notes += [fault for key, fault in faults.items() if row[key] is False]
     return {
         "where": f"{row['file']}:{row['line']}" + (f", turn {row['turn']}" if row["turn"] > 1 else ""),
-        "notes": [*notes, f"loss {_number(row['loss'])}"],
+        "notes": [*notes, f"loss {number(row['loss'])}"],
         "prompt": _cut(row["prompt"]),
         "text": _cut(row["reference"]),
         "answered": answered,
@@ -342,10 +309,10 @@ def _plots(info: Row, recipe: Recipe, metrics: Sequence[Row]) -> list[dict[str, 
     kinds = {row["kind"]: _KINDS.get(row["kind"], str(row["kind"])) for row in metrics if "kind" in row}
     evaluated = {label: [row for row in metrics if row.get("kind") == kind] for kind, label in kinds.items()}
     limit = info.get("bigram_entropy")
-    losses = {"training loss": _points(metrics, "train_loss")}
-    losses |= {f"{label} loss": _points(rows, "loss") for label, rows in evaluated.items()}
+    losses = {"training loss": points(metrics, "train_loss")}
+    losses |= {f"{label} loss": points(rows, "loss") for label, rows in evaluated.items()}
     rates = {
-        _METRICS[name][0] + (f" ({label})" if len(evaluated) > 1 else ""): _points(rows, name)
+        _METRICS[name][0] + (f" ({label})" if len(evaluated) > 1 else ""): points(rows, name)
         for label, rows in evaluated.items()
         for name in _PLOTTED_RATES
     }
@@ -356,45 +323,8 @@ def _plots(info: Row, recipe: Recipe, metrics: Sequence[Row]) -> list[dict[str, 
         loss_note += f" Bigram entropy, {limit:.3f}: a table of token pairs can do no better on the training text."
     asked = f"{' and '.join(evaluated).capitalize()}: at most {recipe.eval_samples} questions at each evaluation."
     plots = [
-        _plot("Loss", loss_note, losses, _number, log=log, limit=limit),
-        _plot("Answers", asked, rates, _percent, percent=True),
-        _plot("Learning rate", "Size of the steps.", {"learning rate": _points(metrics, "learning_rate")}, _number),
+        plot("Loss", loss_note, losses, number, log=log, limit=limit),
+        plot("Answers", asked, rates, percent, percent=True),
+        plot("Learning rate", "Size of the steps.", {"learning rate": points(metrics, "learning_rate")}, number),
     ]
     return [{**plot, "kept": info.get("best_step")} for plot in plots if plot["series"]]
-
-
-def _plot(
-    title: str, note: str, curves: Mapping[str, Points], show: Callable[[float], str], **options: Any
-) -> dict[str, Any]:
-    drawn = {label: dict(points) for label, points in curves.items() if points}
-    steps = sorted({step for points in drawn.values() for step in points})
-    said = []
-    for label, points in drawn.items():
-        (first, start), (last, end) = min(points.items()), max(points.items())
-        said.append(f"{label}: {show(start)} at step {first}, {show(end)} at step {last}")
-    return {
-        "title": title,
-        "note": note,
-        "description": f"{title} over steps. {'; '.join(said)}.",
-        "steps": steps,
-        "series": [{"label": label, "values": [points.get(step) for step in steps]} for label, points in drawn.items()],
-        **{"log": False, "percent": False, "limit": None, **options},
-    }
-
-
-def _points(rows: Sequence[Row], key: str) -> Points:
-    """Step and value of every row that has a finite one, thinned to what a screen can show."""
-    found = {row["step"]: row[key] for row in rows if row.get(key) is not None and math.isfinite(row[key])}
-    return [(step, float(f"{value:.6g}")) for step, value in _thinned(sorted(found.items()))]
-
-
-def _thinned(points: Points) -> Points:
-    """The lowest and the highest point of each of equal stretches, so that no spike is lost, and both ends."""
-    if len(points) <= _POINTS:
-        return points
-    kept = {points[0], points[-1]}
-    stretches = _POINTS // 2 - 1
-    for index in range(stretches):
-        part = points[index * len(points) // stretches : (index + 1) * len(points) // stretches]
-        kept |= {min(part, key=lambda point: point[1]), max(part, key=lambda point: point[1])}
-    return sorted(kept)

@@ -8,7 +8,6 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from plume.errors import RunFailed
 from plume.evaluation.metrics import summarise
@@ -25,7 +24,8 @@ from plume.training.prepare import Prepared
 from plume.training.processes import World, joined
 from plume.training.rollback import SLOWER, latest, roll_back
 from plume.training.step import questions, step_once
-from plume.types import Evaluated, EvaluationKind, Example, RolledBack, Saved, Started, Step, TrainEvent
+from plume.training.trackers import step_metrics, tracked
+from plume.types import Evaluated, EvaluationKind, Example, RolledBack, Saved, Started, TrainEvent
 
 
 def train(
@@ -50,14 +50,23 @@ def train(
         if job is None:
             return
         try:
-            yield from (event for event in _train(job, world) if world.main)
+            yield from _events(job, world)
         except BaseException as error:
             if world.main:
                 record_end(job.run, error)
             raise
 
 
-def _train(job: Job, world: World) -> Iterator[TrainEvent]:
+def _events(job: Job, world: World) -> Iterator[TrainEvent]:
+    """What happens, told by the main process to its caller and to trackers; the others only take part."""
+    events = _train(job, world)
+    if world.main:
+        yield from tracked(events, job.run, job.prepared.recipe)
+    for _ in events:
+        pass
+
+
+def _train(job: Job, world: World) -> Generator[TrainEvent, None, None]:
     recipe, run = job.prepared.recipe, job.run
     began = time.monotonic()
     learner = make_learner(job.prepared.bundle.model, recipe, world)
@@ -79,7 +88,7 @@ def _train(job: Job, world: World) -> Iterator[TrainEvent]:
             scale, stream = SLOWER, _batches(job, progress)
             continue
         if world.main and (step % recipe.logging_steps == 0 or step in (1, last)):
-            run.log(run.metrics_file, _row(event))
+            run.log(run.metrics_file, {"step": step, **step_metrics(event)})
         yield event
         seconds = before + time.monotonic() - began
         progress = replace(progress, step=step, watch=progress.watch.seen(event.loss), seconds=seconds)
@@ -157,14 +166,3 @@ def _scores(
     sample = sample_text(engine, prepared) if prepared.is_text else f"{rows[0].prompt} → {rows[0].answer}"
     best = not progress.best_key or key > progress.best_key
     return Evaluated(progress.step, kind, scores, sample, best, time.monotonic() - began), key
-
-
-def _row(event: Step) -> dict[str, Any]:
-    return {
-        "step": event.step,
-        "epoch": round(event.epoch, 4),
-        "train_loss": event.loss,
-        "learning_rate": event.learning_rate,
-        "grad_norm": event.grad_norm,
-        "tokens_per_second": round(event.tokens / event.seconds, 1),
-    }

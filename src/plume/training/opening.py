@@ -16,6 +16,7 @@ from plume.training.preflight import preflight
 from plume.training.prepare import Prepared, prepare, refuse
 from plume.training.processes import World, as_launched
 from plume.training.sources import fingerprints
+from plume.training.trackers import require_trackers
 from plume.types import Preflight
 
 
@@ -51,6 +52,7 @@ def opened(recipe: Recipe, path: Path, world: World, *, resume: bool, force: boo
 def _new(recipe: Recipe, path: Path, world: World, *, force: bool, probe: bool) -> Job:
     planned = None
     refuse_occupied(path)
+    require_trackers(recipe.report_to)
     prepared = prepare(as_launched(recipe), force=force)
     refuse_place(prepared.recipe, world)
     if probe:
@@ -67,6 +69,7 @@ def _resumed(path: Path) -> Job | None:
     info = run.info()
     if info["status"] == "finished":
         return None
+    require_trackers(run.recipe().report_to)
     _refuse_changed_data(run)
     prepared = prepare(run.recipe(), force=True)
     run.update(status="running", failure=None)
