@@ -6,20 +6,18 @@ Shape suffixes: B batch, T time.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from plume.errors import UserError
+from plume.text.encoded import EncodedRows
+from plume.training.epochs import epoch_plan
 from plume.types import Encoded
 
 IGNORE = -100
-_GROUPED_BATCHES = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,42 +34,17 @@ class Batch:
         return int((self.labels_BT != IGNORE).sum())
 
 
-class Piece(NamedTuple):
-    """A stretch of a row."""
-
-    row: int
-    start: int
-    end: int
-
-    def of(self, rows: Sequence[Encoded]) -> Encoded:
-        row = rows[self.row]
-        return Encoded(row.ids[self.start : self.end], row.trained[self.start : self.end])
-
-
 def batches(
-    rows: Sequence[Encoded], *, batch_size: int, max_length: int, pad_id: int, seed: int, skip: int = 0
+    rows: EncodedRows, *, batch_size: int, max_length: int, pad_id: int, seed: int, skip: int = 0
 ) -> Iterator[tuple[float, Batch]]:
     """Endless batches with the epochs passed after each. Rows longer than `max_length` are read in windows
     that begin elsewhere each epoch. `skip` leaves out what a resumed run has already seen."""
     for epoch in count():
         plan = epoch_plan(rows, batch_size=batch_size, max_length=max_length, seed=seed, epoch=epoch)
-        for number, pieces in enumerate(plan, 1):
-            if skip:
-                skip -= 1
-                continue
-            yield epoch + number / len(plan), collate([piece.of(rows) for piece in pieces], pad_id)
-
-
-def epoch_plan(
-    rows: Sequence[Encoded], *, batch_size: int, max_length: int, seed: int, epoch: int
-) -> list[list[Piece]]:
-    """Which stretches of which rows make up each batch of an epoch. Raises UserError when there is none."""
-    chance = random.Random(f"{seed}/{epoch}")
-    pieces = _pieces(rows, max_length, chance)
-    if not pieces:
-        raise UserError("no row has two tokens: there is nothing to predict", "write longer rows")
-    plan = _grouped([piece.end - piece.start for piece in pieces], batch_size, chance)
-    return [[pieces[index] for index in indices] for indices in plan]
+        for number in range(min(skip, len(plan)), len(plan)):
+            pieces = plan[number]
+            yield epoch + (number + 1) / len(plan), collate([piece.of(rows) for piece in pieces], pad_id)
+        skip = max(0, skip - len(plan))
 
 
 def collate(rows: Sequence[Encoded], pad_id: int) -> Batch:
@@ -85,31 +58,3 @@ def collate(rows: Sequence[Encoded], pad_id: int) -> Batch:
         targets = [id if trained else IGNORE for id, trained in zip(row.ids[1:], row.trained[1:], strict=True)]
         labels_BT[position, :size] = torch.tensor(targets)
     return Batch(ids_BT, labels_BT, torch.tensor([len(row.ids) - 1 for row in rows]))
-
-
-def _pieces(rows: Sequence[Encoded], max_length: int, chance: random.Random) -> list[Piece]:
-    """Every stretch of an epoch; neighbours share one token, input here, target there."""
-    pieces = []
-    for number, row in enumerate(rows):
-        size = len(row.ids)
-        if size <= max_length + 1:
-            pieces.append(Piece(number, 0, size))
-            continue
-        first = chance.randrange(max_length)
-        pieces.append(Piece(number, 0, first + 1))
-        for start in range(first, size - 1, max_length):
-            pieces.append(Piece(number, start, min(start + max_length + 1, size)))
-    return [piece for piece in pieces if piece.end - piece.start > 1]
-
-
-def _grouped(lengths: Sequence[int], batch_size: int, chance: random.Random) -> list[list[int]]:
-    """Random batches of rows of similar length: sort within random groups, then shuffle the batches."""
-    order = list(range(len(lengths)))
-    chance.shuffle(order)
-    size = batch_size * _GROUPED_BATCHES
-    plan = []
-    for start in range(0, len(order), size):
-        group = sorted(order[start : start + size], key=lambda index: lengths[index])
-        plan += [group[at : at + batch_size] for at in range(0, len(group), batch_size)]
-    chance.shuffle(plan)
-    return plan

@@ -19,7 +19,8 @@ from plume.checks.settings import RunFacts, settings_findings
 from plume.generation.engine import Engine
 from plume.models.bundle import Bundle
 from plume.training import memory, plan
-from plume.training.batches import Batch, collate, epoch_plan
+from plume.training.batches import Batch, collate
+from plume.training.epochs import EpochPlan, epoch_plan
 from plume.training.measure import BASELINE_ROWS, asked_at_the_end, spread
 from plume.training.optim import make_optimizer
 from plume.training.prepare import Prepared
@@ -27,7 +28,8 @@ from plume.training.step import questions, step_once
 from plume.types import Encoded, Example, Finding, Preflight, Sampling, Seconds, Source
 
 _WASTE = 0.5
-_PROBE_SECONDS = 2.0  # fast steps are repeated so long: one alone is mostly noise
+_PROBE_SECONDS = 1.0  # fast steps are repeated so long: one alone is mostly noise
+_PROBE_SHARE = 0.02  # of the steps' own time, so that a short run is not tried out longer than it lasts
 _PROBE_STEPS = 24
 _DECODED = 12  # tokens of the generation probe
 _SCORED = 4096  # tokens of the scoring probe
@@ -39,18 +41,17 @@ _SAMPLE_ROWS = 256
 def preflight(prepared: Prepared) -> Preflight:
     """Estimate a run from three kinds of step: the first, one of median and one of greatest length."""
     recipe = prepared.recipe
-    shapes = _epoch(prepared)
-    padded = sum(_size(batch) for batch in shapes)
-    real = sum(len(row.ids) - 1 for batch in shapes for row in batch)
-    longest = max(shapes, key=_size)
+    epoch = _epoch(prepared)
+    sizes = epoch.sizes
+    longest = _rows(prepared, epoch, int(sizes.argmax()))
     bundle = prepared.bundle
     with torch.random.fork_rng(devices=[]):
         need = memory.estimate(bundle.model, collate(longest[-1:], bundle.tokenizer.pad_id), len(longest))
         available = memory.available()
         fits = available is None or need.peak <= available
-        seconds = _seconds(prepared, shapes) if fits else None
+        seconds = _seconds(prepared, epoch) if fits else None
     peak = max(need.peak, _tried(prepared)) if seconds else need.peak
-    padding = 1 - real / padded
+    padding = 1 - float(epoch.inputs.sum() / sizes.sum())
     findings = [*settings_findings(recipe, facts(prepared)), *_wasteful(prepared, padding)]
     if available is not None and not fits:
         findings.append(_too_large(prepared, need, available, len(longest)))
@@ -75,8 +76,8 @@ def facts(prepared: Prepared) -> RunFacts:
     known = plan.TokenFacts(
         is_text=prepared.is_text,
         rows=len(prepared.rows),
-        tokens=sum(len(row.ids) for row in prepared.rows),
-        longest=max(len(row.ids) for row in prepared.rows),
+        tokens=int(prepared.rows.lengths.sum()),
+        longest=int(prepared.rows.lengths.max()),
         longest_reply=0,
         context_length=None,
         parameters=None if prepared.from_scratch else parameters,
@@ -86,29 +87,27 @@ def facts(prepared: Prepared) -> RunFacts:
     return RunFacts(round(per_epoch), usual["learning_rate"], usual["max_steps"])
 
 
-def _epoch(prepared: Prepared) -> list[list[Encoded]]:
-    """The rows of every batch of the first epoch, exactly as training will make them."""
+def _epoch(prepared: Prepared) -> EpochPlan:
+    """The batches of the first epoch, exactly as training will make them."""
     recipe = prepared.recipe
     batch_size = recipe.per_device_train_batch_size or 1
     longest = _longest_input(prepared)
-    plan = epoch_plan(prepared.rows, batch_size=batch_size, max_length=longest, seed=recipe.seed, epoch=0)
-    return [[piece.of(prepared.rows) for piece in pieces] for pieces in plan]
+    return epoch_plan(prepared.rows, batch_size=batch_size, max_length=longest, seed=recipe.seed, epoch=0)
+
+
+def _rows(prepared: Prepared, epoch: EpochPlan, number: int) -> list[Encoded]:
+    return [piece.of(prepared.rows) for piece in epoch[number]]
 
 
 def _longest_input(prepared: Prepared) -> int:
     return prepared.recipe.max_length or prepared.bundle.model.context_length
 
 
-def _size(batch: Sequence[Encoded]) -> int:
-    """Tokens a batch makes the model process, padding included."""
-    return len(batch) * max(len(row.ids) - 1 for row in batch)
-
-
 def _cut_rows(prepared: Prepared) -> int:
     """Conversations longer than the context; `prepare` refuses them, plain text is read in windows."""
     if prepared.is_text:
         return 0
-    return sum(len(row.ids) > _longest_input(prepared) for row in prepared.rows)
+    return int((prepared.rows.lengths > _longest_input(prepared)).sum())
 
 
 def _tried(prepared: Prepared) -> int:
@@ -119,10 +118,10 @@ def _tried(prepared: Prepared) -> int:
 # --- time ----------------------------------------------------------------------------------------
 
 
-def _seconds(prepared: Prepared, shapes: Sequence[Sequence[Encoded]]) -> Seconds:
+def _seconds(prepared: Prepared, epoch: EpochPlan) -> Seconds:
     bundle = replace(prepared.bundle, model=copy.deepcopy(prepared.bundle.model), stop_ids=frozenset())
     recipe = prepared.recipe
-    one_batch = _step_seconds(prepared, bundle, shapes)
+    one_batch = _step_seconds(prepared, bundle, epoch)
     passes = (recipe.max_steps or 0) * recipe.gradient_accumulation_steps
     asking = _Asking(prepared, bundle)
     weights = sum(parameter.nbytes for parameter in bundle.model.parameters())
@@ -137,7 +136,7 @@ def _seconds(prepared: Prepared, shapes: Sequence[Sequence[Encoded]]) -> Seconds
     return Seconds(passes * one_batch, evaluations, finish)
 
 
-def _step_seconds(prepared: Prepared, bundle: Bundle, shapes: Sequence[Sequence[Encoded]]) -> float:
+def _step_seconds(prepared: Prepared, bundle: Bundle, epoch: EpochPlan) -> float:
     """Mean seconds of a forward and backward pass with its update, over the batches of one epoch.
 
     Time is taken as linear in the tokens processed, between a batch of median and one of greatest size.
@@ -145,26 +144,30 @@ def _step_seconds(prepared: Prepared, bundle: Bundle, shapes: Sequence[Sequence[
     still = {"gradient_accumulation_steps": 1, "learning_rate": 0.0, "muon_learning_rate": 0.0}
     recipe = prepared.recipe.model_copy(update=still)
     optimizer = make_optimizer(bundle.model, recipe)
-    ranked = sorted(shapes, key=_size)
-    chosen = {"median": ranked[len(ranked) // 2], "longest": ranked[-1]}
+    sizes = epoch.sizes
+    ranked = sizes.argsort(kind="stable")
+    numbers = {"median": int(ranked[len(ranked) // 2]), "longest": int(ranked[-1])}
+    chosen = {name: _rows(prepared, epoch, number) for name, number in numbers.items()}
     taken: dict[str, list[float]] = {name: [] for name in chosen}
 
     def step(name: str) -> float:
         batch: Iterator[tuple[float, Batch]] = ((0.0, collate(chosen[name], bundle.tokenizer.pad_id)) for _ in (0,))
         return step_once(bundle.model, optimizer, batch, 1, recipe).seconds
 
-    step("longest")  # allocates, and prepares what the libraries prepare once
+    first = step("longest")  # allocates, and prepares what the libraries prepare once
+    enough = min(_PROBE_SECONDS, _PROBE_SHARE * first * (recipe.max_steps or 0))
     began = time.perf_counter()
     for _ in range(_PROBE_STEPS // 2):
         for name in ("median", "longest"):
             taken[name].append(step(name))
-        if time.perf_counter() - began > _PROBE_SECONDS:
+        if time.perf_counter() - began > enough:
             break
     middle, most = median(taken["median"]), median(taken["longest"])
-    size, spare = _size(chosen["median"]), _size(chosen["longest"]) - _size(chosen["median"])
+    size = int(sizes[numbers["median"]])
+    spare = int(sizes[numbers["longest"]]) - size
     slope = max(0.0, most - middle) / spare if spare else 0.0
     base = middle if spare else fmean((middle, most))
-    return max(base / 4, base + slope * (fmean(map(_size, shapes)) - size))
+    return max(base / 4, base + slope * (float(sizes.mean()) - size))
 
 
 class _Asking:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from plume.errors import RunFailed
 from plume.recipe import Recipe
 from plume.training.batches import IGNORE, Batch
-from plume.training.measure import recall_rows, spread
+from plume.training.measure import spread
 from plume.training.optim import learning_rate, schedule
 from plume.training.prepare import Prepared
 from plume.types import EvaluationKind, Example, LanguageModel, Step
@@ -63,4 +63,4 @@ def questions(prepared: Prepared) -> tuple[Sequence[Example], EvaluationKind]:
     limit = prepared.recipe.eval_samples
     if prepared.split.held_out:
         return spread(prepared.split.held_out, limit), "held_out"
-    return spread(recall_rows(prepared.split.train), limit), "recall"
+    return spread(prepared.recall, limit), "recall"
