@@ -9,6 +9,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
@@ -92,6 +93,14 @@ class EncodedRows(Sequence[Encoded]):
         raw = self._file.read(start * self._width, end * self._width)
         return np.frombuffer(raw, dtype=f"<u{self._width}")
 
+    def pieces(self) -> Iterator[bytes]:
+        """All that `load_rows` needs, of rows that lie one after another: tokens, then lengths, then a few numbers."""
+        size = int(self.lengths.sum()) * self._width
+        for start in range(0, size, _READ):
+            yield self._file.read(start, min(size, start + _READ))
+        yield self.lengths.astype("<i8").tobytes() + self.taught.astype("<i8").tobytes()
+        yield np.array([len(self), self._width], dtype="<i8").tobytes()
+
     def stretches(self) -> Iterator[Stretch]:
         """All rows in order, some at a time; they must lie one after another."""
         ends = self._starts + self.lengths
@@ -108,6 +117,20 @@ def encode_rows(examples: Iterable[Example], template: Template, tokenizer: Toke
     """All examples, encoded."""
     rows = (encode_example(example, template, tokenizer) for example in examples)
     return EncodedRows.of(rows, vocab_size=tokenizer.vocab_size)
+
+
+def load_rows(path: Path, trailer: int = 32) -> EncodedRows | None:
+    """Rows of a file that holds their `pieces` and `trailer` more bytes; None when it does not."""
+    end = path.stat().st_size - trailer
+    file = PrivateFile(path)
+    if end < 16:
+        return None
+    count, width = np.frombuffer(file.read(end - 16, end), dtype="<i8").tolist()
+    columns = end - 16 - 16 * count
+    if columns < 0 or width not in (2, 4):
+        return None
+    lengths, taught = np.frombuffer(file.read(columns, end - 16), dtype="<i8").astype(np.int64).reshape(2, count)
+    return EncodedRows.over(file, width, lengths, taught) if int(lengths.sum()) * width == columns else None
 
 
 def longest_reply(rows: EncodedRows) -> int:

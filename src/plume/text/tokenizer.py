@@ -37,6 +37,11 @@ class TextTokenizer:
         self._config = dict(config or {})
         self._bytes_of = _bytes_of(backend)
 
+    @property
+    def source(self) -> str:
+        """Everything that decides its ids, as tokenizer.json holds it."""
+        return str(self._backend.to_str())
+
     # --- vocabulary ---
 
     @property

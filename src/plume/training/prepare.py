@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from plume.checks.rules import Batch
-from plume.checks.run import Examined, examine
+from plume.checks.run import Examined
 from plume.checks.selection import Selection, kept, selection
 from plume.checks.settings import asking_findings
 from plume.checks.splits import Taught
@@ -23,10 +23,10 @@ from plume.errors import DataError, UserError
 from plume.models.bundle import Bundle, bundle, for_training, load
 from plume.models.catalog import CATALOG, build_model, find_directory
 from plume.recipe import Recipe, parse_recipe
-from plume.text.encoded import EncodedRows, encode_rows, longest_reply
+from plume.text.encoded import EncodedRows, longest_reply
 from plume.text.template import TEMPLATES, ChatTemplate
-from plume.text.tokenizer import TextTokenizer, train_tokenizer
-from plume.training import plan
+from plume.text.tokenizer import train_tokenizer
+from plume.training import cached, plan
 from plume.training.recall import recall_rows
 from plume.training.sources import reading, refuse_password
 from plume.types import Example, Finding, LanguageModel
@@ -81,7 +81,7 @@ def prepare(recipe: Recipe, *, force: bool = False) -> Prepared:
     """
     refuse_password(recipe)
     chosen = selection()
-    examined = examine(recipe.data, reading(recipe), chosen)
+    examined = cached.examined(recipe.data, reading(recipe), chosen)
     if not examined.examples:
         raise DataError(f"{recipe.data} holds no example", examined.errors)
     refuse(examined.errors, recipe.data, force=force)
@@ -119,7 +119,7 @@ def _parts(recipe: Recipe, examined: Examined, chosen: Selection, *, force: bool
     """Training and evaluation rows: the automatic split, or the file that was given."""
     if not recipe.eval_data:
         return split(examined.examples, test_size=recipe.test_size, split_by=recipe.split_by, seed=recipe.seed), []
-    given = examine(recipe.eval_data, reading(recipe), chosen)
+    given = cached.examined(recipe.eval_data, reading(recipe), chosen)
     taught = Taught()
     taught.see(Batch(recipe.data, examined.examples))
     shared = list(taught.findings([Batch(recipe.eval_data, given.examples)]))
@@ -155,7 +155,7 @@ def _from_scratch(recipe: Recipe, parts: Split) -> tuple[Recipe, Bundle, Encoded
     recipe = recipe.model_copy(update=plan.choose_text(recipe, facts))
     tokenizer = train_tokenizer(recipe.tokenizer or "bpe", _sample(parts.train), recipe.vocab_size or 0)
     template = ChatTemplate(TEMPLATES[recipe.template or "chat"], tokenizer)
-    encoded = _encode(parts, template, tokenizer)
+    encoded = cached.encoded_rows(recipe, parts, template, tokenizer)
     token_facts = _facts(parts, facts.is_text, encoded, None, None)
     for choose in (plan.choose_lengths, plan.choose_schedule):
         recipe = recipe.model_copy(update=choose(recipe, token_facts))
@@ -184,7 +184,7 @@ def _from_base(recipe: Recipe, parts: Split) -> tuple[Recipe, Bundle, EncodedRow
         raise UserError(
             f"max_length={recipe.max_length} is beyond the model's context of {context}", f"use {context} or less"
         )
-    encoded = _encode(parts, base.template, base.tokenizer)
+    encoded = cached.encoded_rows(recipe, parts, base.template, base.tokenizer)
     facts = _facts(parts, is_text, encoded, context, parameters)
     for choose in (plan.choose_lengths, plan.choose_schedule):
         recipe = recipe.model_copy(update=choose(recipe, facts))
@@ -213,11 +213,6 @@ def _facts(
         context_length=context,
         parameters=parameters,
     )
-
-
-def _encode(parts: Split, template: ChatTemplate, tokenizer: TextTokenizer) -> EncodedRows:
-    """All rows, the training ones first."""
-    return encode_rows(Joined(parts.train, parts.held_out), template, tokenizer)
 
 
 def _sample(train: Iterable[Example]) -> Iterator[str]:
