@@ -31,11 +31,11 @@ _WASTE = 0.5
 _PROBE_SECONDS = 1.0  # fast steps are repeated so long: one alone is mostly noise
 _PROBE_SHARE = 0.02  # of the steps' own time, so that a short run is not tried out longer than it lasts
 _PROBE_STEPS = 24
-_DECODED = 12  # tokens of the generation probe
-_SCORED = 4096  # tokens of the scoring probe
+_DECODED = 8  # tokens of the generation probe
+_SCORED = 2048  # tokens of the scoring probe
 _ROWS = 64  # asked together, as the engine does
 _DISK = 500e6  # bytes a second, written and synced
-_SAMPLE_ROWS = 256
+_SAMPLE_ROWS = 64
 
 
 def preflight(prepared: Prepared) -> Preflight:
@@ -181,7 +181,7 @@ class _Asking:
         self._token = _timed(lambda: self._engine.score(rows)) / sum(len(row.ids) for row in rows)
         self._prompts = [] if prepared.is_text else [_prompt(self._engine, example) for example in spread(asked, _ROWS)]
         few = self._prompts[:1] or [rows[0].ids[:16]]
-        self._decode(self._prompts or few)  # what libraries prepare once
+        self._engine.generate(few, Sampling(max_new_tokens=2))  # what libraries prepare once
         self._read, self._alone = self._decode(few)
         self._each = 0.0
         if len(self._prompts) > 1:
@@ -190,7 +190,7 @@ class _Asking:
 
     def _decode(self, prompts: Sequence[Sequence[int]]) -> tuple[float, float]:
         """Seconds to read some prompts and decode one token, and to decode one more."""
-        first = min(_timed(lambda: self._engine.generate(prompts, Sampling(max_new_tokens=1))) for _ in range(2))
+        first = _timed(lambda: self._engine.generate(prompts, Sampling(max_new_tokens=1)))
         whole = _timed(lambda: self._engine.generate(prompts, Sampling(max_new_tokens=1 + _DECODED)))
         return first, max(0.0, whole - first) / _DECODED
 
