@@ -33,8 +33,8 @@ def examined(path: str, how: Reading, selection: Selection) -> Examined:
     if known is None:
         found = examine(path, how, selection)
         if entry:
-            findings = [asdict(finding) for finding in found.findings]
-            cache.keep(entry, {"count": found.count, "findings": findings, "counts": found.counts})
+            told = [asdict(finding) for finding in found.findings]
+            cache.keep(entry, {"count": found.count, "findings": told, "counts": found.counts})
         return found
     examples = Examples(item for item in read(path, how) if isinstance(item, Example))
     findings = tuple(_finding(value) for value in known["findings"])
