@@ -29,12 +29,12 @@ def directory() -> Path | None:
     chosen = os.environ.get(VARIABLE, "")
     if chosen == "off":
         return None
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = Path(chosen) if chosen else base / "plume"
     try:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        folder = Path(chosen) if chosen else base / "plume"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         known = folder.stat()
-    except OSError:
+    except (OSError, RuntimeError):  # the latter: nobody knows where home is
         return None
     if os.name != "nt" and (known.st_uid != os.getuid() or known.st_mode & 0o077):
         return None
