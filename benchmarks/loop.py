@@ -50,7 +50,9 @@ def main() -> None:
         chance = random.Random(5)
         data.write_text("".join(" ".join(chance.choices(WORDS, k=12)) + "\n" for _ in range(10_000)), encoding="utf-8")
         for size in options.sizes:
-            asked = {"data": str(data), "max_steps": options.steps + WARM, "torch_num_threads": options.threads}
+            steps = options.steps + WARM
+            intervals = {"max_steps": steps, "eval_steps": steps, "save_steps": steps}  # nothing between the steps
+            asked = {"data": str(data), **intervals, "torch_num_threads": options.threads}
             recipe = parse_recipe({**asked, **SIZES[size], "dropout": 0.0, "eval_samples": 1}, "the benchmark")
             compare(size, recipe, Path(folder), options.repeats)
 
