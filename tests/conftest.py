@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["PLUME_CACHE"] = "off"
 
 TINY = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "eval_samples": 4, "torch_num_threads": 1}
 PLACES = {"lamp": "tower", "boat": "harbour", "bread": "oven", "sheep": "meadow", "bell": "chapel"}

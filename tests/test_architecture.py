@@ -16,7 +16,7 @@ SOURCE = Path(plume.__file__).parent
 LAYERS = [
     {"errors", "types", "files"},
     {"recipe", "similar", "redact"},
-    {"text", "data", "runs"},
+    {"text", "data", "runs", "cache"},
     {"checks"},
     {"models"},
     {"generation"},

@@ -15,6 +15,7 @@ from plume.checks import directory, tokens
 from plume.checks.catalogue import CATALOGUE
 from plume.checks.fertility import fertility, finely_cut, own_fertility
 from plume.cli.mask import show_row
+from plume.text.encoded import EncodedRows
 from plume.text.template import CHAT, RAW, ChatTemplate, encode_example
 from plume.text.tokenizer import TextTokenizer, train_tokenizer
 from plume.types import Encoded, Example, Finding, Message, Source, Tokenizer
@@ -67,7 +68,7 @@ def test_a_row_beyond_the_context_is_named(tokenizer: TextTokenizer) -> None:
 def test_a_row_without_trained_token(tokenizer: TextTokenizer) -> None:
     whole = encoded(ROWS, tokenizer)
     first_only = Encoded(whole[1].ids, (True, *[False] * (len(whole[1].ids) - 1)))
-    found = list(tokens.untrained(ROWS, [whole[0], first_only, *whole[2:]]))
+    found = list(tokens.untrained(ROWS, EncodedRows.of([whole[0], first_only, *whole[2:]])))
     assert [finding.source.line for finding in found] == [2]
     assert "1 of 12 rows" in found[0].message
 
@@ -76,9 +77,9 @@ def test_an_end_token_masked_or_absent(tokenizer: TextTokenizer) -> None:
     whole = encoded(ROWS, tokenizer)
     masked = Encoded(whole[0].ids, (*whole[0].trained[:-1], False))
     absent = Encoded(whole[1].ids[:-1], whole[1].trained[:-1])
-    found = list(tokens.endless(ROWS, [masked, absent, *whole[2:]], {tokenizer.eos_id}))
+    found = list(tokens.endless(ROWS, EncodedRows.of([masked, absent, *whole[2:]]), {tokenizer.eos_id}))
     assert [(finding.source.line, "not in the loss" in finding.message) for finding in found] == [(1, True), (2, False)]
-    assert list(tokens.endless(ROWS, whole, {tokenizer.eos_id})) == []
+    assert list(tokens.endless(ROWS, EncodedRows.of(whole), {tokenizer.eos_id})) == []
 
 
 class Unseparated:

@@ -21,6 +21,7 @@ from plume.errors import DataError, RunFailed, UserError
 from plume.models.catalog import build_model
 from plume.recipe import Recipe
 from plume.runs import Run
+from plume.text.encoded import EncodedRows
 from plume.text.tokenizer import train_tokenizer
 from plume.training.batches import IGNORE, batches, collate
 from plume.training.checkpoint import checkpoints
@@ -93,7 +94,7 @@ def test_accumulated_steps_equal_one_large_batch(qa_file: Path, tmp_path: Path) 
 
 
 def test_an_epoch_shows_every_row_once_in_batches_of_similar_length() -> None:
-    rows = [Encoded(tuple(range(3, 5 + size)), (True,) * (size + 2)) for size in range(20)]
+    rows = EncodedRows.of(Encoded(tuple(range(3, 5 + size)), (True,) * (size + 2)) for size in range(20))
     stream = batches(rows, batch_size=4, max_length=64, pad_id=0, seed=1)
     epoch = [next(stream) for _ in range(5)]
     assert sorted(int(size) for _, batch in epoch for size in batch.lengths_B) == list(range(1, 21))
@@ -164,7 +165,7 @@ def test_a_packed_run_resumes_where_it_was(qa_file: Path, tmp_path: Path) -> Non
 
 def test_long_text_is_read_whole_each_epoch_in_windows_that_move() -> None:
     text = Encoded(tuple(range(1000)), (True,) * 1000)
-    stream = batches([text], batch_size=1000, max_length=64, pad_id=0, seed=0)
+    stream = batches(EncodedRows.of([text]), batch_size=1000, max_length=64, pad_id=0, seed=0)
     seen = []
     for _ in range(2):
         _, batch = next(stream)
@@ -175,7 +176,7 @@ def test_long_text_is_read_whole_each_epoch_in_windows_that_move() -> None:
 
 
 def test_skipping_batches_finds_the_same_place() -> None:
-    rows = [Encoded(tuple(range(3, 5 + size)), (True,) * (size + 2)) for size in range(20)]
+    rows = EncodedRows.of(Encoded(tuple(range(3, 5 + size)), (True,) * (size + 2)) for size in range(20))
     options: dict[str, Any] = {"batch_size": 3, "max_length": 64, "pad_id": 0, "seed": 3}
     straight, skipped = batches(rows, **options), batches(rows, **options, skip=11)
     for _ in range(11):

@@ -1,13 +1,19 @@
-"""Atomic writes: a file or directory is either complete or absent, whatever happens in between."""
+"""Atomic writes: a file or directory is either complete or absent, whatever happens in between.
+
+And private files without a name, for what does not fit into memory.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
 import tempfile
+import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO, cast
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
@@ -77,3 +83,30 @@ def _sync_directory(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+class PrivateFile:
+    """A file that grows at its end and is read anywhere, by this process alone.
+
+    A new one has no name where the system permits that, lies where `TMPDIR` says, and is gone when it is dropped,
+    however the process ends. It is read with calls, not mapped: what was read is then not this process's memory.
+    """
+
+    def __init__(self, file: Path | None = None) -> None:
+        """`file` is an existing one, to be read only."""
+        opened = cast(BinaryIO, tempfile.TemporaryFile(prefix="plume-") if file is None else file.open("rb"))  # noqa: SIM115
+        self._file, self._lock, self._written = opened, threading.Lock(), False
+        weakref.finalize(self, opened.close)
+
+    def append(self, raw: bytes) -> None:
+        if not self._written:
+            self._file.seek(0, os.SEEK_END)
+        self._written = True
+        self._file.write(raw)
+
+    def read(self, start: int, end: int) -> bytes:
+        """The bytes from `start` to before `end`."""
+        with self._lock:
+            self._written = False
+            self._file.seek(start)
+            return self._file.read(end - start)

@@ -16,6 +16,7 @@ from plume.checks.selection import EVERYTHING, Selection, exceptions, kept
 from plume.checks.splits import Taught
 from plume.data.read import ONCE, read
 from plume.data.records import Reading, shown
+from plume.data.spool import Examples
 from plume.types import Example, Finding
 
 # Importing them registers their rules.
@@ -35,7 +36,7 @@ class Examination:
     findings: list[Finding] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     surveys: list[Survey] = field(default_factory=list)
-    kept: list[Example] | None = None
+    kept: Examples | None = None
 
     def __post_init__(self) -> None:
         wanted = {made for code, several in SURVEYS.items() if self.selection.wants(code) for made in several}
@@ -61,7 +62,7 @@ class Examination:
             one.see(batch)
         self.examples += len(examples)
         if self.kept is not None:
-            self.kept += examples
+            self.kept.extend(examples)
 
     def merge(self, later: Examination) -> None:
         said = {finding.message for finding in self.findings if finding.code in ONCE}
@@ -88,7 +89,7 @@ class Examined:
     count: int
     findings: tuple[Finding, ...]
     counts: Counter[str]
-    examples: tuple[Example, ...] = ()
+    examples: Sequence[Example] = ()
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -125,7 +126,7 @@ def conclude(so_far: Examination) -> Examined:
     excepted = exceptions(so_far.file)
     findings = [found for found in so_far.findings if (found.source.line, found.code) not in excepted]
     findings.sort(key=lambda found: (found.source.line or 0, found.source.column or 0, found.code))
-    return Examined(so_far.file, so_far.examples, tuple(findings), so_far.counts, tuple(so_far.kept or ()))
+    return Examined(so_far.file, so_far.examples, tuple(findings), so_far.counts, so_far.kept or ())
 
 
 def examine(
@@ -138,7 +139,7 @@ def examine(
 ) -> Examined:
     """Read a file, run every check, and keep its examples. Raises UserError when it cannot be opened."""
     file = os.fspath(path)
-    so_far = Examination(name or shown(file), selection, kept=[] if keep else None)
+    so_far = Examination(name or shown(file), selection, kept=Examples() if keep else None)
     for _ in see_rows(read(file, reading, name=name), so_far):
         pass
     return conclude(so_far)

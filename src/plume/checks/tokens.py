@@ -7,11 +7,16 @@ already encoded, so that training can use some of them by themselves.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, cast
 
+import numpy as np
+import numpy.typing as npt
+
 from plume.checks.fertility import finely_cut
+from plume.data.spool import Chosen
 from plume.errors import UserError
+from plume.text.encoded import EncodedRows, Numbers, Stretch
 from plume.text.template import encode_example
 from plume.types import Encoded, Example, Finding, Message, Severity, Template, Tokenizer
 
@@ -64,57 +69,75 @@ def end_ids(tokenizer: Tokenizer, template: Template) -> frozenset[int]:
     return frozenset(specials[text] for text in texts if text in specials)
 
 
-def unknown(examples: Sequence[Example], encoded: Sequence[Encoded], unk_id: int | None) -> Iterator[Finding]:
+def unknown(examples: Sequence[Example], encoded: EncodedRows, unk_id: int | None) -> Iterator[Finding]:
     """D305: text that the tokenizer cannot represent; said at the first row, with the number of rows."""
-    rows = [example for example, row in zip(examples, encoded, strict=True) if unk_id is not None and unk_id in row.ids]
-    if rows:
+    found = [] if unk_id is None else _rows_where(encoded, lambda part: part.ids == unk_id)
+    if found:
         yield Finding(
             "D305",
             "warning",
-            rows[0].source,
-            f"{len(rows)} of {len(examples)} rows hold characters or words that the tokenizer does not know",
+            examples[found[0]].source,
+            f"{len(found)} of {len(examples)} rows hold characters or words that the tokenizer does not know",
             "they are read and answered as <unk>; use --set tokenizer=bpe, or a larger vocab_size",
-            tuple(row.source for row in rows[1:6]),
+            tuple(examples[row].source for row in found[1:6]),
         )
 
 
-def too_long(examples: Sequence[Example], encoded: Sequence[Encoded], max_length: int) -> Iterator[Finding]:
+def too_long(examples: Sequence[Example], encoded: EncodedRows, max_length: int) -> Iterator[Finding]:
     """D301: a conversation that the context cannot hold. Plain text is read in windows and never too long."""
-    for example, row in zip(examples, encoded, strict=True):
-        if len(row.ids) > max_length and not example.is_text:
+    for row in np.flatnonzero(encoded.lengths > max_length).tolist():
+        if not examples[row].is_text:
             yield Finding(
                 "D301",
                 "error",
-                example.source,
-                f"the row has {len(row.ids)} tokens; max_length is {max_length}, so its answer would be cut",
+                examples[row].source,
+                f"the row has {encoded.lengths[row]} tokens; max_length is {max_length}, so its answer would be cut",
                 "raise max_length (a pretrained model's own context is the limit), or shorten or split the row",
             )
 
 
-def untrained(examples: Sequence[Example], encoded: Sequence[Encoded]) -> Iterator[Finding]:
+def untrained(examples: Sequence[Example], encoded: EncodedRows) -> Iterator[Finding]:
     """D302: rows that teach nothing. The first token of a row is never predicted, so it does not count."""
-    rows = [example for example, row in zip(examples, encoded, strict=True) if not any(row.trained[1:])]
+    rows = Chosen(examples, np.flatnonzero(encoded.taught == 0))
     message = "no token of the row is in the loss: nothing is learnt from it"
     hint = "write an answer, or correct the template's {% generation %} marks"
     yield from _once("D302", "error", rows, len(examples), message, hint)
 
 
-def endless(examples: Sequence[Example], encoded: Sequence[Encoded], ends: Collection[int]) -> Iterator[Finding]:
+def endless(examples: Sequence[Example], encoded: EncodedRows, ends: Collection[int]) -> Iterator[Finding]:
     """D303: replies after which no end token is learnt. A stretch of a longer text has none, and needs none."""
-    absent: list[Example] = []
-    masked: list[Example] = []
-    for example, row in zip(examples, encoded, strict=True):
-        if example.cut:
-            continue
-        for _, after in replies(row):
-            if row.ids[after - 1] not in ends:
-                (masked if after < len(row.ids) and row.ids[after] in ends else absent).append(example)
-                break
+    absent: list[int] = []
+    masked: list[int] = []
+    for part in encoded.stretches():
+        known = np.isin(part.ids, list(ends))
+        rows, ended_after = _without_end(part, known)
+        for row, ended in zip(rows.tolist(), ended_after.tolist(), strict=True):
+            if not examples[row].cut:
+                (masked if ended else absent).append(row)
     hint = "let {% generation %} reach to and include {{ eos_token }}, and give padding a token of its own"
     message = "the end token after the answer is not in the loss: the model would never learn to stop"
-    yield from _once("D303", "error", masked, len(examples), message, hint)
+    yield from _once("D303", "error", Chosen(examples, masked), len(examples), message, hint)
     message = "no end token follows the answer: the model would never learn to stop"
-    yield from _once("D303", "error", absent, len(examples), message, "write {{ eos_token }} after each answer")
+    hint = "write {{ eos_token }} after each answer"
+    yield from _once("D303", "error", Chosen(examples, absent), len(examples), message, hint)
+
+
+def _without_end(part: Stretch, known: npt.NDArray[np.bool_]) -> tuple[Numbers, npt.NDArray[np.bool_]]:
+    """The rows with a reply that ends on no end token, and whether one follows the first such reply of each."""
+    opens = np.zeros(len(part.ids) + 1, dtype=np.bool_)
+    opens[part.starts] = True
+    opens[-1] = True
+    following = np.append(part.trained[1:], False) & ~opens[1:]
+    bad = np.flatnonzero(part.trained & ~following & ~known)
+    rows, first = np.unique(part.rows(bad), return_index=True)
+    after = bad[first] + 1
+    return rows, np.append(known, False)[after] & ~opens[after]
+
+
+def _rows_where(encoded: EncodedRows, wanted: Callable[[Stretch], npt.NDArray[np.bool_]]) -> list[int]:
+    """The rows with a token that is wanted, in order."""
+    parts = encoded.stretches()
+    return [row for part in parts for row in np.unique(part.rows(np.flatnonzero(wanted(part)))).tolist()]
 
 
 def seams(examples: Sequence[Example], tokenizer: Tokenizer, template: Template) -> Iterator[Finding]:
@@ -266,7 +289,7 @@ def replies(row: Encoded) -> Iterator[tuple[int, int]]:
 
 def _encode(
     examples: Sequence[Example], tokenizer: Tokenizer, template: Template
-) -> tuple[list[Example], list[Encoded], list[Finding]]:
+) -> tuple[list[Example], EncodedRows, list[Finding]]:
     """The rows that the template accepts, encoded, and D309 about the others."""
     kept: list[Example] = []
     encoded: list[Encoded] = []
@@ -282,7 +305,7 @@ def _encode(
         for (message, hint), rows in refused.items()
         for finding in _once("D309", "error", rows, len(examples), message, hint)
     ]
-    return kept, encoded, findings
+    return kept, EncodedRows.of(encoded, vocab_size=tokenizer.vocab_size), findings
 
 
 def _once(

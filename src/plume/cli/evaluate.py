@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -85,7 +86,7 @@ def _name(data: str) -> str:
     return f"{stem}-file" if stem in ("held_out", "recall") else stem
 
 
-def _turns(examples: tuple[Example, ...]) -> int:
+def _turns(examples: Sequence[Example]) -> int:
     return sum(1 for example in examples for _ in example.turns())
 
 
@@ -93,7 +94,7 @@ def _progress(rows: Any, total: int, what: str) -> list[Scored]:
     return list(track(rows, what, total=total, console=output.err, transient=True, disable=not sys.stderr.isatty()))
 
 
-def _leaks(run: Run | None, examples: tuple[Example, ...]) -> list[Finding]:
+def _leaks(run: Run | None, examples: Sequence[Example]) -> list[Finding]:
     """D401 against the data the run was trained on, as far as it is still there."""
     if run is None:
         return []
@@ -113,7 +114,7 @@ def _leaks(run: Run | None, examples: tuple[Example, ...]) -> list[Finding]:
 
 
 def _baseline(
-    run: Run | None, trained: Bundle, examples: tuple[Example, ...], schema: Any
+    run: Run | None, trained: Bundle, examples: Sequence[Example], schema: Any
 ) -> tuple[list[Scored] | None, str]:
     """The same questions to the model as it was before training; unknown without a run."""
     if run is None:

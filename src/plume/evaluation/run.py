@@ -9,7 +9,7 @@ from typing import Any
 
 import jsonschema_rs
 
-from plume.data.split import question_key
+from plume.data.keys import question_key
 from plume.errors import UserError
 from plume.evaluation import metrics
 from plume.generation.engine import Engine

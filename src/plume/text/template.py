@@ -80,6 +80,7 @@ class ChatTemplate:
             self._compiled = _environment().from_string(source)
         except jinja2.TemplateError as error:
             raise UserError(f"the chat template does not compile: {error}", "correct chat_template.jinja") from None
+        self._own = source in TEMPLATES.values()
         self._marked = re.search(r"\{%-?\s*generation\s*-?%\}", source) is not None
 
     @functools.cached_property
@@ -115,7 +116,8 @@ class ChatTemplate:
             raise UserError("D309: the chat template marks other text than the replies as generated", _MARK_HINT)
         spans = []
         for number, position in enumerate(replies):
-            start = self._reply_start(rows, position, text)
+            # A foreign template's marks are not to be trusted; ours stand where the text that asks for a reply ends.
+            start = marked[number].start if self._own else self._reply_start(rows, position, text)
             end = marked[number].end if self._marked else self._reply_end(rows, position, text, start)
             spans.append(_with_end_token(text, _Span(start, max(start, end)), self._specials))
         return text, spans

@@ -17,6 +17,7 @@ from tokenizers import Tokenizer as Backend
 
 from plume.errors import UserError
 from plume.files import write_atomic
+from plume.text.long import PIECE, encode_long
 
 TokenizerKind = Literal["bpe", "word", "char"]
 
@@ -36,6 +37,11 @@ class TextTokenizer:
         self._names = dict(names)
         self._config = dict(config or {})
         self._bytes_of = _bytes_of(backend)
+
+    @property
+    def source(self) -> str:
+        """Everything that decides its ids, as tokenizer.json holds it."""
+        return str(self._backend.to_str())
 
     # --- vocabulary ---
 
@@ -78,7 +84,12 @@ class TextTokenizer:
         """Ids of a text. `add_special_tokens` adds what the tokenizer adds by default (BOS, say);
         `specials` reads special tokens written in the text as such (templates do)."""
         self._backend.encode_special_tokens = not specials
+        if len(text) > PIECE and not add_special_tokens:
+            return encode_long(text, self._ids)
         return list(self._backend.encode(text, add_special_tokens=add_special_tokens).ids)
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self._backend.encode(text, add_special_tokens=False).ids)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids, special tokens left out; bytes that form no character become U+FFFD."""

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 
-from plume.data.split import prompt_key
 from plume.evaluation.metrics import summarise
 from plume.evaluation.run import evaluate
 from plume.generation.engine import Engine
 from plume.models.bundle import Bundle
 from plume.training.devices import move
 from plume.training.prepare import Prepared, baseline
-from plume.types import EvaluationKind, Example, Message, Sampling, Scored
+from plume.types import EvaluationKind, Example, Sampling, Scored
 
-_RECALL_ROWS = 512
 BASELINE_ROWS = 128
-_TEXT_STRETCHES, _STRETCH = 50, 2000  # of training text scored at the end, in characters
 
 Scores = Mapping[EvaluationKind, Mapping[str, float | None]]
 
@@ -67,9 +65,9 @@ def spread(examples: Sequence[Example], limit: int) -> Sequence[Example]:
     return [examples[index * len(examples) // limit] for index in range(limit)]
 
 
-def taught(prepared: Prepared, kind: EvaluationKind) -> frozenset[str]:
+def taught(prepared: Prepared, kind: EvaluationKind) -> Container[str]:
     """Questions to leave out of an evaluation because training answers them."""
-    return prepared.taught if kind == "held_out" else frozenset()
+    return prepared.taught if kind == "held_out" else ()
 
 
 def asked_at_the_end(prepared: Prepared) -> dict[EvaluationKind, Sequence[Example]]:
@@ -77,41 +75,23 @@ def asked_at_the_end(prepared: Prepared) -> dict[EvaluationKind, Sequence[Exampl
     asked: dict[EvaluationKind, Sequence[Example]] = {}
     if prepared.split.held_out:
         asked["held_out"] = prepared.split.held_out
-    asked["recall"] = recall_rows(prepared.split.train)
+    asked["recall"] = prepared.recall
     return asked
-
-
-def recall_rows(train: Sequence[Example]) -> Sequence[Example]:
-    """Distinct training questions that have one answer; of plain text, stretches from all over it."""
-    if any(example.is_text for example in train):
-        return [stretch for example in train for stretch in _stretches(example, len(train))][:_RECALL_ROWS]
-    answers: dict[str, set[tuple[str, ...]]] = {}
-    for example in train:
-        answers.setdefault(prompt_key(example), set()).add(tuple(turn.reply.content for turn in example.turns()))
-    first = {prompt_key(example): example for example in reversed(train) if len(answers[prompt_key(example)]) == 1}
-    rows = [example for example in train if first.get(prompt_key(example)) is example]
-    return (rows or list(train))[:_RECALL_ROWS]
-
-
-def _stretches(example: Example, documents: int) -> list[Example]:
-    text = example.messages[0].content
-    count = max(1, _TEXT_STRETCHES // documents)
-    if len(text) <= count * _STRETCH:
-        return [example]
-    starts = [index * (len(text) - _STRETCH) // max(1, count - 1) for index in range(count)]
-    return [replace(example, messages=(Message("assistant", text[at : at + _STRETCH]),), cut=True) for at in starts]
 
 
 def bigram_entropy(prepared: Prepared) -> float:
     """Nats per token that the best bigram table leaves on the training text: the limit of a bigram model."""
-    pairs: Counter[tuple[int, int]] = Counter()
-    for row in prepared.rows:
-        pairs.update(zip(row.ids, row.ids[1:], strict=False))
+    width = prepared.bundle.tokenizer.vocab_size
+    pairs: Counter[int] = Counter()
+    for part in prepared.rows.stretches():
+        codes = part.ids[:-1] * width + part.ids[1:]
+        found, counts = np.unique(np.delete(codes, part.starts[1:] - 1), return_counts=True)
+        pairs.update(dict(zip(found.tolist(), counts.tolist(), strict=True)))
     singles: Counter[int] = Counter()
-    for (first, _), count in pairs.items():
-        singles[first] += count
+    for pair, count in pairs.items():
+        singles[pair // width] += count
     total = sum(pairs.values())
-    return -sum(count * math.log(count / singles[first]) for (first, _), count in pairs.items()) / max(1, total)
+    return -sum(count * math.log(count / singles[pair // width]) for pair, count in pairs.items()) / max(1, total)
 
 
 def sample_text(engine: Engine, prepared: Prepared) -> str:

@@ -19,7 +19,8 @@ from plume.checks.settings import RunFacts, settings_findings
 from plume.generation.engine import Engine
 from plume.models.bundle import Bundle
 from plume.training import memory, plan
-from plume.training.batches import collate, epoch_plan, lines_of
+from plume.training.batches import collate
+from plume.training.epochs import EpochPlan, epoch_plan, lines_of
 from plume.training.learner import alone
 from plume.training.measure import BASELINE_ROWS, asked_at_the_end, spread
 from plume.training.optim import make_optimizer
@@ -28,33 +29,35 @@ from plume.training.step import questions, step_once
 from plume.types import Encoded, Example, Finding, Preflight, Sampling, Seconds, Source
 
 _WASTE = 0.5
-_PROBE_SECONDS = 2.0  # fast steps are repeated so long: one alone is mostly noise
+_PROBE_SECONDS = 1.0  # fast steps are repeated so long: one alone is mostly noise
+_PROBE_SHARE = 0.02  # of the steps' own time, so that a short run is not tried out longer than it lasts
 _PROBE_STEPS = 24
-_DECODED = 12  # tokens of the generation probe
-_SCORED = 4096  # tokens of the scoring probe
+_DECODED = 8  # tokens of the generation probe
+_SCORED = 2048  # tokens of the scoring probe
 _ROWS = 64  # asked together, as the engine does
 _DISK = 500e6  # bytes a second, written and synced
-_SAMPLE_ROWS = 256
+_SAMPLE_ROWS = 64
 
 
 def preflight(prepared: Prepared) -> Preflight:
     """Estimate a run from three kinds of step: the first, one of median and one of greatest length."""
     recipe = prepared.recipe
     packing = bool(recipe.packing)
-    shapes = _epoch(prepared)
-    padded = sum(_size(batch, packing) for batch in shapes)
-    real = sum(len(row.ids) - 1 for batch in shapes for row in batch)
-    largest = max(shapes, key=lambda batch: _size(batch, packing))
-    lines = lines_of(largest, packing=packing)
+    epoch = _epoch(prepared)
+    sizes = epoch.sizes
+    largest = _rows(prepared, epoch, int(sizes.argmax()))
+    inputs = [len(row.ids) - 1 for row in largest]
+    lines = lines_of(inputs) if packing else [[number] for number in range(len(inputs))]
+    fullest = max(lines, key=lambda line: sum(inputs[number] for number in line))
     bundle = prepared.bundle
     with torch.random.fork_rng(devices=[]):
-        longest = collate(max(lines, key=_tokens), bundle.tokenizer.pad_id, packing=packing)
+        longest = collate([largest[number] for number in fullest], bundle.tokenizer.pad_id, packing=packing)
         need = memory.estimate(bundle.model, longest, len(lines))
         available = memory.available()
         fits = available is None or need.peak <= available
-        seconds = _seconds(prepared, shapes) if fits else None
+        seconds = _seconds(prepared, epoch) if fits else None
     peak = max(need.peak, _tried(prepared)) if seconds else need.peak
-    padding = 1 - real / padded
+    padding = 1 - float(epoch.inputs.sum() / sizes.sum())
     findings = [*settings_findings(recipe, facts(prepared)), *_wasteful(prepared, padding)]
     if available is not None and not fits:
         findings.append(_too_large(prepared, need, available, len(largest)))
@@ -79,8 +82,8 @@ def facts(prepared: Prepared) -> RunFacts:
     known = plan.TokenFacts(
         is_text=prepared.is_text,
         rows=len(prepared.rows),
-        tokens=sum(len(row.ids) for row in prepared.rows),
-        longest=max(len(row.ids) for row in prepared.rows),
+        tokens=int(prepared.rows.lengths.sum()),
+        longest=int(prepared.rows.lengths.max()),
         longest_reply=0,
         context_length=None,
         parameters=None if prepared.from_scratch else parameters,
@@ -90,12 +93,12 @@ def facts(prepared: Prepared) -> RunFacts:
     return RunFacts(round(per_epoch), usual["learning_rate"], usual["max_steps"])
 
 
-def _epoch(prepared: Prepared) -> list[list[Encoded]]:
-    """The rows of every batch of the first epoch, exactly as training will make them."""
+def _epoch(prepared: Prepared) -> EpochPlan:
+    """The batches of the first epoch, exactly as training will make them."""
     recipe = prepared.recipe
     batch_size = recipe.per_device_train_batch_size or 1
     longest = _longest_input(prepared)
-    plan = epoch_plan(
+    return epoch_plan(
         prepared.rows,
         batch_size=batch_size,
         max_length=longest,
@@ -103,28 +106,21 @@ def _epoch(prepared: Prepared) -> list[list[Encoded]]:
         epoch=0,
         packing=bool(recipe.packing),
     )
-    return [[piece.of(prepared.rows) for piece in pieces] for pieces in plan]
+
+
+def _rows(prepared: Prepared, epoch: EpochPlan, number: int) -> list[Encoded]:
+    return [piece.of(prepared.rows) for piece in epoch[number]]
 
 
 def _longest_input(prepared: Prepared) -> int:
     return prepared.recipe.max_length or prepared.bundle.model.context_length
 
 
-def _size(batch: Sequence[Encoded], packing: bool) -> int:
-    """Tokens a batch makes the model process, padding included."""
-    lines = lines_of(batch, packing=packing)
-    return len(lines) * max(map(_tokens, lines))
-
-
-def _tokens(line: Sequence[Encoded]) -> int:
-    return sum(len(row.ids) - 1 for row in line)
-
-
 def _cut_rows(prepared: Prepared) -> int:
     """Conversations longer than the context; `prepare` refuses them, plain text is read in windows."""
     if prepared.is_text:
         return 0
-    return sum(len(row.ids) > _longest_input(prepared) for row in prepared.rows)
+    return int((prepared.rows.lengths > _longest_input(prepared)).sum())
 
 
 def _tried(prepared: Prepared) -> int:
@@ -135,10 +131,10 @@ def _tried(prepared: Prepared) -> int:
 # --- time ----------------------------------------------------------------------------------------
 
 
-def _seconds(prepared: Prepared, shapes: Sequence[Sequence[Encoded]]) -> Seconds:
+def _seconds(prepared: Prepared, epoch: EpochPlan) -> Seconds:
     bundle = replace(prepared.bundle, model=copy.deepcopy(prepared.bundle.model), stop_ids=frozenset())
     recipe = prepared.recipe
-    one_batch = _step_seconds(prepared, bundle, shapes)
+    one_batch = _step_seconds(prepared, bundle, epoch)
     passes = (recipe.max_steps or 0) * recipe.gradient_accumulation_steps
     asking = _Asking(prepared, bundle)
     weights = sum(parameter.nbytes for parameter in bundle.model.parameters())
@@ -153,7 +149,7 @@ def _seconds(prepared: Prepared, shapes: Sequence[Sequence[Encoded]]) -> Seconds
     return Seconds(passes * one_batch, evaluations, finish)
 
 
-def _step_seconds(prepared: Prepared, bundle: Bundle, shapes: Sequence[Sequence[Encoded]]) -> float:
+def _step_seconds(prepared: Prepared, bundle: Bundle, epoch: EpochPlan) -> float:
     """Mean seconds of a forward and backward pass with its update, over the batches of one epoch.
 
     Time is taken as linear in the tokens processed, between a batch of median and one of greatest size.
@@ -162,27 +158,30 @@ def _step_seconds(prepared: Prepared, bundle: Bundle, shapes: Sequence[Sequence[
     recipe = prepared.recipe.model_copy(update=still)
     learner = alone(bundle.model, make_optimizer(bundle.model, recipe))
     packing = bool(recipe.packing)
-    ranked = sorted(shapes, key=lambda batch: _size(batch, packing))
-    chosen = {"median": ranked[len(ranked) // 2], "longest": ranked[-1]}
+    sizes = epoch.sizes
+    ranked = sizes.argsort(kind="stable")
+    numbers = {"median": int(ranked[len(ranked) // 2]), "longest": int(ranked[-1])}
+    chosen = {name: _rows(prepared, epoch, number) for name, number in numbers.items()}
     taken: dict[str, list[float]] = {name: [] for name in chosen}
 
     def step(name: str) -> float:
         batch = collate(chosen[name], bundle.tokenizer.pad_id, packing=packing)
         return step_once(learner, [(0.0, batch)], 1, recipe).seconds
 
-    step("longest")  # allocates, and prepares what the libraries prepare once
+    first = step("longest")  # allocates, and prepares what the libraries prepare once
+    enough = min(_PROBE_SECONDS, _PROBE_SHARE * first * (recipe.max_steps or 0))
     began = time.perf_counter()
     for _ in range(_PROBE_STEPS // 2):
         for name in ("median", "longest"):
             taken[name].append(step(name))
-        if time.perf_counter() - began > _PROBE_SECONDS:
+        if time.perf_counter() - began > enough:
             break
     middle, most = median(taken["median"]), median(taken["longest"])
-    sizes = [_size(batch, packing) for batch in ranked]
-    size, spare = sizes[len(ranked) // 2], sizes[-1] - sizes[len(ranked) // 2]
+    size = int(sizes[numbers["median"]])
+    spare = int(sizes[numbers["longest"]]) - size
     slope = max(0.0, most - middle) / spare if spare else 0.0
     base = middle if spare else fmean((middle, most))
-    return max(base / 4, base + slope * (fmean(sizes) - size))
+    return max(base / 4, base + slope * (float(sizes.mean()) - size))
 
 
 class _Asking:
@@ -196,7 +195,7 @@ class _Asking:
         self._token = _timed(lambda: self._engine.score(rows)) / sum(len(row.ids) for row in rows)
         self._prompts = [] if prepared.is_text else [_prompt(self._engine, example) for example in spread(asked, _ROWS)]
         few = self._prompts[:1] or [rows[0].ids[:16]]
-        self._decode(self._prompts or few)  # what libraries prepare once
+        self._engine.generate(few, Sampling(max_new_tokens=2))  # what libraries prepare once
         self._read, self._alone = self._decode(few)
         self._each = 0.0
         if len(self._prompts) > 1:
@@ -205,7 +204,7 @@ class _Asking:
 
     def _decode(self, prompts: Sequence[Sequence[int]]) -> tuple[float, float]:
         """Seconds to read some prompts and decode one token, and to decode one more."""
-        first = min(_timed(lambda: self._engine.generate(prompts, Sampling(max_new_tokens=1))) for _ in range(2))
+        first = _timed(lambda: self._engine.generate(prompts, Sampling(max_new_tokens=1)))
         whole = _timed(lambda: self._engine.generate(prompts, Sampling(max_new_tokens=1 + _DECODED)))
         return first, max(0.0, whole - first) / _DECODED
 

@@ -4,29 +4,33 @@ recipe completed. Nothing is written, so a mistake costs nothing."""
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from plume.checks.rules import Batch
-from plume.checks.run import Examined, examine
+from plume.checks.run import Examined
 from plume.checks.selection import Selection, kept, selection
 from plume.checks.settings import asking_findings
 from plume.checks.splits import Taught
 from plume.checks.tokens import endless, forged, seams, too_long, unknown, untrained
-from plume.data.split import Split, split, taught_questions
+from plume.data.keys import Keys, Questions, keys_of
+from plume.data.split import Split, split
+from plume.data.spool import Joined
 from plume.errors import DataError, UserError
 from plume.models.bundle import Bundle, bundle, for_training, load
 from plume.models.catalog import CATALOG, build_model, find_directory
 from plume.recipe import Recipe, parse_recipe
-from plume.text.template import TEMPLATES, ChatTemplate, encode_example
-from plume.text.tokenizer import TextTokenizer, train_tokenizer
-from plume.training import plan
+from plume.text.encoded import EncodedRows, Numbers, longest_reply
+from plume.text.template import TEMPLATES, ChatTemplate
+from plume.text.tokenizer import train_tokenizer
+from plume.training import cached, plan
 from plume.training.adapt import adapted, adapter_choices, checkpoint_gradients, refuse_adapter
+from plume.training.recall import recall_rows
 from plume.training.sources import reading, refuse_password
-from plume.types import Encoded, Example, Finding, LanguageModel
+from plume.types import Example, Finding, LanguageModel
 
 _SEAMS = 200  # rows looked at for D304
 _TOKENIZER_SAMPLE = 10_000_000  # characters
@@ -40,26 +44,35 @@ class Prepared:
     findings: tuple[Finding, ...]
     split: Split
     bundle: Bundle
-    rows: tuple[Encoded, ...]
+    rows: EncodedRows
     choices: dict[str, str]
 
     @property
     def from_scratch(self) -> bool:
         return self.recipe.model in CATALOG
 
-    @property
+    @functools.cached_property
     def is_text(self) -> bool:
         return any(example.is_text for example in self.split.train)
 
     @functools.cached_property
-    def taught(self) -> frozenset[str]:
+    def taught(self) -> Container[str]:
         """Questions that held-out rows share with training; empty where they were given in a file of their own."""
-        return frozenset() if self.recipe.eval_data else taught_questions(self.split.train)
+        return () if self.recipe.eval_data else Questions(self._keys.question)
+
+    @functools.cached_property
+    def recall(self) -> Sequence[Example]:
+        """What training rows are asked to see what was learnt by heart."""
+        return recall_rows(self.split.train, None if self.is_text else self._keys)
+
+    @functools.cached_property
+    def _keys(self) -> Keys:
+        return keys_of(self.split.train)
 
     @property
     def trained_tokens(self) -> int:
         """Tokens in the loss of one epoch."""
-        return sum(sum(row.trained[1:]) for row in self.rows)
+        return int(self.rows.taught.sum())
 
 
 def prepare(recipe: Recipe, *, force: bool = False) -> Prepared:
@@ -70,7 +83,7 @@ def prepare(recipe: Recipe, *, force: bool = False) -> Prepared:
     refuse_password(recipe)
     refuse_adapter(recipe)
     chosen = selection()
-    examined = examine(recipe.data, reading(recipe), chosen)
+    examined = cached.examined(recipe.data, reading(recipe), chosen)
     if not examined.examples:
         raise DataError(f"{recipe.data} holds no example", examined.errors)
     refuse(examined.errors, recipe.data, force=force)
@@ -86,7 +99,8 @@ def prepare(recipe: Recipe, *, force: bool = False) -> Prepared:
     checkpoint_gradients(made.model, completed)
     torch.set_num_threads(completed.torch_num_threads or 1)
     context = completed.max_length or made.model.context_length
-    long = list(too_long((*parts.train, *parts.held_out), encoded, context))
+    both = Joined(parts.train, parts.held_out)
+    long = list(too_long(both, encoded, context))
     if long:  # not even by force: a cut answer is never what was meant
         raise DataError(_count(long, "are longer than the context"), long)
     found = kept(_token_findings(parts, made, encoded), chosen)
@@ -95,20 +109,20 @@ def prepare(recipe: Recipe, *, force: bool = False) -> Prepared:
     names, specials = made.tokenizer.special_token_names, made.tokenizer.special_tokens
     unk_id = specials.get(names.get("unk_token", ""))
     if unk_id not in made.stop_ids:  # GPT-2's tokenizer calls its end token unknown, and knows every byte
-        findings += kept(unknown((*parts.train, *parts.held_out), encoded, unk_id), chosen)
+        findings += kept(unknown(both, encoded, unk_id), chosen)
     choices = {
         key: _show(value)
         for key, value in completed.model_dump().items()
         if getattr(recipe, key) is None and value is not None
     }
-    return Prepared(completed, tuple(findings), parts, made, tuple(encoded[: len(parts.train)]), choices)
+    return Prepared(completed, tuple(findings), parts, made, encoded[: len(parts.train)], choices)
 
 
 def _parts(recipe: Recipe, examined: Examined, chosen: Selection, *, force: bool) -> tuple[Split, list[Finding]]:
     """Training and evaluation rows: the automatic split, or the file that was given."""
     if not recipe.eval_data:
         return split(examined.examples, test_size=recipe.test_size, split_by=recipe.split_by, seed=recipe.seed), []
-    given = examine(recipe.eval_data, reading(recipe), chosen)
+    given = cached.examined(recipe.eval_data, reading(recipe), chosen)
     taught = Taught()
     taught.see(Batch(recipe.data, examined.examples))
     shared = list(taught.findings([Batch(recipe.eval_data, given.examples)]))
@@ -129,7 +143,7 @@ def refuse(findings: Iterable[Finding], file: str, *, force: bool) -> None:
         raise DataError(f"{file}: {_count(errors, 'stop the training')}", errors, hint)
 
 
-def _token_findings(parts: Split, made: Bundle, encoded: list[Encoded]) -> Iterator[Finding]:
+def _token_findings(parts: Split, made: Bundle, encoded: EncodedRows) -> Iterator[Finding]:
     """D302, D303 and D306 for every training row, D304 for a sample: it renders each row once more."""
     rows = encoded[: len(parts.train)]
     yield from untrained(parts.train, rows)
@@ -139,24 +153,22 @@ def _token_findings(parts: Split, made: Bundle, encoded: list[Encoded]) -> Itera
     yield from seams(parts.train[::step], made.tokenizer, made.template)
 
 
-def _from_scratch(recipe: Recipe, parts: Split) -> tuple[Recipe, Bundle, list[Encoded]]:
-    texts = [message.content for example in parts.train for message in example.messages]
-    is_text = any(example.is_text for example in parts.train)
-    facts = plan.TextFacts(is_text, sum(len(text) for text in texts))
+def _from_scratch(recipe: Recipe, parts: Split) -> tuple[Recipe, Bundle, EncodedRows]:
+    facts = _text_facts(parts.train)
     recipe = recipe.model_copy(update=plan.choose_text(recipe, facts))
-    tokenizer = train_tokenizer(recipe.tokenizer or "bpe", _sample(texts), recipe.vocab_size or 0)
+    tokenizer = train_tokenizer(recipe.tokenizer or "bpe", _sample(parts.train), recipe.vocab_size or 0)
     template = ChatTemplate(TEMPLATES[recipe.template or "chat"], tokenizer)
-    encoded = _encode(parts, template, tokenizer)
-    token_facts = _facts(parts, tokenizer, encoded, None, None)
+    encoded = cached.encoded_rows(recipe, parts, template, tokenizer)
+    token_facts = _facts(parts, facts.is_text, encoded, None, None)
     for choose in (plan.choose_lengths, plan.choose_schedule):
         recipe = recipe.model_copy(update=choose(recipe, token_facts))
-    recipe = _with_packing(recipe, encoded[: len(parts.train)])
+    recipe = _with_packing(recipe, encoded.lengths[: len(parts.train)])
     recipe = recipe.model_copy(update=plan.choose_sizes(recipe, token_facts, tokenizer.vocab_size))
     model = _build(recipe, tokenizer.vocab_size)
     return recipe, bundle(model, tokenizer, template.source, recipe.max_new_tokens or 1), encoded
 
 
-def _from_base(recipe: Recipe, parts: Split) -> tuple[Recipe, Bundle, list[Encoded]]:
+def _from_base(recipe: Recipe, parts: Split) -> tuple[Recipe, Bundle, EncodedRows]:
     made_anew = [
         key
         for key in ("tokenizer", "vocab_size", "template", "hidden_size", "num_hidden_layers")
@@ -169,6 +181,7 @@ def _from_base(recipe: Recipe, parts: Split) -> tuple[Recipe, Bundle, list[Encod
             f"{made_anew[0]} cannot be set when fine-tuning: {recipe.model} brings its own",
             f"leave {made_anew[0]} out, or train from scratch with --model gpt",
         )
+    is_text = any(example.is_text for example in parts.train)
     base = _base(recipe, parts.train)
     recipe = recipe.model_copy(update=adapter_choices(base, recipe))
     parameters = sum(parameter.numel() for parameter in base.model.parameters())
@@ -177,48 +190,45 @@ def _from_base(recipe: Recipe, parts: Split) -> tuple[Recipe, Bundle, list[Encod
         raise UserError(
             f"max_length={recipe.max_length} is beyond the model's context of {context}", f"use {context} or less"
         )
-    encoded = _encode(parts, base.template, base.tokenizer)
-    facts = _facts(parts, base.tokenizer, encoded, context, parameters)
+    encoded = cached.encoded_rows(recipe, parts, base.template, base.tokenizer)
+    facts = _facts(parts, is_text, encoded, context, parameters)
     for choose in (plan.choose_lengths, plan.choose_schedule):
         recipe = recipe.model_copy(update=choose(recipe, facts))
-    recipe = _with_packing(recipe, encoded[: len(parts.train)])
+    recipe = _with_packing(recipe, encoded.lengths[: len(parts.train)])
     return recipe, replace(base, max_new_tokens=recipe.max_new_tokens or 1), encoded
 
 
-def _with_packing(recipe: Recipe, rows: Sequence[Encoded]) -> Recipe:
-    return recipe.model_copy(update=plan.choose_packing(recipe, [len(row.ids) for row in rows]))
+def _with_packing(recipe: Recipe, lengths: Numbers) -> Recipe:
+    return recipe.model_copy(update=plan.choose_packing(recipe, lengths.tolist()))
+
+
+def _text_facts(train: Iterable[Example]) -> plan.TextFacts:
+    is_text, characters = False, 0
+    for example in train:
+        is_text = is_text or example.is_text
+        characters += sum(len(message.content) for message in example.messages)
+    return plan.TextFacts(is_text, characters)
 
 
 def _facts(
-    parts: Split, tokenizer: TextTokenizer, encoded: list[Encoded], context: int | None, parameters: int | None
+    parts: Split, is_text: bool, encoded: EncodedRows, context: int | None, parameters: int | None
 ) -> plan.TokenFacts:
-    replies = [
-        len(tokenizer.encode(turn.reply.content)) + 1
-        for example in (*parts.train, *parts.held_out)
-        if not example.is_text
-        for turn in example.turns()
-    ]
-    is_text = any(example.is_text for example in parts.train)
+    train = len(parts.train)
     return plan.TokenFacts(
         is_text=is_text,
-        rows=len(parts.train),
-        tokens=sum(len(row.ids) for row in encoded[: len(parts.train)]),
-        longest=max(len(row.ids) for row in encoded),
-        longest_reply=max(replies, default=0),
+        rows=train,
+        tokens=int(encoded.lengths[:train].sum()),
+        longest=int(encoded.lengths.max()),
+        longest_reply=0 if is_text else longest_reply(encoded),
         context_length=context,
         parameters=parameters,
     )
 
 
-def _encode(parts: Split, template: ChatTemplate, tokenizer: TextTokenizer) -> list[Encoded]:
-    """All rows, the training ones first."""
-    return [encode_example(example, template, tokenizer) for example in (*parts.train, *parts.held_out)]
-
-
-def _sample(texts: Sequence[str]) -> Iterator[str]:
+def _sample(train: Iterable[Example]) -> Iterator[str]:
     """Enough text to learn a vocabulary from, in pieces that keep line ends."""
     left = _TOKENIZER_SAMPLE
-    for text in texts:
+    for text in (message.content for example in train for message in example.messages):
         if left <= 0:
             return
         yield text[:left]

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from plume.errors import RunFailed
-from plume.training.batches import epoch_plan
 from plume.training.checkpoint import (
     Damaged,
     Progress,
@@ -16,6 +15,7 @@ from plume.training.checkpoint import (
     load_checkpoint,
     step_of,
 )
+from plume.training.epochs import epoch_plan
 from plume.training.learner import Learner
 from plume.training.opening import Job
 from plume.training.prepare import initial_model

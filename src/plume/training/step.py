@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from plume.recipe import Recipe
 from plume.training.batches import Batch
 from plume.training.learner import Learner
-from plume.training.measure import recall_rows, spread
+from plume.training.measure import spread
 from plume.training.optim import learning_rate, schedule
 from plume.training.prepare import Prepared
 from plume.training.sharding import whole
@@ -73,4 +73,4 @@ def questions(prepared: Prepared) -> tuple[Sequence[Example], EvaluationKind]:
     limit = prepared.recipe.eval_samples
     if prepared.split.held_out:
         return spread(prepared.split.held_out, limit), "held_out"
-    return spread(recall_rows(prepared.split.train), limit), "recall"
+    return spread(prepared.recall, limit), "recall"
