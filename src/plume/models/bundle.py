@@ -22,7 +22,8 @@ _DEFAULT_MAX_NEW_TOKENS = 256
 class Bundle:
     """`stop_ids` end an answer; `max_new_tokens` is the longest answer this model was made for.
 
-    `own_template` is False when the directory brought no chat template and the raw one stands in.
+    `own_template` is False when there is no chat template and the raw one stands in: a model of plain text has
+    learnt no turns, so its directory gets none, and fine-tuning on conversations may choose one.
     """
 
     model: LanguageModel
@@ -33,10 +34,12 @@ class Bundle:
     own_template: bool = True
 
 
-def bundle(model: LanguageModel, tokenizer: TextTokenizer, template: str, max_new_tokens: int) -> Bundle:
+def bundle(
+    model: LanguageModel, tokenizer: TextTokenizer, template: str, max_new_tokens: int, *, own_template: bool = True
+) -> Bundle:
     """Bind a model, a tokenizer and a template's name or source."""
     chat = ChatTemplate(TEMPLATES.get(template, template), tokenizer)
-    return Bundle(model, tokenizer, chat, _stop_ids(tokenizer, chat, ()), max_new_tokens)
+    return Bundle(model, tokenizer, chat, _stop_ids(tokenizer, chat, ()), max_new_tokens, own_template)
 
 
 def load(name: str | Path) -> Bundle:
@@ -71,7 +74,7 @@ def load(name: str | Path) -> Bundle:
 def save(bundle: Bundle, directory: Path, card: str) -> None:
     """Fill a directory with everything that asking needs; transformers and others open it."""
     bundle.model.save(directory)
-    bundle.tokenizer.save(directory, chat_template=bundle.template.source)
+    bundle.tokenizer.save(directory, chat_template=bundle.template.source if bundle.own_template else None)
     settings = {
         "eos_token_id": sorted(bundle.stop_ids),
         "pad_token_id": bundle.tokenizer.pad_id,
@@ -84,7 +87,7 @@ def save(bundle: Bundle, directory: Path, card: str) -> None:
 
 @runtime_checkable
 class _Growable(Protocol):
-    """A model whose vocabulary can be widened; ours are born with every token they need."""
+    """A model whose vocabulary can be widened."""
 
     def resize(self, vocab_size: int) -> None: ...
 
@@ -113,7 +116,7 @@ def for_training(base: Bundle, *, chat: bool) -> Bundle:
         tokenizer=tokenizer,
         template=template,
         stop_ids=_stop_ids(tokenizer, template, extra),
-        own_template=True,
+        own_template=base.own_template or chat,
     )
 
 

@@ -6,11 +6,11 @@ The figures behind the choices are in docs/lab-notes.md.
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
 from typing import Any
 
 from plume.errors import UserError
+from plume.processors import cores
 from plume.recipe import Recipe
 
 _TEXT_CONTEXT = 128
@@ -113,7 +113,7 @@ def choose_schedule(recipe: Recipe, facts: TokenFacts) -> dict[str, Any]:
         warmup_steps=min(steps // 10, 100),
         eval_steps=interval,
         save_steps=interval,
-        torch_num_threads=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        torch_num_threads=cores(),
     )
 
 

@@ -149,7 +149,8 @@ def _from_scratch(recipe: Recipe, parts: Split) -> tuple[Recipe, Bundle, list[En
         recipe = recipe.model_copy(update=choose(recipe, token_facts))
     recipe = recipe.model_copy(update=plan.choose_sizes(recipe, token_facts, tokenizer.vocab_size))
     model = _build(recipe, tokenizer.vocab_size)
-    return recipe, bundle(model, tokenizer, template.source, recipe.max_new_tokens or 1), encoded
+    made = bundle(model, tokenizer, template.source, recipe.max_new_tokens or 1, own_template=not is_text)
+    return recipe, made, encoded
 
 
 def _from_base(recipe: Recipe, parts: Split) -> tuple[Recipe, Bundle, list[Encoded]]:
@@ -175,8 +176,7 @@ def _from_base(recipe: Recipe, parts: Split) -> tuple[Recipe, Bundle, list[Encod
     facts = _facts(parts, base.tokenizer, encoded, context, parameters)
     for choose in (plan.choose_lengths, plan.choose_schedule):
         recipe = recipe.model_copy(update=choose(recipe, facts))
-    made = Bundle(base.model, base.tokenizer, base.template, base.stop_ids, recipe.max_new_tokens or 1)
-    return recipe, made, encoded
+    return recipe, replace(base, max_new_tokens=recipe.max_new_tokens or 1), encoded
 
 
 def _facts(
