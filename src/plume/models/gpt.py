@@ -180,7 +180,9 @@ class GPT(nn.Module):
         """Widen the vocabulary; the ids that there were keep their weights."""
         if vocab_size > self.vocab_size:
             self.config = replace(self.config, vocab_size=vocab_size)
-            self.model.embed_tokens = nn.Embedding.from_pretrained(widened(self.model.embed_tokens.weight, vocab_size), freeze=False)
+            self.model.embed_tokens = nn.Embedding.from_pretrained(
+                widened(self.model.embed_tokens.weight, vocab_size), freeze=False
+            )
             if not self.config.tie_word_embeddings:
                 self.lm_head.weight = widened(self.lm_head.weight, vocab_size)
                 self.lm_head.out_features = vocab_size

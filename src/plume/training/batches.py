@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from plume.errors import UserError
+from plume.training.replay import Replay, rows_of_epoch
 from plume.types import Encoded
 
 IGNORE = -100
@@ -49,17 +50,26 @@ class Piece(NamedTuple):
 
 
 def batches(
-    rows: Sequence[Encoded], *, batch_size: int, max_length: int, pad_id: int, seed: int, skip: int = 0
+    rows: Sequence[Encoded],
+    *,
+    batch_size: int,
+    max_length: int,
+    pad_id: int,
+    seed: int,
+    replay: Replay | None = None,
+    skip: int = 0,
 ) -> Iterator[tuple[float, Batch]]:
     """Endless batches with the epochs passed after each. Rows longer than `max_length` are read in windows
-    that begin elsewhere each epoch. `skip` leaves out what a resumed run has already seen."""
+    that begin elsewhere each epoch. `skip` leaves out what a resumed run has already seen. `replay` adds its draws to
+    each epoch."""
     for epoch in count():
-        plan = epoch_plan(rows, batch_size=batch_size, max_length=max_length, seed=seed, epoch=epoch)
+        shown = rows_of_epoch(rows, replay, epoch)
+        plan = epoch_plan(shown, batch_size=batch_size, max_length=max_length, seed=seed, epoch=epoch)
         for number, pieces in enumerate(plan, 1):
             if skip:
                 skip -= 1
                 continue
-            yield epoch + number / len(plan), collate([piece.of(rows) for piece in pieces], pad_id)
+            yield epoch + number / len(plan), collate([piece.of(shown) for piece in pieces], pad_id)
 
 
 def epoch_plan(

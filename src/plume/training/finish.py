@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 
 from plume.evaluation.diagnose import diagnose
 from plume.evaluation.report import write_report
@@ -14,7 +15,7 @@ from plume.models.catalog import LIMITS
 from plume.runs import Run
 from plume.training.card import model_card
 from plume.training.checkpoint import Progress, load_weights
-from plume.training.measure import bigram_entropy, measure, sample_text
+from plume.training.measure import bigram_entropy, forgetting, measure, sample_text
 from plume.training.prepare import Prepared
 from plume.training.proof import prove_reloaded, prove_weights
 from plume.types import Finished
@@ -31,6 +32,8 @@ def finish(prepared: Prepared, run: Run, progress: Progress, elapsed: Callable[[
     for kind, rows in measured.rows.items():
         compared = measured.baseline_rows[kind]
         run.write_eval(kind, result(str(run.path), prepared.recipe.data, rows, compared, measured.baseline_name))
+    forgot = forgetting(prepared, reloaded)
+    run.update(forgetting=asdict(forgot) if forgot else None)
     findings = tuple(diagnose(run))
     write_atomic(run.model / "README.md", model_card(prepared, measured.scores))
     finished = Finished(
@@ -45,6 +48,7 @@ def finish(prepared: Prepared, run: Run, progress: Progress, elapsed: Callable[[
         bigram_entropy=bigram_entropy(prepared) if prepared.is_text else None,
         limit=LIMITS.get(prepared.recipe.model),
         findings=findings,
+        forgetting=forgot,
     )
     _record(run, finished)
     return finished

@@ -133,6 +133,7 @@ def _batches(prepared: Prepared, skip: int) -> Iterator[tuple[float, Batch]]:
         max_length=recipe.max_length or prepared.bundle.model.context_length,
         pad_id=prepared.bundle.tokenizer.pad_id,
         seed=recipe.seed,
+        replay=prepared.replay,
         skip=skip,
     )
 

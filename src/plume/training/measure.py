@@ -12,11 +12,12 @@ from plume.evaluation.metrics import summarise
 from plume.evaluation.run import evaluate
 from plume.generation.engine import Engine
 from plume.models.bundle import Bundle
-from plume.training.prepare import Prepared, baseline
-from plume.types import EvaluationKind, Example, Message, Sampling, Scored
+from plume.training.prepare import Prepared, baseline, initial_model
+from plume.types import Encoded, EvaluationKind, Example, Forgetting, Message, Sampling, Scored
 
 _RECALL_ROWS = 512
 BASELINE_ROWS = 128
+_LARGEST_LOSS = 700.0  # nats; the exponential of more is no number
 _TEXT_STRETCHES, _STRETCH = 50, 2000  # of training text scored at the end, in characters
 
 Scores = Mapping[EvaluationKind, Mapping[str, float | None]]
@@ -53,6 +54,21 @@ def measure(prepared: Prepared, result: Bundle) -> Measured:
 def _ask(prepared: Prepared, bundle: Bundle, kind: EvaluationKind, rows: Sequence[Example]) -> list[Scored]:
     limit = prepared.bundle.max_new_tokens
     return list(evaluate(Engine(bundle), rows, max_new_tokens=limit, taught=taught(prepared, kind)))
+
+
+def forgetting(prepared: Prepared, result: Bundle) -> Forgetting | None:
+    """How well general text is still predicted: the base before fine-tuning and the result, on the same tokens."""
+    replay = prepared.replay
+    if replay is None:
+        return None
+    base = replace(prepared.bundle, model=initial_model(prepared))
+    return Forgetting(replay.file, _perplexity(base, replay.held), _perplexity(result, replay.held))
+
+
+def _perplexity(bundle: Bundle, rows: Sequence[Encoded]) -> float:
+    scores = Engine(bundle).score(rows)
+    loss = sum(score.loss for score in scores) / sum(score.tokens for score in scores)
+    return round(math.exp(min(loss, _LARGEST_LOSS)), 4)
 
 
 def spread(examples: Sequence[Example], limit: int) -> Sequence[Example]:

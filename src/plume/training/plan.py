@@ -18,6 +18,7 @@ _TEXT_TOKENS = 1024  # in a step
 _FRESH_EPOCHS = 4  # text read so few times is not learnt by heart
 _LONGEST_CONTEXT = 1024
 _SHORT_RUN = 1_000_000  # tokens, up to which two layers learn more in the same time than four
+_REPLAY_RATIO = 0.1  # of the trained tokens
 _MUON_RATE, _MUON_OTHERS_RATE = 0.02, 0.01
 
 
@@ -90,6 +91,11 @@ def choose_sizes(recipe: Recipe, facts: TokenFacts, vocab_size: int) -> dict[str
 def _tokens_in_a_step(recipe: Recipe) -> int:
     rows = (recipe.per_device_train_batch_size or 1) * recipe.gradient_accumulation_steps
     return rows * (recipe.max_length or _TEXT_CONTEXT)
+
+
+def choose_replay(recipe: Recipe) -> dict[str, Any]:
+    """How much general text is mixed in, where some is named."""
+    return _unset(recipe, replay_ratio=_REPLAY_RATIO)
 
 
 def choose_schedule(recipe: Recipe, facts: TokenFacts) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from plume.checks.rules import Batch
 from plume.checks.run import Examined, examine
 from plume.checks.selection import Selection, kept, selection
 from plume.checks.settings import asking_findings
-from plume.checks.splits import Taught
+from plume.checks.splits import Taught, overlap
 from plume.checks.tokens import endless, forged, seams, too_long, unknown, untrained
 from plume.data.split import Split, split, taught_questions
 from plume.errors import DataError, UserError
@@ -24,7 +24,8 @@ from plume.recipe import Recipe, parse_recipe
 from plume.text.template import TEMPLATES, ChatTemplate, encode_example
 from plume.text.tokenizer import TextTokenizer, train_tokenizer
 from plume.training import plan
-from plume.training.sources import reading, refuse_password
+from plume.training.replay import Replay, make_replay, refuse_replay
+from plume.training.sources import reading, refuse_password, replay_reading
 from plume.types import Encoded, Finding, LanguageModel
 
 _SEAMS = 200  # rows looked at for D304
@@ -41,6 +42,7 @@ class Prepared:
     bundle: Bundle
     rows: tuple[Encoded, ...]
     choices: dict[str, str]
+    replay: Replay | None = None
 
     @property
     def from_scratch(self) -> bool:
@@ -67,19 +69,21 @@ def prepare(recipe: Recipe, *, force: bool = False) -> Prepared:
     Raises DataError with every error found (unless `force`), UserError for a wrong model or value.
     """
     refuse_password(recipe)
+    refuse_replay(recipe, from_scratch=recipe.model in CATALOG)
     chosen = selection()
     examined = examine(recipe.data, reading(recipe), chosen)
     if not examined.examples:
         raise DataError(f"{recipe.data} holds no example", examined.errors)
     refuse(examined.errors, recipe.data, force=force)
     parts, findings = _parts(recipe, examined, chosen, force=force)
-    findings = [*examined.findings, *findings]
+    general, more = _general(recipe, parts, chosen, force=force)
+    findings = [*examined.findings, *findings, *more]
     if recipe.torch_num_threads:
         torch.set_num_threads(recipe.torch_num_threads)
     if recipe.model in CATALOG:
-        completed, made, encoded = _from_scratch(recipe, parts)
+        (completed, made, encoded), replay = _from_scratch(recipe, parts), None
     else:
-        completed, made, encoded = _from_base(recipe, parts)
+        completed, made, encoded, replay = _from_base(recipe, parts, general)
     completed = parse_recipe(completed.model_dump(), "the choices made from the data")
     torch.set_num_threads(completed.torch_num_threads or 1)
     context = completed.max_length or made.model.context_length
@@ -98,7 +102,7 @@ def prepare(recipe: Recipe, *, force: bool = False) -> Prepared:
         for key, value in completed.model_dump().items()
         if getattr(recipe, key) is None and value is not None
     }
-    return Prepared(completed, tuple(findings), parts, made, tuple(encoded[: len(parts.train)]), choices)
+    return Prepared(completed, tuple(findings), parts, made, tuple(encoded[: len(parts.train)]), choices, replay)
 
 
 def _parts(recipe: Recipe, examined: Examined, chosen: Selection, *, force: bool) -> tuple[Split, list[Finding]]:
@@ -116,6 +120,20 @@ def _parts(recipe: Recipe, examined: Examined, chosen: Selection, *, force: bool
     refuse(found, recipe.eval_data, force=force)
     reason = f"{len(given.examples)} rows of {recipe.eval_data} are asked in evaluation"
     return Split(examined.examples, given.examples, reason), found
+
+
+def _general(
+    recipe: Recipe, parts: Split, chosen: Selection, *, force: bool
+) -> tuple[Examined | None, tuple[Finding, ...]]:
+    """The replay file, checked like data, and compared with what is held out."""
+    if not recipe.replay:
+        return None, ()
+    general = examine(recipe.replay, replay_reading(recipe), chosen)
+    if not general.examples:
+        raise DataError(f"{recipe.replay} holds no example", general.errors)
+    found = (*general.findings, *kept(overlap(general.examples, parts.held_out), chosen))
+    refuse(found, recipe.replay, force=force)
+    return general, found
 
 
 def refuse(findings: Iterable[Finding], file: str, *, force: bool) -> None:
@@ -153,7 +171,9 @@ def _from_scratch(recipe: Recipe, parts: Split) -> tuple[Recipe, Bundle, list[En
     return recipe, made, encoded
 
 
-def _from_base(recipe: Recipe, parts: Split) -> tuple[Recipe, Bundle, list[Encoded]]:
+def _from_base(
+    recipe: Recipe, parts: Split, general: Examined | None
+) -> tuple[Recipe, Bundle, list[Encoded], Replay | None]:
     made_anew = [
         key
         for key in ("tokenizer", "vocab_size", "template", "hidden_size", "num_hidden_layers")
@@ -174,9 +194,21 @@ def _from_base(recipe: Recipe, parts: Split) -> tuple[Recipe, Bundle, list[Encod
         )
     encoded = _encode(parts, base.template, base.tokenizer)
     facts = _facts(parts, base.tokenizer, encoded, context, parameters)
-    for choose in (plan.choose_lengths, plan.choose_schedule):
-        recipe = recipe.model_copy(update=choose(recipe, facts))
-    return recipe, replace(base, max_new_tokens=recipe.max_new_tokens or 1), encoded
+    recipe = recipe.model_copy(update=plan.choose_lengths(recipe, facts))
+    replay = None
+    if general:
+        recipe = recipe.model_copy(update=plan.choose_replay(recipe))
+        replay = make_replay(recipe, general, encoded[: len(parts.train)], base.template, base.tokenizer)
+        facts = with_replay(facts, replay)
+    recipe = recipe.model_copy(update=plan.choose_schedule(recipe, facts))
+    return recipe, replace(base, max_new_tokens=recipe.max_new_tokens or 1), encoded, replay
+
+
+def with_replay(facts: plan.TokenFacts, replay: Replay | None) -> plan.TokenFacts:
+    """What an epoch shows, the draws of the replay file included."""
+    if replay is None:
+        return facts
+    return replace(facts, rows=facts.rows + round(replay.draws), tokens=facts.tokens + round(replay.tokens))
 
 
 def _facts(
