@@ -92,6 +92,15 @@ class _Growable(Protocol):
     def resize(self, vocab_size: int) -> None: ...
 
 
+def knowing(base: Bundle, texts: Iterable[str]) -> Bundle:
+    """The base with the words or characters of some texts added to its vocabulary, where it can lack any."""
+    if not isinstance(base.model, _Growable):
+        return base
+    tokenizer = base.tokenizer.with_words(texts)
+    base.model.resize(tokenizer.vocab_size)
+    return replace(base, tokenizer=tokenizer, template=ChatTemplate(base.template.source, tokenizer))
+
+
 def for_training(base: Bundle, *, chat: bool) -> Bundle:
     """The bundle to fine-tune: a pad token of its own, and where there is no chat template to keep, the
     default one with its tokens (`chat`), or the raw one (plain text)."""

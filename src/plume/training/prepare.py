@@ -18,7 +18,7 @@ from plume.checks.splits import Taught, overlap
 from plume.checks.tokens import endless, forged, seams, too_long, unknown, untrained
 from plume.data.split import Split, split, taught_questions
 from plume.errors import DataError, UserError
-from plume.models.bundle import Bundle, bundle, for_training, load
+from plume.models.bundle import Bundle, bundle, for_training, knowing, load
 from plume.models.catalog import CATALOG, build_model, find_directory
 from plume.recipe import Recipe, parse_recipe
 from plume.text.template import TEMPLATES, ChatTemplate, encode_example
@@ -26,7 +26,7 @@ from plume.text.tokenizer import TextTokenizer, train_tokenizer
 from plume.training import plan
 from plume.training.replay import Replay, make_replay, refuse_replay
 from plume.training.sources import reading, refuse_password, replay_reading
-from plume.types import Encoded, Finding, LanguageModel
+from plume.types import Encoded, Example, Finding, LanguageModel
 
 _SEAMS = 200  # rows looked at for D304
 _TOKENIZER_SAMPLE = 10_000_000  # characters
@@ -155,7 +155,7 @@ def _token_findings(parts: Split, made: Bundle, encoded: list[Encoded]) -> Itera
 
 
 def _from_scratch(recipe: Recipe, parts: Split) -> tuple[Recipe, Bundle, list[Encoded]]:
-    texts = [message.content for example in parts.train for message in example.messages]
+    texts = _texts(parts.train)
     is_text = any(example.is_text for example in parts.train)
     facts = plan.TextFacts(is_text, sum(len(text) for text in texts))
     recipe = recipe.model_copy(update=plan.choose_text(recipe, facts))
@@ -185,7 +185,7 @@ def _from_base(
             f"{made_anew[0]} cannot be set when fine-tuning: {recipe.model} brings its own",
             f"leave {made_anew[0]} out, or train from scratch with --model gpt",
         )
-    base = _base(recipe, chat=not any(example.is_text for example in parts.train))
+    base = _base(recipe, parts.train)
     parameters = sum(parameter.numel() for parameter in base.model.parameters())
     context = base.model.context_length
     if recipe.max_length and recipe.max_length > context:
@@ -237,6 +237,10 @@ def _encode(parts: Split, template: ChatTemplate, tokenizer: TextTokenizer) -> l
     return [encode_example(example, template, tokenizer) for example in (*parts.train, *parts.held_out)]
 
 
+def _texts(examples: Sequence[Example]) -> list[str]:
+    return [message.content for example in examples for message in example.messages]
+
+
 def _sample(texts: Sequence[str]) -> Iterator[str]:
     """Enough text to learn a vocabulary from, in pieces that keep line ends."""
     left = _TOKENIZER_SAMPLE
@@ -259,7 +263,7 @@ def initial_model(prepared: Prepared) -> LanguageModel:
     """The model as it was before the first step, made again."""
     if prepared.from_scratch:
         return _build(prepared.recipe, prepared.bundle.tokenizer.vocab_size)
-    return _base(prepared.recipe, chat=not prepared.is_text).model
+    return _base(prepared.recipe, prepared.split.train).model
 
 
 def baseline(recipe: Recipe, trained: Bundle) -> tuple[Bundle, str]:
@@ -274,7 +278,8 @@ def _build(recipe: Recipe, vocab_size: int) -> LanguageModel:
     return build_model(recipe.model, {**recipe.model_dump(), "vocab_size": vocab_size})
 
 
-def _base(recipe: Recipe, *, chat: bool) -> Bundle:
+def _base(recipe: Recipe, train: Sequence[Example]) -> Bundle:
     """The base with the tokens that fine-tuning adds; new rows of its embeddings depend on the seed."""
     torch.manual_seed(recipe.seed)
-    return for_training(load(find_directory(recipe.model)), chat=chat)
+    base = knowing(load(find_directory(recipe.model)), _sample(_texts(train)))
+    return for_training(base, chat=not any(example.is_text for example in train))
