@@ -21,6 +21,7 @@ from plume.training.prepare import prepare
 from plume.types import Encoded, Finished, Saved, Started
 
 QUICK = {"eval_samples": 2, "torch_num_threads": 1, "max_new_tokens": 8}
+KINDS = ("gpt", "gru", "bigram", "hf")
 STORIES = Path(__file__).parents[2] / "shared" / "models" / "stories260K"
 
 
@@ -93,30 +94,28 @@ def foreign(folder: Path, corpus: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("data", ["qa", "chat", "text"])
-@pytest.mark.parametrize("learnt", ["qa", "text"])
-@pytest.mark.parametrize("kind", ["gpt", "gru", "bigram", "hf"])
-def test_any_base_can_be_tuned_on_any_data(
-    kind: str, learnt: str, data: str, files: dict[str, Path], tmp_path: Path
-) -> None:
-    origin = tmp_path / "origin"
-    if kind == "hf":
-        foreign(tmp_path / "llama", text(40))
-    model = str(tmp_path / "llama") if kind == "hf" else kind
+@pytest.fixture(scope="module", params=[(kind, data) for kind in KINDS for data in ("qa", "text")], ids="-".join)
+def origin(request: pytest.FixtureRequest, files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of some kind of model on some kind of data; its name says which."""
+    kind, data = request.param
+    folder = tmp_path_factory.mktemp("origin")
+    model = str(foreign(folder / "llama", text(40))) if kind == "hf" else kind
     sizes = {} if kind == "hf" else TINY
-    run(origin, data=str(files[learnt]), model=model, max_steps=2, **sizes)
-    tuned = tmp_path / "tuned"
-    run(tuned, data=str(files[data]), model=str(origin), max_steps=2)
-    before, after = plume.load(origin), plume.load(tuned)
+    run(folder / f"{kind}-{data}", data=str(files[data]), model=model, max_steps=2, **sizes)
+    return folder / f"{kind}-{data}"
+
+
+@pytest.mark.parametrize("data", ["qa", "chat", "text"])
+def test_any_base_can_be_tuned_on_any_data(origin: Path, data: str, files: dict[str, Path], tmp_path: Path) -> None:
+    kind, learnt = origin.name.split("-")
+    run(tmp_path / "tuned", data=str(files[data]), model=str(origin), max_steps=2)
+    before, after = plume.load(origin), plume.load(tmp_path / "tuned")
     assert set(before.tokenizer.special_tokens.items()) <= set(after.tokenizer.special_tokens.items())
     assert before.tokenizer.encode("the barn") == after.tokenizer.encode("the barn")
     assert after.model.vocab_size >= after.tokenizer.vocab_size
     if learnt == "qa":
         assert after.template.source == before.template.source == (CHAT if kind in ("gpt", "hf") else SEP)
-    else:
-        assert after.own_template is (data != "text")
-    if data != "text":
-        assert after.template.stop[0] in after.tokenizer.special_tokens
+    assert after.own_template is (learnt == "qa" or data != "text")
 
 
 @pytest.mark.parametrize("kind", ["gpt", "bigram"])
@@ -188,19 +187,21 @@ def test_the_ratio_is_the_part_of_the_trained_tokens(
     prepared = prepare(Recipe.model_validate({**QUICK, **keys}))
     replay = prepared.replay
     assert replay is not None
-    drawn = [sum(_trained(row) for row in replay.of_epoch(epoch)) for epoch in range(200)]
-    share = sum(drawn) / (sum(drawn) + 200 * prepared.trained_tokens)
-    assert share == pytest.approx(ratio, rel=0.2)
-    assert replay.of_epoch(3) == replay.of_epoch(3) != replay.of_epoch(4)
+    epochs = range(2000 if ratio < 0.1 else 40)
+    drawn = [replay.of_epoch(epoch) for epoch in epochs]
+    tokens = sum(_trained(row) for rows in drawn for row in rows)
+    assert tokens / (tokens + len(epochs) * prepared.trained_tokens) == pytest.approx(ratio, rel=0.2)
+    assert drawn == [replay.of_epoch(epoch) for epoch in epochs]
+    assert any(rows != drawn[0] for rows in drawn)
 
 
 def test_what_measures_forgetting_is_never_drawn(base: Path, files: dict[str, Path], tmp_path: Path) -> None:
-    rows = [{"prompt": f"What is {n}?", "completion": f"number {n}"} for n in range(40) for _ in range(2)]
+    rows = [{"prompt": f"what is {one}{two}?", "completion": one + two} for one in "abehnr" for two in "dilostw"]
     general = write_rows(tmp_path / "general.jsonl", rows)
     keys = {"data": str(files["qa"]), "model": str(base), "replay": str(general), "replay_ratio": 0.9}
     replay = prepare(Recipe.model_validate({**QUICK, **keys}), force=True).replay
     assert replay is not None
-    assert len(replay.held) == 8
+    assert len(replay.held) == 4
     assert not set(replay.held) & {row for epoch in range(20) for row in replay.of_epoch(epoch)}
 
 
@@ -224,8 +225,8 @@ def test_replay_that_nothing_would_read_is_refused(base: Path, files: dict[str, 
     [
         ("", "no example"),
         ("x", "too little"),
-        ('{"prompt": "a", "completion": ""}\n', "completion"),
-        ('{"prompt": "a", "completion": NaN}\n', "completion|no example|NaN"),
+        ('{"prompt": "a", "completion": ""}\n', "no example"),
+        ('{"prompt": "a", "completion": NaN}\n', "no example"),
     ],
 )
 def test_a_useless_replay_file_stops_before_anything_is_written(
