@@ -30,12 +30,20 @@ def model_card(prepared: Prepared, scores: Mapping[EvaluationKind, Mapping[str, 
         f"Split: {prepared.split.reason}.",
         "",
         *_tables(scores),
-        "Ask it with `plume ask DIR QUESTION`. The chat template in `chat_template.jinja` is part of the model:",
-        "asked in any other form, it answers worse. It knows its training data and nothing else.",
+        *_asking(prepared.bundle.own_template),
         *([f"transformers opens it after `import plume.models.{recipe.model}`."] if recipe.model in _OURS else []),
         "",
     ]
     return "\n".join(lines)
+
+
+def _asking(own_template: bool) -> list[str]:
+    if not own_template:
+        return ["Let it go on with a text: `plume generate DIR --prompt TEXT`. It has learnt no questions and answers."]
+    return [
+        "Ask it with `plume ask DIR QUESTION`. The chat template in `chat_template.jinja` is part of the model:",
+        "asked in any other form, it answers worse. It knows its training data and nothing else.",
+    ]
 
 
 def _tables(scores: Mapping[EvaluationKind, Mapping[str, float | None]]) -> list[str]:
