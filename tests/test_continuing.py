@@ -265,7 +265,8 @@ def test_a_foreign_model_forgets_less_with_replay(files: dict[str, Path], tmp_pa
     told = plume.load(STORIES)
     assert told.model.context_length >= 64
     (tmp_path / "stories.txt").write_text(_stories(), encoding="utf-8")
-    keys = {"data": str(files["qa"]), "model": str(STORIES), "replay": str(tmp_path / "stories.txt"), "max_steps": 40}
+    keys = {"data": str(files["qa"]), "model": str(STORIES), "replay": str(tmp_path / "stories.txt"), "max_steps": 20}
+    keys["eval_steps"] = 20
     alone = run(tmp_path / "alone", **keys, replay_ratio=0).forgetting
     mixed = run(tmp_path / "mixed", **keys, replay_ratio=0.5).forgetting
     assert alone is not None
@@ -281,8 +282,8 @@ def _stories() -> str:
     engine = Engine(plume.load(STORIES))
     ids = engine.bundle.tokenizer.encode("Once upon a time", add_special_tokens=True)
     drawn = [
-        "".join(c.text for c in engine.stream(ids, Sampling(max_new_tokens=200, temperature=1.0, seed=s), reply=False))
-        for s in range(6)
+        "".join(c.text for c in engine.stream(ids, Sampling(max_new_tokens=120, temperature=1.0, seed=s), reply=False))
+        for s in range(3)
     ]
     return "\n".join("Once upon a time" + story for story in drawn)
 
