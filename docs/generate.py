@@ -85,7 +85,11 @@ correctly it gave every answer exactly. They show what may happen, and are no fo
 """
 
 # Left out, it is left out: nothing is chosen for it.
-WITHOUT_CHOICE = {"data": "none: name a file", "eval_data": "none: rows are held out of `data`"}
+WITHOUT_CHOICE = {
+    "data": "none: name a file",
+    "eval_data": "none: rows are held out of `data`",
+    "replay": "none: forgetting is not measured",
+}
 
 
 def recipe_page() -> str:

@@ -14,7 +14,7 @@ SOURCE = Path(plume.__file__).parent
 
 # From the bottom up; a module may import from lower rows and from its own package.
 LAYERS = [
-    {"errors", "types", "files"},
+    {"errors", "types", "files", "processors"},
     {"recipe", "similar", "redact"},
     {"text", "data", "runs", "cache"},
     {"checks"},

@@ -183,9 +183,9 @@ def test_long_answers_with_a_low_loss_and_none_exact(made: Made) -> None:
 
 
 def test_abilities_lost_when_the_run_measured_them(made: Made) -> None:
-    made.info["retained"] = {"data": "held.txt", "before": 20.0, "after": 31.0}
+    made.info["forgetting"] = {"file": "held.txt", "perplexity_before": 20.0, "perplexity_after": 31.0}
     assert made.codes() == ["D610"]
-    made.info["retained"]["after"] = 21.0
+    made.info["forgetting"]["perplexity_after"] = 21.0
     assert made.codes() == []
 
 

@@ -305,6 +305,19 @@ def test_own_classes_open_through_the_auto_class(name: str, tmp_path: Path) -> N
     assert torch.equal(logits(opened.eval(), some_ids(1, 5)), logits(model, some_ids(1, 5)))
 
 
+@pytest.mark.parametrize("name", ["gpt", "gpt without QK-norm, untied, grouped", "bigram", "hf llama"])
+def test_a_wider_vocabulary_keeps_what_was_known(name: str, tmp_path: Path) -> None:
+    model, ids = made(ROWS[name]), some_ids(2, 9)
+    before = logits(model, ids)
+    assert isinstance(model, gpt.GPT | bigram.Bigram | hf.HFModel)
+    model.resize(VOCABULARY + 3)
+    assert model.vocab_size == VOCABULARY + 3
+    torch.testing.assert_close(logits(model, ids)[..., :VOCABULARY], before)
+    model.save(tmp_path)
+    new = torch.tensor([[VOCABULARY, VOCABULARY + 2]])
+    torch.testing.assert_close(logits(load_model(tmp_path), new), logits(model, new))
+
+
 def test_gru_attention_is_the_same_over_blocks_of_queries() -> None:
     model = made(lambda: gru.build({**SIZES, "max_length": 256}))
     ids = some_ids(1, 150)

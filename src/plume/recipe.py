@@ -24,6 +24,12 @@ class Recipe(BaseModel):
     data: str = Field(default="", description="File of training rows or text.")
     eval_data: str | None = Field(default=None, description="File of evaluation rows; replaces the automatic split.")
     model: str = Field(default="gpt", description="`gpt`, `gru`, `bigram`, or a model directory to fine-tune.")
+    replay: str | None = Field(
+        default=None, description="File of general text or rows to mix in while fine-tuning; measures forgetting."
+    )
+    replay_ratio: float | None = Field(
+        default=None, ge=0, lt=1, description="Part of the trained tokens drawn from `replay`; 0 only measures."
+    )
     split_documents: bool = Field(default=False, description="Plain text: blank lines separate documents.")
     prompt_column: str | None = Field(default=None, description="The column that asks (recognised if not named).")
     completion_column: str | None = Field(default=None, description="The column that answers.")

@@ -249,6 +249,15 @@ class RolledBack:
 
 
 @dataclass(frozen=True, slots=True)
+class Forgetting:
+    """Perplexity of a part of the replay file that was never trained on, of the base and of the result."""
+
+    file: str
+    perplexity_before: float
+    perplexity_after: float
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The run is done and its post-conditions held; `scores` by kind of question.
 
@@ -267,6 +276,7 @@ class Finished:
     bigram_entropy: float | None
     limit: str | None
     findings: tuple[Finding, ...]
+    forgetting: Forgetting | None = None
 
 
 TrainEvent = Started | Step | Evaluated | Saved | RolledBack | Finished

@@ -30,6 +30,7 @@ from plume.data.lines import is_file, lines
 from plume.data.read import chosen, read, understand
 from plume.data.records import Reading, has_json_lines, shown
 from plume.errors import PlumeError
+from plume.processors import cores
 from plume.types import Finding, Read
 
 _PART = 8 * 2**20  # bytes
@@ -70,13 +71,13 @@ def examining(
 ) -> Generator[Read, None, Examined]:
     """Check a file of any size without keeping it: yields how far the reading is, returns what was found.
 
-    `processes` is by default the number of processors for a large file, and 1 for a small one.
+    `processes` is by default the number of cores for a large file, and 1 for a small one.
     Raises UserError when the file cannot be opened.
     """
     file, reading = os.fspath(path), reading or Reading()
     name = name or shown(file)
     total = Path(file).stat().st_size if is_file(Path(file)) else 0
-    wanted = processes or (os.cpu_count() or 1 if total > 4 * _PART else 1)
+    wanted = processes or (cores() if total > 4 * _PART else 1)
     if wanted > 1 and total and has_json_lines(file, reading):
         cuts = list(_cuts(Path(file), total))
         if max(cut.size for cut in cuts) <= _LARGEST_PART:

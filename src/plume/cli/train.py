@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from contextlib import closing
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from plume.cli import options, output
 from plume.cli.costs import lines
 from plume.errors import UserError
+from plume.evaluation.results import said_forgetting
 from plume.recipe import Recipe, load_recipe, parse_recipe, parse_settings, shipped_recipes
 from plume.types import Evaluated, Finished, RolledBack, Saved, Started, Step, TrainEvent
 
@@ -197,6 +199,10 @@ def _show_start(event: Started) -> None:
     output.note(f"split     {event.split}")
     size = f"{event.parameters:,} parameters, {event.trained_tokens:,} trained tokens an epoch"
     output.note(f"model     {event.recipe.model}, {size}")
+    if event.recipe.replay:
+        share = event.recipe.replay_ratio or 0.0
+        mixed = f"{share:.0%} of the trained tokens drawn from it" if share else "nothing drawn from it"
+        output.note(f"replay    {event.recipe.replay}: {mixed}, a part held back measures forgetting")
     if event.choices:
         output.note("chosen    " + ", ".join(f"{key}={value}" for key, value in event.choices.items()))
     if event.preflight:
@@ -216,6 +222,8 @@ def _show_result(event: Finished) -> None:
         output.write(
             f"bigram entropy of the training text: {event.bigram_entropy:.4f} nats a token, the limit of a bigram"
         )
+    if event.forgetting:
+        output.write(f"forgetting {said_forgetting(asdict(event.forgetting))}")
     if event.limit:
         output.write(f"limit      {event.limit}")
     if event.sample:

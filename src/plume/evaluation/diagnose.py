@@ -173,12 +173,12 @@ def wrongly_counted(shown: Shown) -> Iterator[Finding]:
 
 
 def forgot(shown: Shown) -> Iterator[Finding]:
-    """D610: a text held by the run, `retained` in run.json: {"data", "before", "after"}, perplexities."""
-    retained = shown.info.get("retained") or {}
-    before, after = retained.get("before"), retained.get("after")
+    """D610: general text, which run.json holds under `forgetting`, is predicted much worse than by the base."""
+    measured = shown.info.get("forgetting") or {}
+    before, after = measured.get("perplexity_before"), measured.get("perplexity_after")
     if before and after and after > _FORGOT * before:
-        message = f"the perplexity of {retained.get('data', 'a held text')} rose from {before:.1f} to {after:.1f}"
-        hint = "lower the learning rate or max_steps, or mix general rows in"
+        message = f"the perplexity of {measured['file']} rose from {before:.1f} to {after:.1f}"
+        hint = "mix more of it in (replay_ratio), or lower the learning rate or max_steps"
         yield _finding("D610", "warning", shown, message, hint)
 
 

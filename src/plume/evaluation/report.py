@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from plume.evaluation.charts import Row, number, percent, plot, points, template, vendored
+from plume.evaluation.results import said_forgetting
 from plume.files import write_atomic
 from plume.recipe import Recipe
 from plume.runs import Run
@@ -27,10 +28,7 @@ _METRICS = {
     "json_valid": ("JSON valid", "Answers that parse as JSON, where JSON is expected."),
     "schema_valid": ("Schema valid", "Answers that fit the JSON Schema."),
     "stop_rate": ("Stop rate", "Answers that end by themselves instead of being cut off."),
-    "perplexity": (
-        "Perplexity",
-        "Tokens it hesitates between at each step of the expected text. Lower is better, 1 best.",
-    ),
+    "perplexity": ("Perplexity", "Tokens it hesitates between at each step of the text. Lower is better, 1 best."),
     "bits_per_byte": (
         "Bits per byte",
         "Surprise at each byte of the expected text, whatever the tokenizer. Lower is better.",
@@ -153,6 +151,7 @@ def _facts(info: Row, recipe: Recipe, metrics: Sequence[Row]) -> list[tuple[str,
         ("Steps", f"{last['step']:,} of {recipe.max_steps or last['step']:,} ({last['epoch']:.4g} epochs)"),
         ("Weights kept", f"of step {info['best_step']:,}" if "best_step" in info else ""),
         ("Training time", _duration(info["train_seconds"]) if "train_seconds" in info else ""),
+        ("Forgetting", said_forgetting(info["forgetting"]) if info.get("forgetting") else ""),
     ]
     return [(label, value) for label, value in facts if value]
 

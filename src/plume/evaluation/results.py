@@ -55,3 +55,9 @@ def rounded(scores: Mapping[str, float | None]) -> dict[str, float | None]:
 
 def _loss(row: Scored) -> float:
     return row.likelihood.loss / max(1, row.likelihood.tokens)
+
+
+def said_forgetting(measured: Mapping[str, Any]) -> str:
+    """What fine-tuning did to general text, from run.json's `forgetting`."""
+    before, after = measured["perplexity_before"], measured["perplexity_after"]
+    return f"perplexity of {measured['file']}: {before:.4g} of the base, {after:.4g} of the result"

@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 from transformers.utils import logging
 
 from plume.models import ragged
-from plume.models.weights import fill, read_config
+from plume.models.weights import fill, read_config, widened
 
 
 class BigramConfig(PreTrainedConfig):
@@ -92,6 +92,16 @@ class Bigram(PreTrainedModel):
         """Logits (…, V) of hidden states (…, C)."""
         logits: Tensor = self.lm_head(hidden)
         return logits
+
+    def resize(self, vocab_size: int) -> None:
+        """Widen the vocabulary; the ids that there were keep their weights."""
+        if vocab_size > self.vocab_size:
+            self.config.vocab_size = self.lm_head.out_features = vocab_size
+            self.embed_tokens = nn.Embedding.from_pretrained(
+                widened(self.embed_tokens.weight, vocab_size), freeze=False
+            )
+            self.lm_head.weight = widened(self.lm_head.weight, vocab_size)
+            self.lm_head.bias = widened(self.lm_head.bias, vocab_size)
 
     def save(self, directory: Path) -> None:
         self.save_pretrained(directory)

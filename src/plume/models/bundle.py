@@ -23,8 +23,9 @@ _DEFAULT_MAX_NEW_TOKENS = 256
 class Bundle:
     """`stop_ids` end an answer; `max_new_tokens` is the longest answer this model was made for.
 
-    `own_template` is False when the directory brought no chat template and the raw one stands in. `adapter` is what
-    was put into `model`, and then all that is saved of it.
+    `own_template` is False when there is no chat template and the raw one stands in: a model of plain text has
+    learnt no turns, so its directory gets none, and fine-tuning on conversations may choose one. `adapter` is what was
+    put into `model`, and then all that is saved of it.
     """
 
     model: LanguageModel
@@ -40,10 +41,12 @@ class Bundle:
         return replace(self, adapter=None)
 
 
-def bundle(model: LanguageModel, tokenizer: TextTokenizer, template: str, max_new_tokens: int) -> Bundle:
+def bundle(
+    model: LanguageModel, tokenizer: TextTokenizer, template: str, max_new_tokens: int, *, own_template: bool = True
+) -> Bundle:
     """Bind a model, a tokenizer and a template's name or source."""
     chat = ChatTemplate(TEMPLATES.get(template, template), tokenizer)
-    return Bundle(model, tokenizer, chat, _stop_ids(tokenizer, chat, ()), max_new_tokens)
+    return Bundle(model, tokenizer, chat, _stop_ids(tokenizer, chat, ()), max_new_tokens, own_template)
 
 
 def load(name: str | Path) -> Bundle:
@@ -98,7 +101,7 @@ def save(bundle: Bundle, directory: Path, card: str) -> None:
         save_adapter(bundle.adapter, directory)
     else:
         bundle.model.save(directory)
-    bundle.tokenizer.save(directory, chat_template=bundle.template.source)
+    bundle.tokenizer.save(directory, chat_template=bundle.template.source if bundle.own_template else None)
     settings = {
         "eos_token_id": sorted(bundle.stop_ids),
         "pad_token_id": bundle.tokenizer.pad_id,
@@ -111,7 +114,7 @@ def save(bundle: Bundle, directory: Path, card: str) -> None:
 
 @runtime_checkable
 class _Growable(Protocol):
-    """A model whose vocabulary can be widened; ours are born with every token they need."""
+    """A model whose vocabulary can be widened."""
 
     def resize(self, vocab_size: int) -> None: ...
 
@@ -152,7 +155,7 @@ def for_training(base: Bundle, *, chat: bool, texts: Iterable[str] = ()) -> Bund
             f"training on needs the tokens {', '.join(tokens)}, and an adapter cannot be given more of them",
             "merge it first: plume merge ADAPTER --output-dir DIR",
         )
-    if isinstance(base.model, _Growable):
+    if isinstance(base.model, _Growable) and not base.adapter:
         tokenizer = tokenizer.with_words(texts)
         base.model.resize(tokenizer.vocab_size)
     template = base.template if keeps else ChatTemplate(TEMPLATES[default] if chat else RAW, tokenizer)
@@ -162,7 +165,7 @@ def for_training(base: Bundle, *, chat: bool, texts: Iterable[str] = ()) -> Bund
         tokenizer=tokenizer,
         template=template,
         stop_ids=_stop_ids(tokenizer, template, extra),
-        own_template=True,
+        own_template=base.own_template or chat,
     )
 
 

@@ -8,7 +8,7 @@ Shape suffixes: B batch, T new tokens, S slots, C width, H heads, D head width.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from plume.errors import UserError
 from plume.models import ragged
-from plume.models.weights import fill, read_config, write_config, write_tensors
+from plume.models.weights import fill, read_config, widened, write_config, write_tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +199,17 @@ class GPT(nn.Module):
         """Logits (…, V) of hidden states (…, C)."""
         weight = self.model.embed_tokens.weight if self.config.tie_word_embeddings else self.lm_head.weight
         return F.linear(hidden, weight)
+
+    def resize(self, vocab_size: int) -> None:
+        """Widen the vocabulary; the ids that there were keep their weights."""
+        if vocab_size > self.vocab_size:
+            self.config = replace(self.config, vocab_size=vocab_size)
+            self.model.embed_tokens = nn.Embedding.from_pretrained(
+                widened(self.model.embed_tokens.weight, vocab_size), freeze=False
+            )
+            if not self.config.tie_word_embeddings:
+                self.lm_head.weight = widened(self.lm_head.weight, vocab_size)
+                self.lm_head.out_features = vocab_size
 
     def save(self, directory: Path) -> None:
         """Write config.json and model.safetensors in the layout of the stock class."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor, nn
 
 from plume.errors import UserError
@@ -65,3 +66,15 @@ def read_config(directory: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise UserError(f"{file} does not hold an object", "restore it from the model's source")
     return config
+
+
+def widened(rows: Tensor, count: int) -> nn.Parameter:
+    """An embedding or an output layer (or its bias) with `count` rows; new ones start near the mean of the old.
+
+    Near, so that a new token is at first neither likely nor unlike everything known (Hewitt 2021, "Initializing new
+    word embeddings for pretrained language models"); a hundredth of their spread tells new tokens apart.
+    """
+    old = rows.detach()
+    mean, spread = old.mean(dim=0), old.std(dim=0, correction=0) / 100
+    noise = torch.randn(count - len(old), *old.shape[1:], dtype=old.dtype)
+    return nn.Parameter(torch.cat([old, mean + spread * noise]))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +25,7 @@ TokenizerKind = Literal["bpe", "word", "char"]
 SPECIAL_NAMES = {"pad_token": "<pad>", "unk_token": "<unk>", "eos_token": "<eos>", "sep_token": "<sep>"}
 ROLE_TOKENS = ("<|system|>", "<|user|>", "<|assistant|>")
 _WORD = r" ?[\p{L}\p{M}\p{N}_]+| ?[^\s\p{L}\p{M}\p{N}_]|\s"
+_MOST_ADDED = 20_000  # words, when a vocabulary grows
 _NAMES = ("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token")
 
 
@@ -124,18 +126,23 @@ class TextTokenizer:
         return TextTokenizer(backend, {**self._names, **names}, self._config)
 
     def with_words(self, texts: Iterable[str]) -> TextTokenizer:
-        """A copy that knows every word of these texts too, new ones behind all others in order of appearance.
-
-        Only where whole words (or characters) are the tokens; elsewhere nothing is unknown, and this is a copy.
-        """
-        stored = json.loads(self._backend.to_str())
-        if stored["model"]["type"] == "WordLevel":
-            known = self._backend.get_vocab(with_added_tokens=True)
-            for text in texts:
-                normal = self._backend.normalizer.normalize_str(text) if self._backend.normalizer else text
-                for word, _ in self._backend.pre_tokenizer.pre_tokenize_str(normal):
-                    stored["model"]["vocab"][word] = known.setdefault(word, len(known))
-        return TextTokenizer(Backend.from_str(json.dumps(stored)), self._names, self._config)
+        """A copy that also knows the words or characters of these texts, the most frequent first; ids that there
+        were stay. Only a tokenizer of whole words or characters lacks any: others come back as they are."""
+        value = json.loads(self._backend.to_str())
+        if value["model"]["type"] != "WordLevel":
+            return self
+        known = value["model"]["vocab"]
+        new: Counter[str] = Counter()
+        for text in texts:
+            for line in text.splitlines(keepends=True):
+                plain = self._backend.normalizer.normalize_str(line) if self._backend.normalizer else line
+                pieces = self._backend.pre_tokenizer.pre_tokenize_str(plain)
+                new.update(piece for piece, _ in pieces if piece not in known)
+        if not new:
+            return self
+        ranked = sorted(new, key=lambda piece: (-new[piece], piece))[:_MOST_ADDED]
+        known |= {piece: id for id, piece in enumerate(ranked, self.vocab_size)}
+        return TextTokenizer(Backend.from_str(json.dumps(value)), self._names, self._config)
 
     def save(self, directory: Path, *, chat_template: str | None = None) -> None:
         """Write tokenizer.json, tokenizer_config.json and, if given, chat_template.jinja."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from plume.text.encoded import EncodedRows
 from plume.training.epochs import epoch_plan, lines_of
+from plume.training.replay import Replay, rows_of_epoch
 from plume.types import Encoded
 
 IGNORE = -100
@@ -58,15 +59,18 @@ def batches(
     pad_id: int,
     seed: int,
     packing: bool = False,
+    replay: Replay | None = None,
     skip: int = 0,
 ) -> Iterator[tuple[float, Batch]]:
     """Endless batches with the epochs passed after each. Rows longer than `max_length` are read in windows
-    that begin elsewhere each epoch. `skip` leaves out what a resumed run has already seen."""
+    that begin elsewhere each epoch. `skip` leaves out what a resumed run has already seen. `replay` adds its draws to
+    each epoch."""
     for epoch in count():
-        plan = epoch_plan(rows, batch_size=batch_size, max_length=max_length, seed=seed, epoch=epoch, packing=packing)
+        shown = rows_of_epoch(rows, replay, epoch)
+        plan = epoch_plan(shown, batch_size=batch_size, max_length=max_length, seed=seed, epoch=epoch, packing=packing)
         for number in range(min(skip, len(plan)), len(plan)):
             pieces = plan[number]
-            batch = collate([piece.of(rows) for piece in pieces], pad_id, packing=packing)
+            batch = collate([piece.of(shown) for piece in pieces], pad_id, packing=packing)
             yield epoch + (number + 1) / len(plan), batch
         skip = max(0, skip - len(plan))
 

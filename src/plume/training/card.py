@@ -36,8 +36,7 @@ def model_card(prepared: Prepared, scores: Mapping[EvaluationKind, Mapping[str, 
         "",
         *(_adapter(adapter) if adapter else []),
         *_tables(scores),
-        "Ask it with `plume ask DIR QUESTION`. The chat template in `chat_template.jinja` is part of the model:",
-        "asked in any other form, it answers worse. It knows its training data and nothing else.",
+        *_asking(prepared.bundle.own_template),
         *([f"transformers opens it after `import plume.models.{recipe.model}`."] if recipe.model in _OURS else []),
         "",
     ]
@@ -62,6 +61,15 @@ def _adapter(adapter: Adapter) -> list[str]:
         f"This directory holds an adapter alone ({kind}, rank {settings.r}). Its base is `{adapter.base}`,",
         f"weights sha256 `{adapter.base_sha256}`; `plume merge` makes one model of the two.",
         "",
+    ]
+
+
+def _asking(own_template: bool) -> list[str]:
+    if not own_template:
+        return ["Let it go on with a text: `plume generate DIR --prompt TEXT`. It has learnt no questions and answers."]
+    return [
+        "Ask it with `plume ask DIR QUESTION`. The chat template in `chat_template.jinja` is part of the model:",
+        "asked in any other form, it answers worse. It knows its training data and nothing else.",
     ]
 
 

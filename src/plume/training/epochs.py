@@ -8,18 +8,25 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple, Protocol, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from plume.errors import UserError
-from plume.text.encoded import EncodedRows
 from plume.types import Encoded
 
 _GROUPED_BATCHES = 50
 Numbers = npt.NDArray[np.int64]
 Places = npt.NDArray[np.int32]
+
+
+class Stretches(Protocol):
+    """Rows of which any part can be read, and whose lengths are known."""
+
+    @property
+    def lengths(self) -> Numbers: ...
+    def stretch(self, row: int, start: int = 0, end: int | None = None) -> Encoded: ...
 
 
 class Piece(NamedTuple):
@@ -29,7 +36,7 @@ class Piece(NamedTuple):
     start: int
     end: int
 
-    def of(self, rows: EncodedRows) -> Encoded:
+    def of(self, rows: Stretches) -> Encoded:
         return rows.stretch(self.row, self.start, self.end)
 
 
@@ -86,7 +93,7 @@ class EpochPlan(Sequence[list[Piece]]):
 
 
 def epoch_plan(
-    rows: EncodedRows, *, batch_size: int, max_length: int, seed: int, epoch: int, packing: bool = False
+    rows: Stretches, *, batch_size: int, max_length: int, seed: int, epoch: int, packing: bool = False
 ) -> EpochPlan:
     """Which stretches of which rows make up each batch of an epoch: of similar length, unless they are to be packed.
 

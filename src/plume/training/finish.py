@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 
 import torch
 
@@ -17,7 +18,7 @@ from plume.runs import Run
 from plume.training.card import model_card
 from plume.training.checkpoint import Progress, at_step, load_weights
 from plume.training.devices import move
-from plume.training.measure import bigram_entropy, measure, sample_text
+from plume.training.measure import bigram_entropy, forgetting, measure, sample_text
 from plume.training.prepare import Prepared
 from plume.training.proof import prove_reloaded, prove_weights
 from plume.types import Finished
@@ -36,6 +37,8 @@ def finish(
     for kind, rows in measured.rows.items():
         compared = measured.baseline_rows[kind]
         run.write_eval(kind, result(str(run.path), prepared.recipe.data, rows, compared, measured.baseline_name))
+    forgot = forgetting(prepared, reloaded)
+    run.update(forgetting=asdict(forgot) if forgot else None)
     findings = tuple(diagnose(run))
     write_atomic(run.model / "README.md", model_card(prepared, measured.scores))
     finished = Finished(
@@ -50,6 +53,7 @@ def finish(
         bigram_entropy=bigram_entropy(prepared) if prepared.is_text else None,
         limit=LIMITS.get(prepared.recipe.model),
         findings=findings,
+        forgetting=forgot,
     )
     _record(run, finished)
     return finished

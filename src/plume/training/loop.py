@@ -131,6 +131,7 @@ def _batches(job: Job, progress: Progress) -> Iterator[tuple[float, Batch]]:
         pad_id=prepared.bundle.tokenizer.pad_id,
         seed=recipe.seed,
         packing=bool(recipe.packing),
+        replay=prepared.replay,
         skip=progress.step * recipe.gradient_accumulation_steps,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,10 +15,11 @@ from plume.evaluation.run import evaluate
 from plume.generation.engine import Engine
 from plume.models.bundle import Bundle
 from plume.training.devices import move
-from plume.training.prepare import Prepared, baseline
-from plume.types import EvaluationKind, Example, Sampling, Scored
+from plume.training.prepare import Prepared, baseline, initial_model
+from plume.types import Encoded, EvaluationKind, Example, Forgetting, Sampling, Scored
 
 BASELINE_ROWS = 128
+_LARGEST_LOSS = 700.0  # nats; the exponential of more is no number
 
 Scores = Mapping[EvaluationKind, Mapping[str, float | None]]
 
@@ -56,6 +57,21 @@ def measure(prepared: Prepared, result: Bundle, device: torch.device) -> Measure
 def _ask(prepared: Prepared, bundle: Bundle, kind: EvaluationKind, rows: Sequence[Example]) -> list[Scored]:
     limit = prepared.bundle.max_new_tokens
     return list(evaluate(Engine(bundle), rows, max_new_tokens=limit, taught=taught(prepared, kind)))
+
+
+def forgetting(prepared: Prepared, result: Bundle) -> Forgetting | None:
+    """How well general text is still predicted: the base before fine-tuning and the result, on the same tokens."""
+    replay = prepared.replay
+    if replay is None:
+        return None
+    base = replace(prepared.bundle, model=initial_model(prepared))
+    return Forgetting(replay.file, _perplexity(base, replay.held), _perplexity(result, replay.held))
+
+
+def _perplexity(bundle: Bundle, rows: Sequence[Encoded]) -> float:
+    scores = Engine(bundle).score(rows)
+    loss = sum(score.loss for score in scores) / sum(score.tokens for score in scores)
+    return round(math.exp(min(loss, _LARGEST_LOSS)), 4)
 
 
 def spread(examples: Sequence[Example], limit: int) -> Sequence[Example]:

@@ -6,13 +6,13 @@ The figures behind the choices are in docs/lab-notes.md.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from plume.checks.tokens import padding_waste
 from plume.errors import UserError
+from plume.processors import cores
 from plume.recipe import Recipe
 
 _TEXT_CONTEXT = 128
@@ -23,6 +23,7 @@ _WORTH_PACKING = 0.1  # share of padding
 _SHORT_RUN = 1_000_000  # tokens, up to which two layers learn more in the same time than four
 _GRU_WINDOW = 256  # tokens: whole questions, and no more memory than a Transformer's short context
 _GRU_EPOCHS = 5  # over a text by words
+_REPLAY_RATIO = 0.1  # of the trained tokens
 _MUON_RATE, _MUON_OTHERS_RATE = 0.02, 0.01
 _LORA_RATE, _LORA_MOST = 10, 5e-3  # times the rate that trains all weights (Schulman et al. 2025), and its bound
 
@@ -100,6 +101,11 @@ def _tokens_in_a_step(recipe: Recipe) -> int:
     return rows * (recipe.max_length or _TEXT_CONTEXT)
 
 
+def choose_replay(recipe: Recipe) -> dict[str, Any]:
+    """How much general text is mixed in, where some is named."""
+    return _unset(recipe, replay_ratio=_REPLAY_RATIO)
+
+
 def choose_schedule(recipe: Recipe, facts: TokenFacts) -> dict[str, Any]:
     """Batch, steps, optimiser and intervals. Raises UserError for an optimiser that does not fit."""
     batch = recipe.per_device_train_batch_size or _batch_size(recipe, facts)
@@ -121,7 +127,7 @@ def choose_schedule(recipe: Recipe, facts: TokenFacts) -> dict[str, Any]:
         warmup_steps=min(steps // 10, 100),
         eval_steps=interval,
         save_steps=interval,
-        torch_num_threads=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        torch_num_threads=cores(),
     )
 
 

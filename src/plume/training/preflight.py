@@ -24,7 +24,8 @@ from plume.training.epochs import EpochPlan, epoch_plan, lines_of
 from plume.training.learner import alone
 from plume.training.measure import BASELINE_ROWS, asked_at_the_end, spread
 from plume.training.optim import make_optimizer
-from plume.training.prepare import Prepared
+from plume.training.prepare import Prepared, with_replay
+from plume.training.replay import rows_of_epoch
 from plume.training.step import questions, step_once
 from plume.types import Encoded, Example, Finding, Preflight, Sampling, Seconds, Source
 
@@ -88,7 +89,7 @@ def facts(prepared: Prepared) -> RunFacts:
         context_length=None,
         parameters=None if prepared.from_scratch else parameters,
     )
-    usual = plan.choose_schedule(recipe.model_copy(update=left_open), known)
+    usual = plan.choose_schedule(recipe.model_copy(update=left_open), with_replay(known, prepared.replay))
     per_epoch = max(1.0, usual["max_steps"] / max(1e-9, usual["num_train_epochs"]))
     return RunFacts(round(per_epoch), usual["learning_rate"], usual["max_steps"])
 
@@ -98,18 +99,14 @@ def _epoch(prepared: Prepared) -> EpochPlan:
     recipe = prepared.recipe
     batch_size = recipe.per_device_train_batch_size or 1
     longest = _longest_input(prepared)
-    return epoch_plan(
-        prepared.rows,
-        batch_size=batch_size,
-        max_length=longest,
-        seed=recipe.seed,
-        epoch=0,
-        packing=bool(recipe.packing),
-    )
+    rows = rows_of_epoch(prepared.rows, prepared.replay, 0)
+    packing = bool(recipe.packing)
+    return epoch_plan(rows, batch_size=batch_size, max_length=longest, seed=recipe.seed, epoch=0, packing=packing)
 
 
 def _rows(prepared: Prepared, epoch: EpochPlan, number: int) -> list[Encoded]:
-    return [piece.of(prepared.rows) for piece in epoch[number]]
+    shown = rows_of_epoch(prepared.rows, prepared.replay, 0)
+    return [piece.of(shown) for piece in epoch[number]]
 
 
 def _longest_input(prepared: Prepared) -> int:
@@ -146,6 +143,8 @@ def _seconds(prepared: Prepared, epoch: EpochPlan) -> Seconds:
     for rows in asked_at_the_end(prepared).values():
         finish += asking.seconds(rows, stops=True)
         finish += asking.seconds(spread(rows, BASELINE_ROWS), stops=False)
+    if prepared.replay:
+        finish += 2 * asking.scoring(prepared.replay.held)
     return Seconds(passes * one_batch, evaluations, finish)
 
 
@@ -201,6 +200,9 @@ class _Asking:
         if len(self._prompts) > 1:
             self._read, together = self._decode(self._prompts)
             self._each = max(0.0, together - self._alone) / (len(self._prompts) - 1)
+
+    def scoring(self, rows: Sequence[Encoded]) -> float:
+        return self._token * sum(len(row.ids) for row in rows)
 
     def _decode(self, prompts: Sequence[Sequence[int]]) -> tuple[float, float]:
         """Seconds to read some prompts and decode one token, and to decode one more."""

@@ -14,7 +14,7 @@ from plume.checks.rules import Batch
 from plume.checks.run import Examined
 from plume.checks.selection import Selection, kept, selection
 from plume.checks.settings import asking_findings
-from plume.checks.splits import Taught
+from plume.checks.splits import Taught, overlap
 from plume.checks.tokens import endless, forged, seams, too_long, unknown, untrained
 from plume.data.keys import Keys, Questions, keys_of
 from plume.data.split import Split, split
@@ -29,7 +29,8 @@ from plume.text.tokenizer import train_tokenizer
 from plume.training import cached, plan
 from plume.training.adapt import adapted, adapter_choices, checkpoint_gradients, refuse_adapter
 from plume.training.recall import recall_rows
-from plume.training.sources import reading, refuse_password
+from plume.training.replay import Replay, make_replay, refuse_replay
+from plume.training.sources import reading, refuse_password, replay_reading
 from plume.types import Example, Finding, LanguageModel
 
 _SEAMS = 200  # rows looked at for D304
@@ -46,6 +47,7 @@ class Prepared:
     bundle: Bundle
     rows: EncodedRows
     choices: dict[str, str]
+    replay: Replay | None = None
 
     @property
     def from_scratch(self) -> bool:
@@ -82,19 +84,21 @@ def prepare(recipe: Recipe, *, force: bool = False) -> Prepared:
     """
     refuse_password(recipe)
     refuse_adapter(recipe)
+    refuse_replay(recipe, from_scratch=recipe.model in CATALOG)
     chosen = selection()
     examined = cached.examined(recipe.data, reading(recipe), chosen)
     if not examined.examples:
         raise DataError(f"{recipe.data} holds no example", examined.errors)
     refuse(examined.errors, recipe.data, force=force)
     parts, findings = _parts(recipe, examined, chosen, force=force)
-    findings = [*examined.findings, *findings]
+    general, more = _general(recipe, parts, chosen, force=force)
+    findings = [*examined.findings, *findings, *more]
     if recipe.torch_num_threads:
         torch.set_num_threads(recipe.torch_num_threads)
     if recipe.model in CATALOG:
-        completed, made, encoded = _from_scratch(recipe, parts)
+        (completed, made, encoded), replay = _from_scratch(recipe, parts), None
     else:
-        completed, made, encoded = _from_base(recipe, parts)
+        completed, made, encoded, replay = _from_base(recipe, parts, general)
     completed = parse_recipe(completed.model_dump(), "the choices made from the data")
     checkpoint_gradients(made.model, completed)
     torch.set_num_threads(completed.torch_num_threads or 1)
@@ -115,7 +119,7 @@ def prepare(recipe: Recipe, *, force: bool = False) -> Prepared:
         for key, value in completed.model_dump().items()
         if getattr(recipe, key) is None and value is not None
     }
-    return Prepared(completed, tuple(findings), parts, made, encoded[: len(parts.train)], choices)
+    return Prepared(completed, tuple(findings), parts, made, encoded[: len(parts.train)], choices, replay)
 
 
 def _parts(recipe: Recipe, examined: Examined, chosen: Selection, *, force: bool) -> tuple[Split, list[Finding]]:
@@ -133,6 +137,20 @@ def _parts(recipe: Recipe, examined: Examined, chosen: Selection, *, force: bool
     refuse(found, recipe.eval_data, force=force)
     reason = f"{len(given.examples)} rows of {recipe.eval_data} are asked in evaluation"
     return Split(examined.examples, given.examples, reason), found
+
+
+def _general(
+    recipe: Recipe, parts: Split, chosen: Selection, *, force: bool
+) -> tuple[Examined | None, tuple[Finding, ...]]:
+    """The replay file, checked like data, and compared with what is held out."""
+    if not recipe.replay:
+        return None, ()
+    general = cached.examined(recipe.replay, replay_reading(recipe), chosen)
+    if not general.examples:
+        raise DataError(f"{recipe.replay} holds no example", general.errors)
+    found = (*general.findings, *kept(overlap(general.examples, parts.held_out), chosen))
+    refuse(found, recipe.replay, force=force)
+    return general, found
 
 
 def refuse(findings: Iterable[Finding], file: str, *, force: bool) -> None:
@@ -165,10 +183,13 @@ def _from_scratch(recipe: Recipe, parts: Split) -> tuple[Recipe, Bundle, Encoded
     recipe = _with_packing(recipe, encoded.lengths[: len(parts.train)])
     recipe = recipe.model_copy(update=plan.choose_sizes(recipe, token_facts, tokenizer.vocab_size))
     model = _build(recipe, tokenizer.vocab_size)
-    return recipe, bundle(model, tokenizer, template.source, recipe.max_new_tokens or 1), encoded
+    made = bundle(model, tokenizer, template.source, recipe.max_new_tokens or 1, own_template=not facts.is_text)
+    return recipe, made, encoded
 
 
-def _from_base(recipe: Recipe, parts: Split) -> tuple[Recipe, Bundle, EncodedRows]:
+def _from_base(
+    recipe: Recipe, parts: Split, general: Examined | None
+) -> tuple[Recipe, Bundle, EncodedRows, Replay | None]:
     made_anew = [
         key
         for key in ("tokenizer", "vocab_size", "template", "hidden_size", "num_hidden_layers")
@@ -191,15 +212,28 @@ def _from_base(recipe: Recipe, parts: Split) -> tuple[Recipe, Bundle, EncodedRow
             f"max_length={recipe.max_length} is beyond the model's context of {context}", f"use {context} or less"
         )
     encoded = cached.encoded_rows(recipe, parts, base.template, base.tokenizer)
+    train = encoded[: len(parts.train)]
     facts = _facts(parts, is_text, encoded, context, parameters)
-    for choose in (plan.choose_lengths, plan.choose_schedule):
-        recipe = recipe.model_copy(update=choose(recipe, facts))
-    recipe = _with_packing(recipe, encoded.lengths[: len(parts.train)])
-    return recipe, replace(base, max_new_tokens=recipe.max_new_tokens or 1), encoded
+    recipe = recipe.model_copy(update=plan.choose_lengths(recipe, facts))
+    replay = None
+    if general:
+        recipe = recipe.model_copy(update=plan.choose_replay(recipe))
+        replay = make_replay(recipe, general, train, base.template, base.tokenizer)
+        facts = with_replay(facts, replay)
+    recipe = recipe.model_copy(update=plan.choose_schedule(recipe, facts))
+    recipe = _with_packing(recipe, train.lengths)
+    return recipe, replace(base, max_new_tokens=recipe.max_new_tokens or 1), encoded, replay
 
 
 def _with_packing(recipe: Recipe, lengths: Numbers) -> Recipe:
     return recipe.model_copy(update=plan.choose_packing(recipe, lengths.tolist()))
+
+
+def with_replay(facts: plan.TokenFacts, replay: Replay | None) -> plan.TokenFacts:
+    """What an epoch shows, the draws of the replay file included."""
+    if replay is None:
+        return facts
+    return replace(facts, rows=facts.rows + round(replay.draws), tokens=facts.tokens + round(replay.tokens))
 
 
 def _text_facts(train: Iterable[Example]) -> plan.TextFacts:
@@ -265,7 +299,6 @@ def _build(recipe: Recipe, vocab_size: int) -> LanguageModel:
 def _base(recipe: Recipe, rows: Sequence[Example]) -> Bundle:
     """The base with the tokens that fine-tuning adds; new rows of its embeddings depend on the seed."""
     torch.manual_seed(recipe.seed)
-    texts = (message.content for example in rows for message in example.messages)
     chat = not any(example.is_text for example in rows)
     base = load(find_directory(recipe.model))
-    return adapted(base, for_training(base, chat=chat, texts=texts), recipe)
+    return adapted(base, for_training(base, chat=chat, texts=_sample(rows)), recipe)

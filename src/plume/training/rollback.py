@@ -19,6 +19,7 @@ from plume.training.epochs import epoch_plan
 from plume.training.learner import Learner
 from plume.training.opening import Job
 from plume.training.prepare import initial_model
+from plume.training.replay import rows_of_epoch
 from plume.training.sharding import fill_in
 from plume.training.watch import settled
 from plume.types import RolledBack, Step
@@ -85,11 +86,11 @@ def _diverged(job: Job, event: Step, trouble: str) -> RunFailed:
 
 def _rows_of(job: Job, step: int) -> list[str]:
     """Where the rows of a step stand."""
-    prepared, recipe = job.prepared, job.prepared.recipe
+    prepared, recipe, train = job.prepared, job.prepared.recipe, job.prepared.split.train
     left, epoch = (step - 1) * recipe.gradient_accumulation_steps, 0
     while True:
         plan = epoch_plan(
-            prepared.rows,
+            rows_of_epoch(prepared.rows, prepared.replay, epoch),
             batch_size=(recipe.per_device_train_batch_size or 1) * job.world_size,
             max_length=recipe.max_length or prepared.bundle.model.context_length,
             seed=recipe.seed,
@@ -97,5 +98,6 @@ def _rows_of(job: Job, step: int) -> list[str]:
             packing=bool(recipe.packing),
         )
         if left < len(plan):
-            return [str(prepared.split.train[piece.row].source) for piece in plan[left]]
+            rows = [piece.row for piece in plan[left]]
+            return [str(train[row].source) if row < len(train) else f"a draw of {recipe.replay}" for row in rows]
         left, epoch = left - len(plan), epoch + 1

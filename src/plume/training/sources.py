@@ -20,6 +20,11 @@ def reading(recipe: Recipe) -> Reading:
     return Reading(recipe.split_documents, recipe.prompt_column, recipe.completion_column, recipe.query)
 
 
+def replay_reading(recipe: Recipe) -> Reading:
+    """How a recipe's replay file is to be read: the columns and the query named are those of the data."""
+    return Reading(recipe.split_documents)
+
+
 def fingerprints(recipe: Recipe) -> dict[str, str]:
     """A sha256 of what stands now in each data file and base model directory, or of the rows a database gives.
 
@@ -27,7 +32,7 @@ def fingerprints(recipe: Recipe) -> dict[str, str]:
     """
     found = {}
     base = recipe.model if Path(recipe.model).is_dir() else None
-    for name in (recipe.data, recipe.eval_data, base):
+    for name in (recipe.data, recipe.eval_data, recipe.replay, base):
         if not name:
             continue
         try:
@@ -48,7 +53,7 @@ def _rows_digest(url: str, recipe: Recipe) -> str:
 
 def refuse_password(recipe: Recipe) -> None:
     """A recipe is kept with its run, so a password in it would be kept too."""
-    for name in (recipe.data, recipe.eval_data):
+    for name in (recipe.data, recipe.eval_data, recipe.replay):
         if name and is_url(name) and safe_name(name) != name:
             raise UserError(
                 f"{safe_name(name)}: the password would be written into the run's recipe.yaml",
