@@ -35,7 +35,8 @@ plume train qa.jsonl --set max_steps=300 --set seed=1
 ```
 
 Or keep keys in a YAML file, one `key: value` a line, and pass it with `--recipe FILE`. What stands on the
-command line wins over the file.
+command line wins over the file. `plume train --list-recipes` prints the names of the recipes that come with
+Plume; `--recipe NAME` takes one of them.
 
 "Chosen from the data" means: if you leave the key out, Plume chooses a value before the first step, prints it
 on the line `chosen`, and writes it to `recipe.yaml` in the run directory. The choice depends on the data, the
