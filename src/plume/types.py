@@ -187,6 +187,14 @@ class Preflight:
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """What Plume set a recipe key to, and why, in a few words."""
+
+    value: str | int | float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Started:
     """Data checked, choices made, nothing trained yet. `choices` are the recipe keys that the data decided;
     `preflight` says what the run will cost, if that was asked for."""
@@ -194,7 +202,7 @@ class Started:
     recipe: Recipe
     path: Path
     findings: tuple[Finding, ...]
-    choices: Mapping[str, str]
+    choices: Mapping[str, Choice]
     split: str
     parameters: int
     trained_tokens: int
@@ -240,6 +248,14 @@ class Saved:
 
 
 @dataclass(frozen=True, slots=True)
+class Stopped:
+    """Training ends after `step`, before its last step, because evaluations got no better."""
+
+    step: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The run is done and its post-conditions held; `scores` by kind of question.
 
@@ -260,7 +276,7 @@ class Finished:
     findings: tuple[Finding, ...]
 
 
-TrainEvent = Started | Step | Evaluated | Saved | Finished
+TrainEvent = Started | Step | Evaluated | Saved | Stopped | Finished
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import math
 import os
 import time
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,11 @@ from plume.training.measure import sample_text, taught
 from plume.training.optim import make_optimizer
 from plume.training.preflight import preflight
 from plume.training.prepare import Prepared, prepare, refuse
+from plume.training.range_test import with_tested_rate
 from plume.training.sources import fingerprints
 from plume.training.step import questions, step_once
-from plume.types import Evaluated, EvaluationKind, Example, Preflight, Saved, Started, Step, TrainEvent
+from plume.training.stopping import reason_to_stop
+from plume.types import Evaluated, EvaluationKind, Example, Preflight, Saved, Started, Step, Stopped, TrainEvent
 
 
 def train(
@@ -59,7 +61,7 @@ def train(
         run.update(status="running", failure=None)
     else:
         refuse_occupied(path)
-        prepared = prepare(recipe, force=force)
+        prepared = with_tested_rate(prepare(recipe, force=force))
         if probe:
             planned = preflight(prepared)
             planned = replace(planned, findings=tuple(kept(planned.findings, selection())))
@@ -103,6 +105,10 @@ def _train(prepared: Prepared, run: Run, planned: Preflight | None) -> Iterator[
     last = recipe.max_steps or 0
     stream = _batches(prepared, skip=progress.step * recipe.gradient_accumulation_steps)
     for step in range(progress.step + 1, last + 1):
+        if reason := reason_to_stop(recipe, progress.step, progress.best_step):
+            run.update(stopped_early=progress.step)
+            yield Stopped(progress.step, reason)
+            break
         event = step_once(model, optimizer, stream, step, recipe)
         if step % recipe.logging_steps == 0 or step in (1, last):
             run.log(run.metrics_file, _row(event))
@@ -162,6 +168,8 @@ def _facts(prepared: Prepared, *, forced: bool) -> dict[str, Any]:
         "trained_tokens": prepared.trained_tokens,
         "parameters": sum(parameter.numel() for parameter in prepared.bundle.model.parameters()),
         "forced": forced,
+        "choices": {key: asdict(choice) for key, choice in prepared.choices.items()},
+        **({"learning_rate_range_test": prepared.range_test} if prepared.range_test else {}),
         "findings": [f"{found.severity} {found.source}: {found.code} {found.message}" for found in prepared.findings],
         "device": "cpu",
     }

@@ -70,7 +70,7 @@ def preflight(prepared: Prepared) -> Preflight:
 def facts(prepared: Prepared) -> RunFacts:
     """What Plume would choose by itself for this data, model and batch size."""
     recipe = prepared.recipe
-    left_open = {"max_steps": None, "num_train_epochs": None, "learning_rate": None}
+    left_open: dict[str, None] = {"max_steps": None, "num_train_epochs": None, "learning_rate": None}
     parameters = sum(parameter.numel() for parameter in prepared.bundle.model.parameters())
     known = plan.TokenFacts(
         is_text=prepared.is_text,
@@ -82,8 +82,9 @@ def facts(prepared: Prepared) -> RunFacts:
         parameters=None if prepared.from_scratch else parameters,
     )
     usual = plan.choose_schedule(recipe.model_copy(update=left_open), known)
-    per_epoch = max(1.0, usual["max_steps"] / max(1e-9, usual["num_train_epochs"]))
-    return RunFacts(round(per_epoch), usual["learning_rate"], usual["max_steps"])
+    steps, epochs, rate = (usual[key].value for key in left_open)
+    per_epoch = max(1.0, float(steps) / max(1e-9, float(epochs)))
+    return RunFacts(round(per_epoch), float(rate), int(steps))
 
 
 def _epoch(prepared: Prepared) -> list[list[Encoded]]:

@@ -4,9 +4,8 @@ recipe completed. Nothing is written, so a mistake costs nothing."""
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
@@ -23,9 +22,9 @@ from plume.models.catalog import CATALOG, build_model, find_directory
 from plume.recipe import Recipe, parse_recipe
 from plume.text.template import TEMPLATES, ChatTemplate, encode_example
 from plume.text.tokenizer import TextTokenizer, train_tokenizer
-from plume.training import plan
+from plume.training import plan, sizes
 from plume.training.sources import reading, refuse_password
-from plume.types import Encoded, Finding, LanguageModel
+from plume.types import Choice, Encoded, Finding, LanguageModel
 
 _SEAMS = 200  # rows looked at for D304
 _TOKENIZER_SAMPLE = 10_000_000  # characters
@@ -33,14 +32,16 @@ _TOKENIZER_SAMPLE = 10_000_000  # characters
 
 @dataclass(frozen=True)
 class Prepared:
-    """What the loop needs; `choices` are the recipe keys that the data decided, with their values."""
+    """What the loop needs; `choices` are the recipe keys that the data decided. `range_test` holds the rates that
+    were tried for `learning_rate=auto`, each with its loss."""
 
     recipe: Recipe
     findings: tuple[Finding, ...]
     split: Split
     bundle: Bundle
     rows: tuple[Encoded, ...]
-    choices: dict[str, str]
+    choices: Mapping[str, Choice]
+    range_test: tuple[tuple[float, float], ...] = ()
 
     @property
     def from_scratch(self) -> bool:
@@ -77,9 +78,9 @@ def prepare(recipe: Recipe, *, force: bool = False) -> Prepared:
     if recipe.torch_num_threads:
         torch.set_num_threads(recipe.torch_num_threads)
     if recipe.model in CATALOG:
-        completed, made, encoded = _from_scratch(recipe, parts)
+        completed, choices, made, encoded = _from_scratch(recipe, parts)
     else:
-        completed, made, encoded = _from_base(recipe, parts)
+        completed, choices, made, encoded = _from_base(recipe, parts)
     completed = parse_recipe(completed.model_dump(), "the choices made from the data")
     torch.set_num_threads(completed.torch_num_threads or 1)
     context = completed.max_length or made.model.context_length
@@ -93,11 +94,6 @@ def prepare(recipe: Recipe, *, force: bool = False) -> Prepared:
     unk_id = specials.get(names.get("unk_token", ""))
     if unk_id not in made.stop_ids:  # GPT-2's tokenizer calls its end token unknown, and knows every byte
         findings += kept(unknown((*parts.train, *parts.held_out), encoded, unk_id), chosen)
-    choices = {
-        key: _show(value)
-        for key, value in completed.model_dump().items()
-        if getattr(recipe, key) is None and value is not None
-    }
     return Prepared(completed, tuple(findings), parts, made, tuple(encoded[: len(parts.train)]), choices)
 
 
@@ -136,26 +132,29 @@ def _token_findings(parts: Split, made: Bundle, encoded: list[Encoded]) -> Itera
     yield from seams(parts.train[::step], made.tokenizer, made.template)
 
 
-def _from_scratch(recipe: Recipe, parts: Split) -> tuple[Recipe, Bundle, list[Encoded]]:
+def _from_scratch(recipe: Recipe, parts: Split) -> tuple[Recipe, plan.Choices, Bundle, list[Encoded]]:
     texts = [message.content for example in parts.train for message in example.messages]
     is_text = any(example.is_text for example in parts.train)
     facts = plan.TextFacts(is_text, sum(len(text) for text in texts))
-    recipe = recipe.model_copy(update=plan.choose_text(recipe, facts))
+    choices = plan.choose_text(recipe, facts)
+    recipe = plan.taken(recipe, choices)
     tokenizer = train_tokenizer(recipe.tokenizer or "bpe", _sample(texts), recipe.vocab_size or 0)
     template = ChatTemplate(TEMPLATES[recipe.template or "chat"], tokenizer)
     encoded = _encode(parts, template, tokenizer)
     token_facts = _facts(parts, tokenizer, encoded, None, None)
     for choose in (plan.choose_lengths, plan.choose_schedule):
-        recipe = recipe.model_copy(update=choose(recipe, token_facts))
-    recipe = recipe.model_copy(update=plan.choose_sizes(recipe, token_facts, tokenizer.vocab_size))
+        choices |= choose(recipe, token_facts)
+        recipe = plan.taken(recipe, choices)
+    choices |= sizes.choose_sizes(recipe, token_facts, tokenizer.vocab_size)
+    recipe = plan.taken(recipe, choices)
     model = _build(recipe, tokenizer.vocab_size)
-    return recipe, bundle(model, tokenizer, template.source, recipe.max_new_tokens or 1), encoded
+    return recipe, choices, bundle(model, tokenizer, template.source, recipe.max_new_tokens or 1), encoded
 
 
-def _from_base(recipe: Recipe, parts: Split) -> tuple[Recipe, Bundle, list[Encoded]]:
+def _from_base(recipe: Recipe, parts: Split) -> tuple[Recipe, plan.Choices, Bundle, list[Encoded]]:
     made_anew = [
         key
-        for key in ("tokenizer", "vocab_size", "template", "hidden_size", "num_hidden_layers")
+        for key in ("tokenizer", "vocab_size", "template", "model_size", "hidden_size", "num_hidden_layers")
         if getattr(recipe, key)
     ]
     made_anew += [key for key in ("num_attention_heads", "dropout") if getattr(recipe, key) is not None]
@@ -173,10 +172,12 @@ def _from_base(recipe: Recipe, parts: Split) -> tuple[Recipe, Bundle, list[Encod
         )
     encoded = _encode(parts, base.template, base.tokenizer)
     facts = _facts(parts, base.tokenizer, encoded, context, parameters)
+    choices: plan.Choices = {}
     for choose in (plan.choose_lengths, plan.choose_schedule):
-        recipe = recipe.model_copy(update=choose(recipe, facts))
+        choices |= choose(recipe, facts)
+        recipe = plan.taken(recipe, choices)
     made = Bundle(base.model, base.tokenizer, base.template, base.stop_ids, recipe.max_new_tokens or 1)
-    return recipe, made, encoded
+    return recipe, choices, made, encoded
 
 
 def _facts(
@@ -217,10 +218,6 @@ def _sample(texts: Sequence[str]) -> Iterator[str]:
 
 def _count(findings: Sequence[Finding], what: str) -> str:
     return f"1 row: {findings[0].message}" if len(findings) == 1 else f"{len(findings)} findings {what}"
-
-
-def _show(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def initial_model(prepared: Prepared) -> LanguageModel:
