@@ -38,7 +38,7 @@ Or keep keys in a YAML file, one `key: value` a line, and pass it with `--recipe
 command line wins over the file.
 
 "Chosen from the data" means: if you leave the key out, Plume chooses a value before the first step, prints it
-on the line `chosen`, and writes it to `recipe.yaml` in the run directory. The choice depends on the data, the
+on the lines `chosen`, and writes it to `recipe.yaml` in the run directory. The choice depends on the data, the
 model, the seed and (for `torch_num_threads`) the number of CPU cores, never on timing. A fine-tuned model
 brings its own tokenizer, template and sizes; there these keys stay empty, and setting one is refused.
 
