@@ -173,6 +173,8 @@ def _kind(schema: Mapping[str, Any]) -> str:
 
 
 def _one_kind(schema: Mapping[str, Any]) -> str:
+    if "const" in schema:
+        return f"`{schema['const']}`"
     if "enum" in schema:
         return " or ".join(f"`{value}`" for value in schema["enum"])
     words = {"integer": "whole number", "number": "number", "boolean": "`true` or `false`", "string": "text"}
