@@ -39,7 +39,7 @@ command line wins over the file. `plume train --list-recipes` prints the names o
 Plume; `--recipe NAME` takes one of them.
 
 "Chosen from the data" means: if you leave the key out, Plume chooses a value before the first step, prints it
-on the line `chosen`, and writes it to `recipe.yaml` in the run directory. The choice depends on the data, the
+on the lines `chosen`, and writes it to `recipe.yaml` in the run directory. The choice depends on the data, the
 model, the seed and (for `torch_num_threads`) the number of CPU cores, never on timing. A fine-tuned model
 brings its own tokenizer, template and sizes; there these keys stay empty, and setting one is refused.
 
@@ -90,6 +90,10 @@ WITHOUT_CHOICE = {
     "data": "none: name a file",
     "eval_data": "none: rows are held out of `data`",
     "replay": "none: forgetting is not measured",
+    "model_size": "none: by the data",
+    "lora_r": "none: all weights are trained",
+    "device": "the best that is there",
+    "bf16": "where a GPU has units for it",
 }
 
 
@@ -178,6 +182,8 @@ def _kind(schema: Mapping[str, Any]) -> str:
 
 
 def _one_kind(schema: Mapping[str, Any]) -> str:
+    if "const" in schema:
+        return f"`{schema['const']}`"
     if "enum" in schema:
         return " or ".join(f"`{value}`" for value in schema["enum"])
     if schema["type"] == "array":

@@ -186,7 +186,7 @@ def test_only_the_adapter_changes(base: Callable[..., Path], qa_file: Path, tmp_
 def test_a_larger_rate_than_for_all_weights_is_chosen(base: Callable[..., Path], qa_file: Path) -> None:
     directory = base("llama")
     adapter, whole = prepare(recipe(qa_file, directory)), prepare(recipe(qa_file, directory, lora_r=None))
-    assert (adapter.recipe.learning_rate or 0) > (whole.recipe.learning_rate or 0)
+    assert adapter.recipe.peak_learning_rate > whole.recipe.peak_learning_rate
 
 
 def test_a_target_that_matches_nothing_is_refused_by_name(base: Callable[..., Path], qa_file: Path) -> None:

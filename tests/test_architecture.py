@@ -33,7 +33,7 @@ TYPE_ONLY = {("types", "recipe")}
 def modules() -> Iterator[tuple[str, Path]]:
     for file in sorted(SOURCE.rglob("*.py")):
         part = file.relative_to(SOURCE).parts[0].removesuffix(".py")
-        if part != "__init__":
+        if part not in ("__init__", "__main__"):
             yield part, file
 
 

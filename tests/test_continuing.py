@@ -209,7 +209,7 @@ def test_replay_is_chosen_and_said(base: Path, files: dict[str, Path], tmp_path:
     keys = {"data": str(files["qa"]), "model": str(base), "replay": str(files["text"]), "max_steps": 2}
     started = next(train(Recipe.model_validate({**QUICK, **keys}), tmp_path / "run"))
     assert isinstance(started, Started)
-    assert started.choices["replay_ratio"] == "0.1"
+    assert started.choices["replay_ratio"].value == 0.1
     assert started.recipe.replay_ratio == 0.1
 
 

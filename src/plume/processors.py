@@ -27,6 +27,11 @@ def cores(
     return max(1, int(count) // (_number(environment, "LOCAL_WORLD_SIZE") or 1))
 
 
+def processes(environment: Mapping[str, str] = os.environ) -> int:
+    """How many processes of one run a launcher has started, on all machines together."""
+    return _number(environment, "WORLD_SIZE") or 1
+
+
 def _mask() -> Collection[int]:
     """The logical processors that the process may run on; where the system has no masks, as many as it has cores."""
     if hasattr(os, "sched_getaffinity"):

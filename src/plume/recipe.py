@@ -4,16 +4,20 @@ the data before the first step and written to the run's recipe.yaml, so that `--
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from plume.errors import UserError
 
 Positive = Annotated[int, Field(gt=0)]
+SIZED = ("gpt", "gru")  # architectures that `model` may name with a size: gpt:small
+MODEL_SIZES = ("tiny", "small", "base")
 
 
 class Recipe(BaseModel):
@@ -29,6 +33,10 @@ class Recipe(BaseModel):
     )
     replay_ratio: float | None = Field(
         default=None, ge=0, lt=1, description="Part of the trained tokens drawn from `replay`; 0 only measures."
+    )
+    model_size: str | None = Field(
+        default=None,
+        description="`tiny`, `small`, `base`, or a number of parameters such as `3M`; `model: gpt:3M` sets both keys.",
     )
     split_documents: bool = Field(default=False, description="Plain text: blank lines separate documents.")
     prompt_column: str | None = Field(default=None, description="The column that asks (recognised if not named).")
@@ -72,7 +80,9 @@ class Recipe(BaseModel):
     optim: Literal["adamw", "muon"] | None = Field(
         default=None, description="`muon` makes every step of the layers' matrices orthogonal; the rest is AdamW's."
     )
-    learning_rate: Annotated[float, Field(gt=0)] | None = Field(default=None, description="Peak learning rate.")
+    learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] | None = Field(
+        default=None, description="Peak learning rate; `auto` finds it by a range test of a few steps."
+    )
     muon_learning_rate: Annotated[float, Field(gt=0)] | None = Field(
         default=None, description="Peak rate of what Muon steps (`optim=muon`)."
     )
@@ -107,6 +117,9 @@ class Recipe(BaseModel):
     )
     logging_steps: Positive = Field(default=10, description="Steps between lines of metrics.jsonl.")
     eval_steps: Positive | None = Field(default=None, description="Steps between evaluations.")
+    early_stopping_patience: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="Evaluations without a better one after which training ends; 0: never."
+    )
     save_steps: Positive | None = Field(
         default=None, description="Most steps between checkpoints; each evaluation makes one too."
     )
@@ -128,6 +141,38 @@ class Recipe(BaseModel):
         """One name, names with commas between, or a list of them; `none` is none."""
         names = value.split(",") if isinstance(value, str) else [] if value is None else value
         return [] if names == ["none"] else names
+
+    @model_validator(mode="before")
+    @classmethod
+    def _part_size_from_model(cls, values: Any) -> Any:
+        """`model: gpt:3M` becomes `model: gpt` and `model_size: 3M`, so that a name stays a name everywhere."""
+        name, colon, size = str(values.get("model", "")).partition(":")
+        if not colon or name not in (*SIZED, "bigram"):
+            return values
+        if values.get("model_size") not in (None, size):
+            message = "model={model} and model_size={size} contradict each other"
+            raise PydanticCustomError("two_sizes", message, {"model": values["model"], "size": values["model_size"]})
+        return {**values, "model": name, "model_size": size}
+
+    @field_validator("model_size")
+    @classmethod
+    def _known_size(cls, size: str | None) -> str | None:
+        if size is None or size in MODEL_SIZES or budget(size):
+            return size
+        known = ", ".join(MODEL_SIZES)
+        raise PydanticCustomError("unknown_size", f"unknown size; there are {known}, or parameters such as 800k or 3M")
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """The rate as a number; 0 while it is still to be chosen."""
+        return 0.0 if isinstance(self.learning_rate, str) else self.learning_rate or 0.0
+
+
+def budget(size: str) -> int | None:
+    """The number of parameters that `800k`, `3M` or `2_000_000` stands for; None for anything else."""
+    found = re.fullmatch(r"(\d+(?:_\d+)*(?:\.\d+)?)([kKmM]?)", size)
+    times = {"": 1, "k": 1_000, "m": 1_000_000}
+    return round(float(found[1]) * times[found[2].lower()]) or None if found else None
 
 
 def parse_recipe(values: Mapping[str, Any], origin: str = "recipe") -> Recipe:
@@ -212,7 +257,9 @@ def unknown_key(key: str, known: Sequence[str], origin: str) -> UserError:
 
 def _explain(error: ValidationError, known: Sequence[str], origin: str) -> UserError:
     first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
+    if not first["loc"]:
+        return UserError(f"{origin}: {first['msg']}", "keep one of the two")
+    key = str(first["loc"][0])  # what follows it names a type of a union
     if first["type"] == "extra_forbidden":
         return unknown_key(key, known, origin)
     field = Recipe.model_fields.get(key)

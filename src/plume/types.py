@@ -187,6 +187,14 @@ class Preflight:
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """What Plume set a recipe key to, and why, in a few words."""
+
+    value: str | int | float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Started:
     """Data checked, choices made, nothing trained yet. `choices` are the recipe keys that the data decided;
     `preflight` says what the run will cost, if that was asked for."""
@@ -194,7 +202,7 @@ class Started:
     recipe: Recipe
     path: Path
     findings: tuple[Finding, ...]
-    choices: Mapping[str, str]
+    choices: Mapping[str, Choice]
     split: str
     parameters: int
     trained_tokens: int
@@ -249,6 +257,14 @@ class RolledBack:
 
 
 @dataclass(frozen=True, slots=True)
+class Stopped:
+    """Training ends after `step`, before its last step, because evaluations got no better."""
+
+    step: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Forgetting:
     """Perplexity of a part of the replay file that was never trained on, of the base and of the result."""
 
@@ -279,7 +295,7 @@ class Finished:
     forgetting: Forgetting | None = None
 
 
-TrainEvent = Started | Step | Evaluated | Saved | RolledBack | Finished
+TrainEvent = Started | Step | Evaluated | Saved | RolledBack | Stopped | Finished
 
 
 @dataclass(frozen=True, slots=True)

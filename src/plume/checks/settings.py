@@ -47,7 +47,7 @@ def settings_findings(recipe: Recipe, facts: RunFacts) -> Iterator[Finding]:
 
 
 def _rate(recipe: Recipe, facts: RunFacts, source: Source) -> Iterator[Finding]:
-    rate, steps = recipe.learning_rate or 0.0, recipe.max_steps or 0
+    rate, steps = recipe.peak_learning_rate, recipe.max_steps or 0
     hint = f"leave learning_rate out, or set about {facts.usual_rate:g}"
     if rate > facts.usual_rate * _RATE_RANGE:
         message = f"learning_rate={rate:g} is {rate / facts.usual_rate:.0f} times what {_name(recipe)} learns well with"

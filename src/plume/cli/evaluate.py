@@ -121,8 +121,8 @@ def _baseline(
         return None, ""
     from plume.evaluation.run import evaluate as run_evaluation
     from plume.generation.engine import Engine
+    from plume.training.making import baseline
     from plume.training.measure import spread
-    from plume.training.prepare import baseline
 
     try:
         bundle, name = baseline(run.recipe(), trained)

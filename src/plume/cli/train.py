@@ -12,12 +12,12 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from plume.cli import options, output
+from plume.cli import choices, options, output
 from plume.cli.costs import lines
 from plume.errors import UserError
 from plume.evaluation.results import said_forgetting
 from plume.recipe import Recipe, load_recipe, parse_recipe, parse_settings, shipped_recipes
-from plume.types import Evaluated, Finished, RolledBack, Saved, Started, Step, TrainEvent
+from plume.types import Evaluated, Finished, RolledBack, Saved, Started, Step, Stopped, TrainEvent
 
 EXAMPLES = (
     "Examples: plume train qa.jsonl · plume train qa.jsonl --model ./smol --set learning_rate=2e-4 · "
@@ -32,7 +32,8 @@ def train(
     model: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME|DIR", help="gpt, gru or bigram from scratch, or a model to fine-tune (default: gpt)."
+            metavar="NAME|DIR",
+            help="gpt, gru, bigram from scratch (gpt:small, gpt:3M), or a model to fine-tune (default: gpt).",
         ),
     ] = None,
     eval_data: Annotated[str | None, typer.Option(metavar="FILE", help="Evaluation rows instead of a split.")] = None,
@@ -91,6 +92,11 @@ def wanted_recipe(file: Path | None, given: dict[str, Any]) -> Recipe:
     base = load_recipe(file).model_dump() if file else {}
     if "num_train_epochs" in given and "max_steps" not in given:
         base.pop("max_steps", None)  # the wish counts, not what an earlier run made of another
+    if "model_size" in given or ":" in str(given.get("model", "")):
+        for key in ("model_size", "hidden_size", "num_hidden_layers", "num_attention_heads"):
+            base.pop(key, None)
+    if given.get("learning_rate") == "auto":
+        base.pop("muon_learning_rate", None)
     recipe = parse_recipe({**base, **given}, "--set")
     if not recipe.data:
         raise UserError("no training data was named", "plume train DATA, or a --recipe that has the key data")
@@ -109,10 +115,10 @@ def _run_to_resume(output_dir: Path | None, recipe: Path | None, given: dict[str
         raise UserError("--resume takes everything from the run's own recipe", "leave --recipe out")
     kept = load_recipe(output_dir / "recipe.yaml").model_dump()
     wished = parse_recipe({**kept, **given}, "--set").model_dump()
-    for key in given:
-        if wished[key] != kept[key]:
+    for key, value in wished.items():
+        if value != kept[key]:
             raise UserError(
-                f"{key}={given[key]} contradicts the run's recipe, which has {key}={kept[key]}",
+                f"{key}={value} contradicts the run's recipe, which has {key}={kept[key]}",
                 "leave it out to resume, or start a new run in another --output-dir",
             )
     return output_dir
@@ -187,6 +193,8 @@ def _show(event: TrainEvent) -> None:
             output.note(f"            {_one_line(event.sample)}")
         case RolledBack():
             output.note(f"step {event.step:>5}  back to step {event.to_step}: {event.reason}")
+        case Stopped():
+            output.note(f"step {event.step:>5}  stopped early: {event.reason}")
         case Finished():
             _show_result(event)
         case Step() | Saved():
@@ -203,8 +211,8 @@ def _show_start(event: Started) -> None:
         share = event.recipe.replay_ratio or 0.0
         mixed = f"{share:.0%} of the trained tokens drawn from it" if share else "nothing drawn from it"
         output.note(f"replay    {event.recipe.replay}: {mixed}, a part held back measures forgetting")
-    if event.choices:
-        output.note("chosen    " + ", ".join(f"{key}={value}" for key, value in event.choices.items()))
+    for number, line in enumerate(choices.lines(event.choices)):
+        output.note(f"{'chosen' if not number else '':<9} {line}")
     if event.preflight:
         for number, line in enumerate(lines(event.preflight)):
             output.note(f"{'preflight' if not number else '':<9} {line}")

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from plume.errors import UserError
 from plume.models.weights import read_config
 from plume.types import LanguageModel
@@ -26,6 +28,12 @@ def build_model(name: str, sizes: Mapping[str, Any]) -> LanguageModel:
     """An untrained model of a catalogue name; which sizes it needs, its module says."""
     build: Callable[[Mapping[str, Any]], LanguageModel] = importlib.import_module(CATALOG[name]).build
     return build(sizes)
+
+
+def parameter_count(name: str, sizes: Mapping[str, Any]) -> int:
+    """How many numbers such a model would train; it is laid out, but takes no memory."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in build_model(name, sizes).parameters())
 
 
 def load_model(directory: Path) -> LanguageModel:

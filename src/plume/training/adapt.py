@@ -10,7 +10,7 @@ from plume.models.adapter import Lora, attach
 from plume.models.bundle import Bundle
 from plume.models.catalog import CATALOG
 from plume.recipe import Recipe
-from plume.types import LanguageModel
+from plume.types import Choice, LanguageModel
 
 _ALPHA = 2  # times the rank: what is learnt is added at twice its size, whatever the rank
 _KEYS = {
@@ -66,12 +66,13 @@ def adapted(base: Bundle, grown: Bundle, recipe: Recipe) -> Bundle:
     return replace(grown, adapter=attach(grown.model, settings, recipe.model, new_ids))
 
 
-def adapter_choices(trained: Bundle, recipe: Recipe) -> dict[str, Any]:
+def adapter_choices(trained: Bundle, recipe: Recipe) -> dict[str, Choice]:
     """The keys that the recipe leaves open, as the adapter has them."""
     if not trained.adapter:
         return {}
     settings = _recipe_keys(trained.adapter.settings)
-    return {key: value for key, value in settings.items() if getattr(recipe, key) is None}
+    why = f"with lora_r={trained.adapter.settings.r}" if recipe.lora_r else "the adapter has it so"
+    return {key: Choice(value, why) for key, value in settings.items() if getattr(recipe, key) is None}
 
 
 def checkpoint_gradients(model: LanguageModel, recipe: Recipe) -> None:

@@ -24,8 +24,9 @@ from plume.training.prepare import Prepared
 from plume.training.processes import World, joined
 from plume.training.rollback import SLOWER, latest, roll_back
 from plume.training.step import questions, step_once
+from plume.training.stopping import reason_to_stop
 from plume.training.trackers import step_metrics, tracked
-from plume.types import Evaluated, EvaluationKind, Example, RolledBack, Saved, Started, TrainEvent
+from plume.types import Evaluated, EvaluationKind, Example, RolledBack, Saved, Started, Stopped, TrainEvent
 
 
 def train(
@@ -62,8 +63,9 @@ def _events(job: Job, world: World) -> Iterator[TrainEvent]:
     events = _train(job, world)
     if world.main:
         yield from tracked(events, job.run, job.prepared.recipe)
-    for _ in events:
-        pass
+    else:
+        for _ in events:
+            pass
 
 
 def _train(job: Job, world: World) -> Generator[TrainEvent, None, None]:
@@ -78,6 +80,11 @@ def _train(job: Job, world: World) -> Generator[TrainEvent, None, None]:
     scale = SLOWER if job.slowed else 1.0
     stream = _batches(job, progress)
     while progress.step < last:
+        if reason := reason_to_stop(recipe, progress.step, progress.best_step):
+            if world.main:
+                run.update(stopped_early=progress.step)
+            yield Stopped(progress.step, reason)
+            break
         step = progress.step + 1
         group = [next(stream) for _ in range(recipe.gradient_accumulation_steps)]
         event = step_once(learner, group, step, recipe, scale=scale)

@@ -15,7 +15,8 @@ from plume.evaluation.run import evaluate
 from plume.generation.engine import Engine
 from plume.models.bundle import Bundle
 from plume.training.devices import move
-from plume.training.prepare import Prepared, baseline, initial_model
+from plume.training.making import baseline
+from plume.training.prepare import Prepared
 from plume.types import Encoded, EvaluationKind, Example, Forgetting, Sampling, Scored
 
 BASELINE_ROWS = 128
@@ -64,7 +65,7 @@ def forgetting(prepared: Prepared, result: Bundle) -> Forgetting | None:
     replay = prepared.replay
     if replay is None:
         return None
-    base = replace(prepared.bundle, model=initial_model(prepared))
+    base = replace(prepared.bundle, model=prepared.initial_model())
     return Forgetting(replay.file, _perplexity(base, replay.held), _perplexity(result, replay.held))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from plume.training.learner import refuse_place
 from plume.training.preflight import preflight
 from plume.training.prepare import Prepared, prepare, refuse
 from plume.training.processes import World, as_launched
+from plume.training.range_test import with_tested_rate
 from plume.training.sources import fingerprints
 from plume.training.trackers import require_trackers
 from plume.types import Preflight
@@ -53,7 +54,7 @@ def _new(recipe: Recipe, path: Path, world: World, *, force: bool, probe: bool) 
     planned = None
     refuse_occupied(path)
     require_trackers(recipe.report_to)
-    prepared = prepare(as_launched(recipe), force=force)
+    prepared = with_tested_rate(prepare(as_launched(recipe), force=force))
     refuse_place(prepared.recipe, world)
     if probe:
         planned = preflight(prepared)
@@ -94,6 +95,8 @@ def _facts(prepared: Prepared, *, forced: bool) -> dict[str, Any]:
         "trained_tokens": prepared.trained_tokens,
         "parameters": sum(parameter.numel() for parameter in prepared.bundle.model.parameters()),
         "forced": forced,
+        "choices": {key: asdict(choice) for key, choice in prepared.choices.items()},
+        **({"learning_rate_range_test": prepared.range_test} if prepared.range_test else {}),
         "findings": [f"{found.severity} {found.source}: {found.code} {found.message}" for found in prepared.findings],
     }
 

@@ -23,7 +23,7 @@ def make_optimizer(model: LanguageModel, recipe: Recipe) -> torch.optim.Optimize
 
     Matrices decay, vectors (norms, biases) do not.
     """
-    betas, rate = (recipe.adam_beta1, recipe.adam_beta2), recipe.learning_rate or 0.0
+    betas, rate = (recipe.adam_beta1, recipe.adam_beta2), recipe.peak_learning_rate
     named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     hidden = {name for name, parameter in named.items() if recipe.optim == "muon" and _hidden(name, parameter)}
     rest = [parameter for name, parameter in named.items() if name not in hidden]
@@ -49,7 +49,7 @@ def _hidden(name: str, parameter: Tensor) -> bool:
 
 def learning_rate(step: int, recipe: Recipe) -> float:
     """AdamW's rate of a 1-based step."""
-    return (recipe.learning_rate or 0.0) * schedule(step, recipe)
+    return (recipe.peak_learning_rate) * schedule(step, recipe)
 
 
 def schedule(step: int, recipe: Recipe) -> float:

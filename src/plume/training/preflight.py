@@ -22,9 +22,10 @@ from plume.training import memory, plan
 from plume.training.batches import collate
 from plume.training.epochs import EpochPlan, epoch_plan, lines_of
 from plume.training.learner import alone
+from plume.training.making import with_replay
 from plume.training.measure import BASELINE_ROWS, asked_at_the_end, spread
 from plume.training.optim import make_optimizer
-from plume.training.prepare import Prepared, with_replay
+from plume.training.prepare import Prepared
 from plume.training.replay import rows_of_epoch
 from plume.training.step import questions, step_once
 from plume.types import Encoded, Example, Finding, Preflight, Sampling, Seconds, Source
@@ -78,7 +79,7 @@ def preflight(prepared: Prepared) -> Preflight:
 def facts(prepared: Prepared) -> RunFacts:
     """What Plume would choose by itself for this data, model and batch size."""
     recipe = prepared.recipe
-    left_open = {"max_steps": None, "num_train_epochs": None, "learning_rate": None}
+    left_open: dict[str, None] = {"max_steps": None, "num_train_epochs": None, "learning_rate": None}
     parameters = sum(parameter.numel() for parameter in prepared.bundle.model.parameters())
     known = plan.TokenFacts(
         is_text=prepared.is_text,
@@ -90,8 +91,9 @@ def facts(prepared: Prepared) -> RunFacts:
         parameters=None if prepared.from_scratch else parameters,
     )
     usual = plan.choose_schedule(recipe.model_copy(update=left_open), with_replay(known, prepared.replay))
-    per_epoch = max(1.0, usual["max_steps"] / max(1e-9, usual["num_train_epochs"]))
-    return RunFacts(round(per_epoch), usual["learning_rate"], usual["max_steps"])
+    steps, epochs, rate = (usual[key].value for key in left_open)
+    per_epoch = max(1.0, float(steps) / max(1e-9, float(epochs)))
+    return RunFacts(round(per_epoch), float(rate), int(steps))
 
 
 def _epoch(prepared: Prepared) -> EpochPlan:

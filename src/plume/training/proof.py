@@ -7,7 +7,7 @@ import torch
 from plume.errors import RunFailed
 from plume.generation.engine import Engine
 from plume.models.bundle import Bundle
-from plume.training.prepare import Prepared, initial_model
+from plume.training.prepare import Prepared
 from plume.types import Sampling
 
 _PROBES = 8
@@ -15,7 +15,7 @@ _PROBES = 8
 
 def prove_weights(prepared: Prepared) -> None:
     """Raises RunFailed when a weight is not finite, or none differs from the start."""
-    before = dict(initial_model(prepared).named_parameters())
+    before = dict(prepared.initial_model().named_parameters())
     changed = False
     for name, parameter in prepared.bundle.model.named_parameters():
         if not torch.isfinite(parameter).all():

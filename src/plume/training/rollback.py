@@ -18,7 +18,6 @@ from plume.training.checkpoint import (
 from plume.training.epochs import epoch_plan
 from plume.training.learner import Learner
 from plume.training.opening import Job
-from plume.training.prepare import initial_model
 from plume.training.replay import rows_of_epoch
 from plume.training.sharding import fill_in
 from plume.training.watch import settled
@@ -52,7 +51,7 @@ def roll_back(job: Job, learner: Learner, event: Step, trouble: str, *, again: b
     if good:
         progress = load_checkpoint(good[-1], learner)
     else:
-        fill_in(learner.model, initial_model(job.prepared).state_dict())
+        fill_in(learner.model, job.prepared.initial_model().state_dict())
         learner.optimizer.state.clear()
         progress = Progress()
     learner.world.wait()

@@ -139,7 +139,7 @@ def default_search(recipe: Recipe, *, from_scratch: bool, fixed: Collection[str]
 
     `recipe` is complete; `fixed` keys were set by hand and are left alone.
     """
-    rate, batch = recipe.learning_rate or 1e-3, recipe.per_device_train_batch_size or 1
+    rate, batch = recipe.peak_learning_rate or 1e-3, recipe.per_device_train_batch_size or 1
     found: dict[str, Range | Choices] = {
         "learning_rate": Range(rate / 5, rate * 5, log=True),
         "per_device_train_batch_size": Choices(tuple(sorted({max(1, batch // 2), batch, 2 * batch}))),
