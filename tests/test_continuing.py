@@ -111,7 +111,9 @@ def test_any_base_can_be_tuned_on_any_data(origin: Path, data: str, files: dict[
     run(tmp_path / "tuned", data=str(files[data]), model=str(origin), max_steps=2)
     before, after = plume.load(origin), plume.load(tmp_path / "tuned")
     assert set(before.tokenizer.special_tokens.items()) <= set(after.tokenizer.special_tokens.items())
-    assert before.tokenizer.encode("the barn") == after.tokenizer.encode("the barn")
+    unknown = before.tokenizer.special_tokens.get(before.tokenizer.special_token_names.get("unk_token", ""))
+    ids = zip(before.tokenizer.encode("the barn"), after.tokenizer.encode("the barn"), strict=True)
+    assert all(first == second for first, second in ids if first != unknown)
     assert after.model.vocab_size >= after.tokenizer.vocab_size
     if learnt == "qa":
         assert after.template.source == before.template.source == (CHAT if kind in ("gpt", "hf") else SEP)
