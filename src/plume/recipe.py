@@ -75,7 +75,7 @@ class Recipe(BaseModel):
     per_device_train_batch_size: Positive | None = Field(default=None, description="Rows in one forward pass.")
     packing: bool | None = Field(
         default=None,
-        description="Several rows in one line, kept apart, where batches of similar length would be padded.",
+        description="Several rows in one line, kept apart, instead of batches of similar length.",
     )
     gradient_accumulation_steps: Positive = Field(default=1, description="Forward passes in one step.")
     optim: Literal["adamw", "muon"] | None = Field(
