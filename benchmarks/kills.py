@@ -1,6 +1,6 @@
 """Runs killed at drawn moments, resumed, and compared byte by byte with a run that nobody killed.
 
-    python benchmarks/kills.py [--kills 100] [--seed 0] [--jobs 2]
+    python benchmarks/kills.py [--kills 100] [--seed 0] [--jobs 2] [--threads 2]
 
 Every combination of options below is trained once to its end. Then a run of it is killed (SIGKILL) at a moment drawn
 evenly over the whole length of that first run, from the start of the process to its last write, and resumed to its end;
@@ -35,7 +35,6 @@ SMALL = {
     "eval_samples": 4,
     "max_new_tokens": 8,
     "dropout": 0.1,
-    "torch_num_threads": 1,
 }
 SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "dropout")
 
@@ -44,7 +43,7 @@ def combinations(rows: Path, text: Path, base: Path) -> dict[str, dict[str, Any]
     """By name, the recipe keys beside SMALL; a `base` brings its own sizes."""
     tuned = {"data": str(rows), "model": str(base)}
     return {
-        "gpt": {"data": str(rows)},
+        "gpt": {"data": str(rows), "packing": False},
         "gpt, muon, accumulation": {"data": str(rows), "optim": "muon", "gradient_accumulation_steps": 2},
         "gpt, packed, checkpointed": {"data": str(rows), "packing": True, "gradient_checkpointing": True},
         "gpt, rate searched, patience": {"data": str(rows), "learning_rate": "auto", "early_stopping_patience": 2},
@@ -66,7 +65,9 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
+    parser.add_argument("--threads", type=int, default=2, help="of each run")
     options = parser.parse_args()
+    SMALL["torch_num_threads"] = options.threads
     chance = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
