@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from plume.errors import UserError
 from plume.recipe import Recipe
 from plume.runs import Run
 from plume.training.loop import train
+from plume.types import Saved
 
 SETTINGS = {
     **TINY,
@@ -118,9 +120,33 @@ def test_half_an_environment_is_refused(data: Path, tmp_path: Path, monkeypatch:
 
 @pytest.mark.parametrize(
     ("changes", "reason"),
-    [({"fsdp": True}, "nothing to share"), ({"device": "mps"}, "torch finds none")],
+    [
+        ({"fsdp": True}, "nothing to share"),
+        ({"device": "mps"}, "torch finds none"),
+        ({"torch_compile": True}, "no C"),
+    ],
 )
-def test_a_place_that_is_not_there_is_refused(data: Path, tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
+def test_a_place_that_is_not_there_is_refused(
+    data: Path, tmp_path: Path, changes: dict[str, Any], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(UserError, match=reason):
         next(train(Recipe.model_validate({"data": str(data), **SETTINGS, **changes}), tmp_path / "run"))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # inside torch
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling needs g++")
+def test_a_compiled_run_learns_the_same_and_resumes(data: Path, tmp_path: Path) -> None:
+    small = {**SETTINGS, "num_hidden_layers": 1, "max_steps": 6, "eval_steps": 3, "save_steps": 3}
+    recipe = Recipe.model_validate({"data": str(data), **small, "packing": False})
+    compiled = recipe.model_copy(update={"torch_compile": True})
+    list(train(recipe, tmp_path / "eager"))
+    list(train(compiled, tmp_path / "compiled"))
+    assert losses(tmp_path / "compiled") == pytest.approx(losses(tmp_path / "eager"), abs=1e-4)
+    events = train(compiled, tmp_path / "cut")
+    next(event for event in events if isinstance(event, Saved))
+    events.close()
+    list(train(compiled, tmp_path / "cut", resume=True))
+    both = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("compiled", "cut")]
+    assert both[0] == both[1]

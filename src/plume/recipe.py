@@ -133,6 +133,9 @@ class Recipe(BaseModel):
     bf16: bool | None = Field(
         default=None, description="Products in bfloat16, weights in float32; chosen where a GPU has units for it."
     )
+    torch_compile: bool = Field(
+        default=False, description="Compile the loss; pays on GPUs and in long runs, and needs a C++ compiler on a CPU."
+    )
     fsdp: bool = Field(default=False, description="Under several processes: share out weights and states (FSDP2).")
     torch_num_threads: Positive | None = Field(default=None, description="CPU threads; part of bit-identical repeats.")
 

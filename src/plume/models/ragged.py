@@ -40,10 +40,9 @@ def refuse_continued(state: object, segments_BT: Tensor | None) -> None:
 
 def append(buffer_BS: Tensor | None, new_BT: Tensor, lengths_B: Tensor) -> Tensor:
     """Write `new_BT` (B, T, …) behind every row's real entries, in place where the buffer has room."""
-    count = new_BT.shape[1]
-    longest = int(lengths_B.max())
     if buffer_BS is None:
         return new_BT
+    count, longest = new_BT.shape[1], int(lengths_B.max())
     if buffer_BS.shape[1] < longest + count:
         spare = new_BT.new_zeros(new_BT.shape[0], longest + count - buffer_BS.shape[1] + GROWTH, *new_BT.shape[2:])
         buffer_BS = torch.cat([buffer_BS, spare], dim=1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import os
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -32,15 +34,19 @@ class OwnLoss(Protocol):
 class Objective(nn.Module):
     """The loss as a module, so that whatever shards or replicates modules sees the head used inside it."""
 
-    def __init__(self, model: LanguageModel, *, bf16: bool = False) -> None:
+    def __init__(self, model: LanguageModel, *, bf16: bool = False, compiled: bool = False) -> None:
         super().__init__()
         self.model = model
         self._bf16 = bf16
+        # A function, not the module: what is evaluated stays as it is. How many positions are trained differs from
+        # batch to batch, so the loss stays outside.
+        self._compiled = torch.compile(lambda *inputs: model(*inputs)) if compiled else None
 
     def forward(self, batch: Batch) -> Tensor:
         """Negative log-likelihood in nats, summed over trained positions; logits exist at those alone."""
         with torch.autocast(batch.ids_BT.device.type, torch.bfloat16, enabled=self._bf16):
-            hidden_BTC, _ = self.model(batch.ids_BT, None, batch.lengths_B, batch.segments_BT)
+            read = self._compiled or self.model
+            hidden_BTC, _ = read(batch.ids_BT, None, batch.lengths_B, batch.segments_BT)
             trained_BT = batch.labels_BT != IGNORE
             hidden_NC, labels_N = hidden_BTC[trained_BT], batch.labels_BT[trained_BT]
             if isinstance(self.model, OwnLoss):
@@ -98,6 +104,8 @@ def refuse_place(recipe: Recipe, world: World) -> torch.device:
     """The device, unless the recipe asks for a place or a way of sharing that is not to be had: UserError."""
     device = pick_device(recipe, world)
     wants_bf16(recipe, device)
+    if recipe.torch_compile and device.type == "cpu" and not _compiler():
+        raise UserError("torch_compile=true: no C++ compiler was found", "install g++, or set CXX; or leave it out")
     if recipe.fsdp and world.size == 1:
         raise UserError("fsdp=true with one process: there is nothing to share", "start several with torchrun")
     if recipe.fsdp and recipe.optim == "muon":
@@ -112,12 +120,17 @@ def make_learner(model: LanguageModel, recipe: Recipe, world: World) -> Learner:
     learning = copy.deepcopy(model) if recipe.fsdp else model
     for part in {id(model): model, id(learning): learning}.values():
         move(part, device)
-    objective: nn.Module = Objective(learning, bf16=wants_bf16(recipe, device))
+    objective: nn.Module = Objective(learning, bf16=wants_bf16(recipe, device), compiled=recipe.torch_compile)
     if recipe.fsdp:
         shard(objective)
     elif world.size > 1:
         objective = DistributedDataParallel(objective, device_ids=[device.index] if device.type == "cuda" else None)
     return Learner(learning, objective, make_optimizer(learning, recipe), device, world)
+
+
+def _compiler() -> str | None:
+    names = [os.environ["CXX"]] if "CXX" in os.environ else ["g++", "clang++", "cl"]
+    return next((found for name in names if (found := shutil.which(name))), None)
 
 
 def alone(model: LanguageModel, optimizer: torch.optim.Optimizer) -> Learner:
