@@ -31,15 +31,14 @@ def run_plots(info: Row, recipe: Recipe, metrics: Sequence[Row]) -> list[dict[st
     if limit is not None:
         loss_note += f" Bigram entropy, {limit:.3f}: a table of token pairs can do no better on the training text."
     asked = f"{' and '.join(evaluated).capitalize()}: at most {recipe.eval_samples} questions at each evaluation."
-    steps = [
+    rate = {"learning rate": points(metrics, "learning_rate")}
+    plots = [
         plot("Loss", loss_note, losses, number, log=log, limit=limit, marks=_marks(info)),
         plot("Answers", asked, rates, percent, percent=True, marks=_marks(info)),
-        plot(
-            "Learning rate", "Size of the steps.", {"learning rate": points(metrics, "learning_rate")}, number, colour=2
-        ),
-        *_range_test(info, recipe),
+        plot("Learning rate", "Size of the steps.", rate, number, colour=2),
+        *_range_test(info),
     ]
-    return [plot for plot in steps if plot["series"]]
+    return [plot for plot in plots if plot["series"]]
 
 
 def _marks(info: Row) -> list[dict[str, Any]]:
@@ -49,7 +48,7 @@ def _marks(info: Row) -> list[dict[str, Any]]:
     return [*marks, {"at": back["to_step"], "label": "again from here, slower"}] if back else marks
 
 
-def _range_test(info: Row, recipe: Recipe) -> list[dict[str, Any]]:
+def _range_test(info: Row) -> list[dict[str, Any]]:
     """The losses of the trial steps that a learning rate was chosen by; nothing where one was given."""
     tried = [(rate, loss) for rate, loss in info.get("learning_rate_range_test", ())]
     if not tried:
