@@ -173,7 +173,7 @@ def _story(info: Row, recipe: Recipe) -> list[str]:
     if back := info.get("rolled_back"):
         where = f"step {back['to_step']:,}" if back["to_step"] else "the start"
         told.append(
-            f"Step {back['step']:,}: {back['reason']}. Training went back to {where}, and on at half its rates."
+            f"At step {back['step']:,} {back['reason']}: training went back to {where}, and on at half the rate."
         )
     if info.get("stopped_early"):
         told.append(
