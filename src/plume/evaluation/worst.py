@@ -19,6 +19,7 @@ def row_list(rows: Sequence[Row], *, asks: bool) -> dict[str, Any]:
     `asks`: questions were answered; plain text is only scored.
     """
     wrong = [row for row in rows if row["exact_match"] is False]
+    shown: Sequence[Row]
     if wrong:
         shown, about = wrong[:_ROWS], f"{len(wrong):,} of {len(rows):,} answers are wrong, the worst first."
     elif asks:
