@@ -1,9 +1,11 @@
 """The verbs as a person types them: what stands on stdout, what on stderr, and the exit code."""
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,10 @@ import pytest
 from conftest import PLACES, TINY, write_rows
 from plume.cli.main import main
 from plume.recipe import Recipe
+from plume.training import loop
 from plume.training.loop import train
-from plume.types import Finished
+from plume.training.step import step_once
+from plume.types import Finished, Step
 
 Plume = Callable[..., tuple[int, str, str]]
 
@@ -173,6 +177,24 @@ def test_train_prints_one_event_a_line(plume: Plume, qa_file: Path, settings: Ca
     ]
     assert {"step", "loss", "learning_rate", "tokens"} <= set(events[0])
     assert events[-1]["model"] == "run/model"
+
+
+def test_train_says_in_json_that_it_went_back_and_that_it_stopped(
+    plume: Plume, qa_file: Path, settings: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*given: Any, **options: Any) -> Step:
+        event = step_once(*given, **options)
+        return replace(event, loss=math.nan) if event.step == 3 and options["scale"] == 1 else event
+
+    monkeypatch.setattr(loop, "step_once", broken)
+    changes = {"max_steps": 40, "eval_steps": 2, "early_stopping_patience": 1, "learning_rate": 1.0}
+    code, out, _ = plume("train", str(qa_file), "--json", "--output-dir", "run", *settings(**changes))
+    events = {event["event"]: event for event in map(json.loads, out.splitlines())}
+    assert code == 0
+    assert (events["rolled_back"]["step"], events["rolled_back"]["to_step"]) == (3, 0)
+    assert "nan" in events["rolled_back"]["reason"]
+    assert events["stopped"]["step"] == events["finished"]["step"] < 40
+    assert "no better" in events["stopped"]["reason"]
 
 
 def test_train_prints_choices_scores_and_the_report(

@@ -2,19 +2,23 @@
 
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from conftest import TINY
+from plume.cli.main import main
+from plume.cli.train import wanted_recipe
 from plume.errors import UserError
-from plume.recipe import load_recipe, parse_recipe
+from plume.recipe import dump_recipe, load_recipe, parse_recipe
 from plume.training.loop import train
 from plume.training.prepare import Prepared, prepare
-from plume.training.range_test import best_rate
+from plume.training.range_test import best_rate, with_tested_rate
 from plume.training.stopping import reason_to_stop
-from plume.types import Saved, Started, Stopped
+from plume.types import Evaluated, Saved, Started, Stopped
 
 
 def prepared(file: Path, **changes: Any) -> Prepared:
@@ -94,3 +98,60 @@ def test_a_run_that_stops_early_says_so_and_resumes_to_the_same(qa_file: Path, t
     assert again == stopped
     one, other = ((tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("whole", "killed"))
     assert one == other
+
+
+def test_the_range_test_leaves_no_trace(qa_file: Path) -> None:
+    """Neither on the weights that training begins with, nor on torch's random state."""
+    made = prepared(qa_file, learning_rate="auto", dropout=0.1)
+    weights = {name: tensor.clone() for name, tensor in made.bundle.model.state_dict().items()}
+    state = torch.get_rng_state()
+    assert with_tested_rate(made).range_test
+    assert torch.equal(torch.get_rng_state(), state)
+    after = made.bundle.model.state_dict()
+    assert weights.keys() == after.keys()
+    assert all(torch.equal(weights[name], after[name]) for name in weights)
+
+
+@pytest.mark.parametrize("changes", [{"learning_rate": "auto"}, {"model": "gpt:tiny"}], ids=["auto", "gpt:tiny"])
+def test_what_was_chosen_is_kept_by_a_run_that_is_resumed(
+    changes: dict[str, Any], qa_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sized = {} if "model" in changes else TINY
+    settings = {"max_steps": 6, "save_steps": 2, "eval_steps": 6, "eval_samples": 4, "max_new_tokens": 4}
+    recipe = parse_recipe({**sized, "torch_num_threads": 1, "data": str(qa_file), **settings, **changes})
+    for _ in train(recipe, tmp_path / "whole"):
+        pass
+    events = train(recipe, tmp_path / "stopped")
+    for event in events:
+        if isinstance(event, Saved) and event.step == 4:
+            events.close()
+    monkeypatch.setattr(sys, "argv", ["plume", "train", "--resume", "--output-dir", str(tmp_path / "stopped")])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    one, other = ((tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("whole", "stopped"))
+    assert one == other
+
+
+def test_text_stops_early_by_its_loss(tmp_path: Path) -> None:
+    """At a rate far too large the loss only rises after its lowest evaluation."""
+    data = tmp_path / "text.txt"
+    data.write_text("The lamp is in the tower. The boat is in the harbour.\n" * 60, encoding="utf-8")
+    changes = {"early_stopping_patience": 2, "eval_steps": 2, "max_steps": 60, "max_length": 32, "max_new_tokens": 4}
+    recipe = parse_recipe({**TINY, "data": str(data), "optim": "adamw", "learning_rate": 0.5, **changes})
+    events = list(train(recipe, tmp_path / "run"))
+    (stopped,) = [event for event in events if isinstance(event, Stopped)]
+    losses = [event.scores["loss"] for event in events if isinstance(event, Evaluated)]
+    assert all(event.scores["exact_match"] is None for event in events if isinstance(event, Evaluated))
+    assert losses.index(min(losses)) == len(losses) - 3
+    assert stopped.step == 2 * len(losses) < 60
+
+
+def test_a_recipe_file_can_ask_for_a_size(qa_file: Path, tmp_path: Path) -> None:
+    """A size asked for beside the file replaces what the file says of sizes."""
+    file = tmp_path / "recipe.yaml"
+    file.write_text(f"data: {qa_file}\nmodel: gpt:tiny\n", encoding="utf-8")
+    assert prepare(wanted_recipe(file, {})).recipe.hidden_size == 128
+    file.write_text(dump_recipe(prepare(wanted_recipe(file, {})).recipe), encoding="utf-8")
+    again = prepare(wanted_recipe(file, {"model": "gpt:small"})).recipe
+    assert (again.hidden_size, again.num_hidden_layers) == (192, 4)

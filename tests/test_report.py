@@ -353,3 +353,24 @@ def test_how_to_repeat_it(tmp_path: Path) -> None:
     assert all(key in words for key in Recipe.model_fields)
     assert "rows.jsonl:99: D201 repeated" in words
     assert "20 more in run.json." in words
+
+
+def test_what_was_tried_and_chosen_is_shown(tmp_path: Path) -> None:
+    curve = [[1e-5 * 10 ** (at / 10), 5 - at / 20] for at in range(40)]
+    choices = {"learning_rate": {"value": 0.0017, "reason": "a third of the lowest <loss>"}}
+    run = make_run(tmp_path, learning_rate_range_test=curve, choices=choices)
+    log_steps(run, 5)
+    page = Page(run)
+    (tried,) = [plot for plot in page.plots if plot["x"] == "rate"]
+    assert tried["log_x"]
+    assert list(zip(tried["steps"], tried["series"][0]["values"], strict=True)) == [tuple(point) for point in curve]
+    assert tried["marks"] == [{"at": 0.0017, "label": "chosen"}]
+    assert "learning_rate 0.0017 a third of the lowest <loss>" in page.words
+
+
+def test_what_happened_on_the_way_is_told(tmp_path: Path) -> None:
+    back = {"step": 30, "to_step": 10, "reason": "the loss is nan"}
+    recipe = {"early_stopping_patience": 3, "eval_steps": 10}
+    page = Page(make_run(tmp_path, recipe=recipe, best_step=20, rolled_back=back, stopped_early=50))
+    assert "At step 30 the loss is nan: training went back to step 10, and on at half the rate." in page.words
+    assert "after step 50 of 100: 3 evaluations in a row were no better than that of step 20." in page.words

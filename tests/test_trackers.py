@@ -3,10 +3,12 @@
 import hashlib
 import json
 import logging
+import math
 import os
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,9 @@ from conftest import TINY
 from plume.errors import UserError
 from plume.recipe import Recipe, dump_recipe, load_recipe
 from plume.runs import Run
-from plume.training import trackers
+from plume.training import loop, trackers
 from plume.training.loop import train
+from plume.training.step import step_once
 from plume.types import Finished, Step
 
 Points = dict[str, list[tuple[int, float]]]
@@ -142,6 +145,30 @@ def test_a_tracker_is_told_what_the_run_logs_once_although_it_was_interrupted(
         assert [value for _, value in told[key]] == pytest.approx([value for _, value in expected[key]], rel=1e-6)
     assert points["final/held_out/exact_match"] == [(5, last.scores["held_out"]["exact_match"])]
     assert "learning_rate" in config
+
+
+def test_steps_that_come_again_after_a_roll_back_are_told_again(
+    qa_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when the run was resumed, and its tracker knew those steps from before."""
+
+    def broken(*given: Any, **options: Any) -> Step:
+        event = step_once(*given, **options)
+        return replace(event, loss=math.nan) if event.step == 4 and options["scale"] == 1 else event
+
+    monkeypatch.setattr(loop, "step_once", broken)
+    out = tmp_path / "run"
+    events = train(recipe(qa_file, report_to="tensorboard"), out)
+    next(event for event in events if isinstance(event, Step) and event.step == 3)  # the checkpoint is of step 2
+    events.close()
+    losses: dict[int, float] = {}
+    for event in train(Recipe(), out, resume=True):
+        if isinstance(event, Step):
+            losses[event.step] = event.loss
+    told = dict(read_tensorboard(out)[0]["train_loss"])
+    assert Run(out).info()["rolled_back"]["to_step"] == 0
+    assert sorted(told) == [1, 2, 3, 4, 5]
+    assert told == pytest.approx(losses, rel=1e-6)
 
 
 def test_tracking_changes_no_weight_and_prints_nothing(

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 import plume
 from conftest import TINY, write_rows
+from plume.checks.tokens import unknown
 from plume.errors import DataError, RunFailed, UserError
 from plume.models.catalog import build_model
 from plume.recipe import Recipe
@@ -471,8 +472,12 @@ def test_a_result_that_cannot_be_proven_is_no_model(qa_file: Path, tmp_path: Pat
 
 
 def test_rows_that_the_tokenizer_does_not_know_are_named(qa_file: Path) -> None:
+    """With advice that can be followed: a base brings its own tokenizer."""
     prepared = prepare(recipe(qa_file, tokenizer="char", vocab_size=14, template="chat"))
-    assert "D305" in {finding.code for finding in prepared.findings}
+    (found,) = [finding for finding in prepared.findings if finding.code == "D305"]
+    assert "tokenizer=bpe" in found.hint
+    (for_a_base,) = unknown(prepared.split.train, prepared.rows, prepared.bundle.tokenizer.special_tokens["<unk>"])
+    assert "tokenizer=" not in for_a_base.hint
 
 
 def test_a_contradiction_is_one_of_meaning_not_of_normal_form(tmp_path: Path) -> None:

@@ -116,6 +116,13 @@ def test_without_the_library_one_line_says_how_to_get_it(
     assert refused.value.hint == "pip install 'plume-lm[tune]'"
 
 
+def test_a_search_is_one_process(qa_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="one process"):
+        next(tune(recipe(qa_file), tmp_path / "search"))
+    assert not (tmp_path / "search").exists()
+
+
 # --- a search ---
 
 

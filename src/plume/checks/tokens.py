@@ -69,8 +69,13 @@ def end_ids(tokenizer: Tokenizer, template: Template) -> frozenset[int]:
     return frozenset(specials[text] for text in texts if text in specials)
 
 
-def unknown(examples: Sequence[Example], encoded: EncodedRows, unk_id: int | None) -> Iterator[Finding]:
+def unknown(
+    examples: Sequence[Example], encoded: EncodedRows, unk_id: int | None, *, from_scratch: bool = False
+) -> Iterator[Finding]:
     """D305: text that the tokenizer cannot represent; said at the first row, with the number of rows."""
+    remedy = "use --set tokenizer=bpe, or a larger vocab_size"
+    if not from_scratch:
+        remedy = "take a base whose tokenizer knows them, or train from scratch with --model gpt"
     found = [] if unk_id is None else _rows_where(encoded, lambda part: part.ids == unk_id)
     if found:
         yield Finding(
@@ -78,7 +83,7 @@ def unknown(examples: Sequence[Example], encoded: EncodedRows, unk_id: int | Non
             "warning",
             examples[found[0]].source,
             f"{len(found)} of {len(examples)} rows hold characters or words that the tokenizer does not know",
-            "they are read and answered as <unk>; use --set tokenizer=bpe, or a larger vocab_size",
+            "they are read and answered as <unk>: " + remedy,
             tuple(examples[row].source for row in found[1:6]),
         )
 

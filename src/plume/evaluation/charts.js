@@ -6,6 +6,7 @@
   const colour = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const percent = value => (Math.round(value * 1000) / 10) + "\u00a0%";
   const number = value => value !== 0 && Math.abs(value) < 0.0001 ? value.toExponential(2) : String(Number(value.toPrecision(4)));
+  const power = value => value.toExponential(0).replace("e+", "e");
   const last = values => values.findLast(value => value !== null);
   let drawn = [];
 
@@ -34,15 +35,17 @@
       ctx.stroke();
       label("bigram entropy " + number(plot.limit), bbox.left + bbox.width - 4 * pixels, y - 6 * pixels);
     }
-    if (plot.kept !== null && plot.kept < last(plot.steps)) {
-      const x = chart.valToPos(plot.kept, "x", true);
+    plot.marks.filter(mark => mark.at < last(plot.steps)).forEach((mark, line) => {
+      const x = chart.valToPos(Math.max(mark.at, plot.steps[0]), "x", true);
       ctx.setLineDash([2 * pixels, 3 * pixels]);
       ctx.beginPath();
       ctx.moveTo(x, bbox.top);
       ctx.lineTo(x, bbox.top + bbox.height);
       ctx.stroke();
-      label(plot.kept_label, x - 4 * pixels, bbox.top + 12 * pixels);
-    }
+      const right = x - bbox.left < ctx.measureText(mark.label).width + 8 * pixels;
+      ctx.textAlign = right ? "left" : "right";
+      label(mark.label, x + (right ? 4 : -4) * pixels, bbox.top + (12 + 16 * line) * pixels);
+    });
     ctx.restore();
   }
 
@@ -60,20 +63,20 @@
     const axis = {stroke: colour("--quiet"), grid: {stroke: colour("--rule"), width: 1}, ticks: {show: false}, font: "12px system-ui, sans-serif"};
     const series = plot.series.map((one, at) => ({
       label: one.label,
-      stroke: colour("--curve-" + (index === 2 ? 2 : at % 4)),
+      stroke: colour("--curve-" + ((plot.colour + at) % 4)),
       dash: dashes[at % 4],
       width: 2,
       spanGaps: true,
       points: {show: one.values.filter(value => value !== null).length <= 50, size: 6, fill: colour("--page")},
       value: (chart, value, _, at) => at === null ? show(last(one.values)) : value === null ? "–" : show(value),
     }));
-    const steps = {label: plot.x, value: (chart, value, _, at) => at === null ? last(plot.steps) : value};
+    const steps = {label: plot.x, value: (chart, value, _, at) => at === null ? number(last(plot.steps)) : number(value)};
     return new uPlot({
       width: box.clientWidth,
       height: index === 0 ? 300 : 220,
-      scales: {x: {time: false}, y: scale(plot)},
+      scales: {x: {time: false, distr: plot.log_x ? 3 : 1}, y: scale(plot)},
       series: [steps, ...series],
-      axes: [{...axis, size: 28}, {...axis, size: 64, values: (chart, ticks) => ticks.map(tick => tick === null ? null : show(tick))}],
+      axes: [{...axis, size: 28, ...(plot.log_x ? {values: (chart, ticks) => ticks.map(tick => tick === null ? null : power(tick))} : {})}, {...axis, size: 64, values: (chart, ticks) => ticks.map(tick => tick === null ? null : show(tick))}],
       cursor: {hover: {skip: [null, undefined]}},
       hooks: {draw: [chart => annotate(chart, plot)]},
     }, [plot.steps, ...plot.series.map(one => one.values)], box);

@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 Row = Mapping[str, Any]
-Points = list[tuple[int, float]]
+Points = list[tuple[float, float]]  # ascending
 
 _POINTS = 1000  # most of a curve on the page
 
@@ -54,13 +54,16 @@ def plot(
     x: str = "step",
     **options: Any,
 ) -> dict[str, Any]:
-    """One chart. `options`: `log` or `percent` scale, a `limit` to draw across, a step `kept` with its `kept_label`."""
+    """One chart. `options`: `log` or `percent` scale, `log_x`, a `limit` to draw across, a `colour` to begin with.
+
+    `marks` are lines drawn upwards, each `at` a place of the x axis with a `label`.
+    """
     drawn = {label: dict(points) for label, points in curves.items() if points}
     steps = sorted({step for points in drawn.values() for step in points})
     said = []
     for label, points in drawn.items():
         (first, start), (last, end) = min(points.items()), max(points.items())
-        said.append(f"{label}: {show(start)} at {x} {first}, {show(end)} at {x} {last}")
+        said.append(f"{label}: {show(start)} at {x} {first:g}, {show(end)} at {x} {last:g}")
     return {
         "title": title,
         "note": note,
@@ -68,7 +71,7 @@ def plot(
         "x": x,
         "steps": steps,
         "series": [{"label": label, "values": [points.get(step) for step in steps]} for label, points in drawn.items()],
-        **{"log": False, "percent": False, "limit": None, "kept": None, "kept_label": "weights kept", **options},
+        **{"log": False, "log_x": False, "percent": False, "limit": None, "colour": 0, "marks": [], **options},
     }
 
 

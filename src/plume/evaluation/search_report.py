@@ -67,9 +67,8 @@ def _history(trials: Sequence[Row], metric: str, best: int) -> dict[str, Any]:
     }
     rate = metric == "exact_match"
     words = "Exact match" if rate else "Bits per byte; lower is better."
-    return plot(
-        "History", words, curves, percent if rate else number, x="trial", percent=rate, kept=best, kept_label="best"
-    )
+    marks = [{"at": best, "label": "best"}]
+    return plot("History", words, curves, percent if rate else number, x="trial", percent=rate, marks=marks)
 
 
 def _x(index: int, count: int) -> float:

@@ -113,7 +113,7 @@ def prepare(recipe: Recipe, *, force: bool = False) -> Prepared:
     names, specials = bundle.tokenizer.special_token_names, bundle.tokenizer.special_tokens
     unk_id = specials.get(names.get("unk_token", ""))
     if unk_id not in bundle.stop_ids:  # GPT-2's tokenizer calls its end token unknown, and knows every byte
-        findings += kept(unknown(both, encoded, unk_id), chosen)
+        findings += kept(unknown(both, encoded, unk_id, from_scratch=recipe.model in CATALOG), chosen)
     rows = encoded[: len(parts.train)]
     return Prepared(completed, tuple(findings), parts, bundle, rows, made.choices, made.replay)
 

@@ -63,6 +63,12 @@ class World:
             dist.barrier()
 
 
+def refuse_several(what: str) -> None:
+    """Raise UserError when the environment speaks of several processes, for what is done by one."""
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise UserError(f"{what} is done by one process, and was started as several", "start it without torchrun")
+
+
 @contextlib.contextmanager
 def joined(run: Path) -> Iterator[World]:
     """The processes that the environment speaks of, together on a run for as long as the context lasts.

@@ -23,6 +23,7 @@ from plume.recipe import Recipe, parse_recipe
 from plume.runs import Run, refuse_occupied
 from plume.training.loop import train
 from plume.training.prepare import Prepared, prepare
+from plume.training.processes import refuse_several
 from plume.training.search import (
     Choices,
     Proposed,
@@ -81,6 +82,7 @@ def tune(
     trial begins. With `resume`, the search in `output_dir` goes on, up to `n_trials` if that is more than before.
     Raises UserError (DataError for rows) before anything is written, RunFailed when no trial could be finished.
     """
+    refuse_several("a search")
     _library()
     findings: tuple[Finding, ...] = ()
     if resume:
