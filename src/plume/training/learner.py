@@ -16,6 +16,7 @@ from plume.errors import UserError
 from plume.recipe import Recipe
 from plume.training.batches import IGNORE, Batch
 from plume.training.devices import move, pick_device, wants_bf16
+from plume.training.muon import Optimizer
 from plume.training.optim import make_optimizer
 from plume.training.processes import World
 from plume.training.sharding import fill_in, shard, whole
@@ -55,7 +56,7 @@ class Learner:
 
     model: LanguageModel
     objective: nn.Module
-    optimizer: torch.optim.Optimizer
+    optimizer: Optimizer
     device: torch.device
     world: World
 
@@ -120,7 +121,7 @@ def make_learner(model: LanguageModel, recipe: Recipe, world: World) -> Learner:
     return Learner(learning, objective, make_optimizer(learning, recipe), device, world)
 
 
-def alone(model: LanguageModel, optimizer: torch.optim.Optimizer) -> Learner:
+def alone(model: LanguageModel, optimizer: Optimizer) -> Learner:
     """A learner of one process where the model lies."""
     device = next(model.parameters()).device
     return Learner(model, Objective(model), optimizer, device, World())

@@ -34,7 +34,7 @@ def step_once(
     tokens = max(1, sum(batch.trained for _, batch in group))
     for settings in learner.optimizer.param_groups:
         settings["lr"] = settings["initial_lr"] * schedule(step, recipe) * scale
-    learner.optimizer.zero_grad(set_to_none=True)
+    learner.optimizer.zero_grad()
     at_most = recipe.per_device_train_batch_size or 1
     passes = [(number, part) for number, (_, batch) in enumerate(group) for part in learner.share(batch, at_most)]
     total = torch.zeros((), device=learner.device)
