@@ -1,9 +1,10 @@
 """Seconds from the command to the first step, with nothing in the cache and with everything in it.
 
-    python benchmarks/start.py [--rows 10000] [--repeats 3]
+    python benchmarks/start.py [--rows 10000] [--repeats 3] [--threads 1]
 
 Plume trains on invented rows with an explicit learning rate; the other side of each pair is a process that imports
-torch and transformers, which any trainer on this machine must do. `beyond_import` is the difference of the two.
+torch and transformers, which any trainer on this machine must do. `beyond_import` is the difference of the two. Two
+threads on a core shared with other work wait for one another: `--threads 1` measures such a machine better.
 Prints one JSON line a comparison; medians of the runs.
 """
 
@@ -30,6 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=10_000)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, help="Plume's torch_num_threads (its own choice if not given)")
     options = parser.parse_args()
     runs = []
     with tempfile.TemporaryDirectory() as folder:
@@ -38,7 +40,7 @@ def main() -> None:
             cache = Path(folder) / f"cache-{number}"
             run = {"imports": first_line(IMPORTS, cache)}
             for state in BARS:
-                run[state] = first_line(train(data, Path(folder) / f"run-{number}-{state}"), cache)
+                run[state] = first_line(train(data, Path(folder) / f"run-{number}-{state}", options.threads), cache)
             runs.append(run)
     for state, bar in BARS.items():
         beyond = [run[state] - run["imports"] for run in runs]
@@ -56,8 +58,9 @@ def main() -> None:
         print(json.dumps(row), flush=True)
 
 
-def train(data: Path, output: Path) -> list[str]:
-    settings = ("--set", "learning_rate=1e-3", "--set", "max_steps=2")
+def train(data: Path, output: Path, threads: int | None) -> list[str]:
+    settings = ["--set", "learning_rate=1e-3", "--set", "max_steps=2"]
+    settings += ["--set", f"torch_num_threads={threads}"] if threads else []
     return [*PLUME, "train", str(data), "--json", "--output-dir", str(output), *settings]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import plume
+from conftest import TINY
 
 SOURCE = Path(plume.__file__).parent
 
@@ -80,6 +81,20 @@ def test_help_does_not_import_torch(arguments: list[str]) -> None:
         "print('torch' in sys.modules)"
     )
     assert _python(code) == "False"
+
+
+def test_the_first_step_imports_neither_torchs_compiler_nor_its_sharding(qa_file: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "from plume.recipe import parse_recipe\n"
+        "from plume.training.loop import train\n"
+        "from plume.types import Step\n"
+        f"recipe = parse_recipe({{**{TINY!r}, 'data': {str(qa_file)!r}, 'max_steps': 1}}, 'test')\n"
+        f"events = train(recipe, {str(tmp_path / 'run')!r}, probe=True)\n"
+        "stepped = any(isinstance(event, Step) for event in events)\n"
+        "print(stepped, [name for name in ('torch._dynamo', 'torch.distributed.fsdp') if name in sys.modules])"
+    )
+    assert _python(code) == "True []"
 
 
 def test_public_names_stay_callable_after_every_module_is_imported() -> None:

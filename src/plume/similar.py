@@ -23,6 +23,7 @@ _ACCENTS = re.compile("[\u0300-\u036f]+")
 _DIGIT_GAP = re.compile(r" (?<=\d )(?=\d)")
 _DIGIT = re.compile(r"\d")
 
+DIGEST = 8  # bytes
 SHORTEST = 8  # letters: in shorter prompts an edit is another question; with two edits, 10 are needed
 # Closed-class words, number words and calendar words: two of them are two meanings, however near their spelling.
 _COMMON = """
@@ -80,8 +81,8 @@ def normalise_all(texts: Sequence[str]) -> list[str]:
 
 
 def digest(text: str) -> bytes:
-    """16 bytes that stand for a text: among ten million texts two share them with probability 1e-25."""
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    """8 bytes that stand for a text: among ten million texts two share them with probability 3e-6."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()[:DIGEST]
 
 
 def fold_all(texts: Sequence[str]) -> list[str]:

@@ -318,8 +318,8 @@ _COMMON = np.unique(_parse("".join([word + "\0" for word in similar.COMMON]).enc
 
 
 def columns(digests: bytes | bytearray) -> Digests:
-    """16-byte digests as two columns of numbers."""
-    return np.frombuffer(bytes(digests), dtype=np.uint64).reshape(-1, 2)
+    """Digests as a column of numbers."""
+    return np.frombuffer(bytes(digests), dtype=np.uint64).reshape(-1, 1)
 
 
 def first_equal(*digests: Digests) -> Indices:

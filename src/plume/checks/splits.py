@@ -34,7 +34,7 @@ def leaks(train: Sequence[Example], evaluation: Sequence[Example]) -> Iterator[F
 
 
 class Taught:
-    """What rows ask and answer, in digests, for a comparison with other rows. About 150 bytes a row.
+    """What rows ask and answer, in digests, for a comparison with other rows. About 120 bytes a row.
 
     A question is normalised together with all that was said before it, so every reply of a conversation counts. An
     evaluation row is in training when all that was said in it up to its last reply was said there, from the start.
@@ -66,12 +66,12 @@ class Taught:
                     lines.append(example.source.line)
                     self._conversations += similar.digest(said)
                     self._answers += similar.digest(content)
-            self._last.append(len(self._answers) // 16 - 1)
+            self._last.append(len(self._answers) // similar.DIGEST - 1)
         self._replies.add(batch.file, lines)
 
     def merge(self, later: Self) -> None:
         """Take over what was noted of later rows."""
-        self._last.extend([reply + len(self._answers) // 16 for reply in later._last])
+        self._last.extend([reply + len(self._answers) // similar.DIGEST for reply in later._last])
         self._wordings.merge(later._wordings)
         self._rows.merge(later._rows)
         self._replies.merge(later._replies)
@@ -101,7 +101,7 @@ class Taught:
 
     def _known(self, asked: Self) -> list[tuple[int, int]]:
         """(row, first reply of the training rows up to which the same was said) for rows that stand in training."""
-        taught = len(self._conversations) // 16
+        taught = len(self._conversations) // similar.DIGEST
         last = columns(asked._conversations)[asked._last]
         first = first_equal(np.concatenate([columns(self._conversations), last]))[taught:]
         return [(int(row), int(first[row])) for row in np.flatnonzero(first < taught)]
@@ -160,7 +160,7 @@ class Taught:
 
     def _never_taught(self, asked: Self) -> Iterator[Finding]:
         """D405, when most answers of the evaluation are taught, so that answers are there to be recalled."""
-        taught = len(self._answers) // 16
+        taught = len(self._answers) // similar.DIGEST
         first = first_equal(np.concatenate([columns(self._answers), columns(asked._answers)]))[taught:]
         unknown = np.flatnonzero(first >= taught)
         if not 0 < 2 * len(unknown) < len(first):

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from plume.cli.formats import as_json
-from plume.errors import DataError, Disconnected, PlumeError
+from plume.errors import DataError, Disconnected, PlumeError, RunFailed
 from plume.types import Finding
 
 out = Console(highlight=False, soft_wrap=True, emoji=False)
@@ -83,9 +83,11 @@ def errors(debug: bool) -> Iterator[None]:
         raise SystemExit(1) from None
     except PlumeError as error:
         _or_raise(debug)
+        show_findings(error.findings if isinstance(error, DataError) else ())
         if main_process() or isinstance(error, Disconnected):
-            show_findings(error.findings if isinstance(error, DataError) else ())
             show_error(error.message, error.hint)
+        elif not isinstance(error, RunFailed):  # a run fails in every process alike, and the main one says so
+            show_error(f"process {os.environ['RANK']}: {error.message}", error.hint)
         raise SystemExit(error.exit_code) from None
     except OSError as error:
         _or_raise(debug)

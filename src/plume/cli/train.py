@@ -163,7 +163,7 @@ def _follow(recipe: Recipe, path: Path, *, resume: bool, force: bool, json: bool
                         _show(event)
             except (KeyboardInterrupt, SystemExit):
                 bar.stop()
-                if path.exists():
+                if path.exists() and output.main_process():
                     output.note(f"continue with: plume train --resume --output-dir {path}")
                 raise
     if not finished and output.main_process():

@@ -43,7 +43,7 @@ class Questions(Container[str]):
         self._digests = np.unique(digests)
 
     def __contains__(self, key: object) -> bool:
-        wanted = np.frombuffer(_digest(str(key)), dtype=np.uint64)
+        wanted = np.frombuffer(similar.digest(str(key)), dtype=np.uint64)
         place = int(np.searchsorted(self._digests, wanted[0]))
         return place < len(self._digests) and bool(self._digests[place] == wanted[0])
 
@@ -64,14 +64,14 @@ def keys_of(examples: Iterable[Example]) -> Keys:
         messages = example.messages
         replies = [place for place, message in enumerate(messages) if message.role == "assistant"]
         for place in replies:
-            key = _digest("\0".join(asked[:place]))
+            key = similar.digest("\0".join(asked[:place]))
             row.append(number)
             question += key
-            answer += _digest(unicodedata.normalize("NFC", messages[place].content))
+            answer += similar.digest(unicodedata.normalize("NFC", messages[place].content))
             if 0 < place < replies[-1]:
                 early += key
-        prompt += _digest("\0".join(asked[:-1]))
-        said += _digest("\0".join([messages[place].content for place in replies]))
+        prompt += similar.digest("\0".join(asked[:-1]))
+        said += similar.digest("\0".join([messages[place].content for place in replies]))
     columns = (np.frombuffer(bytes(column), dtype=np.uint64) for column in (prompt, said, answer, question, early))
     prompts, whole, answers, questions, opened = columns
     return Keys(prompts, whole, np.array(row, dtype=np.int64), answers, questions, opened)
@@ -88,7 +88,3 @@ def _folded(examples: Iterable[Example]) -> Iterator[tuple[Example, list[str]]]:
                 yield example, [""]
             else:
                 yield example, [f"{message.role}:{next(folded)}" for message in example.messages]
-
-
-def _digest(text: str) -> bytes:
-    return similar.digest(text)[:8]

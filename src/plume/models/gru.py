@@ -22,7 +22,7 @@ from transformers.utils import logging
 
 from plume.models import clusters, ragged
 from plume.models.packed import apart
-from plume.models.weights import fill, read_config
+from plume.models.weights import fill, read_config, widened
 
 _QUERY_BLOCK = 16  # bounds the (B, block, block + window, A) tensor of the additive scores
 _LARGE_VOCABULARY = 5000  # from here on the output layer takes most of a step
@@ -227,26 +227,20 @@ class GRU(PreTrainedModel):
 
     @torch.no_grad()
     def resize(self, vocab_size: int) -> None:
-        """Widen the vocabulary; new words start around the mean of the old ones, as far from it as those are."""
-        more = vocab_size - self.vocab_size
-        if more <= 0:
+        """Widen the vocabulary; new words start near the mean of the old ones."""
+        if vocab_size <= self.vocab_size:
             return
         for module in (self.embed_tokens, getattr(self, "lm_head", None)):
             if module is not None:
-                module.weight = nn.Parameter(_widened(module.weight, more))
+                module.weight = widened(module.weight, vocab_size)
         if self.config.tie_word_embeddings:
-            self.output_bias = nn.Parameter(_widened(self.output_bias, more))
+            self.output_bias = widened(self.output_bias, vocab_size)
         else:
-            self.lm_head.bias = nn.Parameter(_widened(self.lm_head.bias, more))
+            self.lm_head.bias = widened(self.lm_head.bias, vocab_size)
         self.config.vocab_size = vocab_size
 
     def save(self, directory: Path) -> None:
         self.save_pretrained(directory)
-
-
-def _widened(tensor: Tensor, more: int) -> Tensor:
-    deviation, mean = torch.std_mean(tensor, dim=0, keepdim=True)
-    return torch.cat([tensor, mean + deviation * torch.randn(more, *tensor.shape[1:], device=tensor.device)])
 
 
 def build(sizes: Mapping[str, Any]) -> GRU:

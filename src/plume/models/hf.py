@@ -104,7 +104,7 @@ class HFModel(nn.Module):
         if segments_BT is None:
             positions_BT = ragged.new_positions(before_B, ids_BT.shape[1])
         else:
-            self._check_isolation()
+            self.check_packing()
             positions_BT = ragged.segment_positions(segments_BT)
         hidden_BTC = self._read(ids_BT, positions_BT)
         return hidden_BTC, HFState(DynamicCache(config=self.inner.config), ids_BT[:, :0].bool(), before_B)
@@ -137,8 +137,11 @@ class HFModel(nn.Module):
         self.inner.save_pretrained(directory)
 
     @torch.no_grad()
-    def _check_isolation(self) -> None:
-        """Some architectures (recurrent ones, for example) take no notice of positions that start again."""
+    def check_packing(self) -> None:
+        """Raise UserError when positions that start again do not keep documents apart, as in recurrent architectures.
+
+        It reads a little, so it is to be asked before the model is shared out among processes.
+        """
         if self._isolates is None:
             training = self.inner.training
             self.inner.eval()

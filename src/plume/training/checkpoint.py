@@ -23,9 +23,10 @@ from plume.models.weights import read_tensors, write_tensors
 from plume.training.learner import Learner
 from plume.training.optim import optimizer_tensors, restore_optimizer
 from plume.training.sharding import fill_in
-from plume.training.watch import Watch
+from plume.training.watch import Watch, settled
 from plume.types import LanguageModel
 
+_PROGRESS = "progress"
 _WEIGHTS, _OPTIMIZER = "model.safetensors", "optimizer.safetensors"
 
 
@@ -58,17 +59,16 @@ def _write(path: Path, tensors: Mapping[str, Mapping[str, Tensor]], progress: Ma
         for name, named in tensors.items():
             write_tensors(building / name, named)
         digests = {name: _digest(building / name) for name in tensors}
+        digests[_PROGRESS] = hashlib.sha256(json.dumps(progress).encode()).hexdigest()
         write_atomic(building / "state.json", json.dumps({"progress": progress, "sha256": digests}))
 
 
 def load_checkpoint(path: Path, learner: Learner) -> Progress:
     """Restore weights and optimiser; returns where the run stood. Raises Damaged."""
-    state = _intact(path)
+    progress = _intact(path)
     learner.restore(read_tensors(path / _WEIGHTS))
     restore_optimizer(learner.model, learner.optimizer, read_tensors(path / _OPTIMIZER))
-    known = state["progress"]
-    watch = Watch(**{**known["watch"], "losses": tuple(known["watch"]["losses"])})
-    return Progress(**{**known, "best_key": tuple(known["best_key"]), "watch": watch})
+    return progress
 
 
 def load_weights(path: Path, model: LanguageModel) -> None:
@@ -77,16 +77,22 @@ def load_weights(path: Path, model: LanguageModel) -> None:
     fill_in(model, read_tensors(path / _WEIGHTS))
 
 
-def _intact(path: Path) -> dict[str, Any]:
-    """The checkpoint's state.json, once every file was found to be what was written."""
+def _intact(path: Path) -> Progress:
+    """Where the run stood, once every file was found to be what was written."""
+    hint = "delete it, and resume from an earlier one"
     try:
         state: dict[str, Any] = json.loads((path / "state.json").read_text(encoding="utf-8"))
-        wrong = [name for name, digest in state["sha256"].items() if _digest(path / name) != digest]
+        known, digests = state[_PROGRESS], state["sha256"]
+        found = {name: _digest(path / name) for name in (_WEIGHTS, _OPTIMIZER)}
+        found[_PROGRESS] = hashlib.sha256(json.dumps(known).encode()).hexdigest()
+        wrong = [name for name, digest in found.items() if digests[name] != digest]
+        watch = Watch(**{**known["watch"], "losses": tuple(known["watch"]["losses"])})
+        progress = Progress(**{**known, "best_key": tuple(known["best_key"]), "watch": watch})
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise Damaged(f"{path} is damaged: {error}", "delete it, and resume from an earlier one") from None
+        raise Damaged(f"{path} is damaged: {error!r}", hint) from None
     if wrong:
-        raise Damaged(f"{path} is damaged: {wrong[0]} has changed", "delete it, and resume from an earlier one")
-    return state
+        raise Damaged(f"{path} is damaged: {wrong[0]} has changed", hint)
+    return progress
 
 
 def _digest(file: Path) -> str:
@@ -110,9 +116,13 @@ def step_of(path: Path) -> int:
 
 
 def prune(folder: Path, keep: int, best_step: int) -> None:
-    """Delete all but the newest `keep` and the best."""
-    for path in checkpoints(folder)[:-keep]:
-        if step_of(path) != best_step:
+    """Delete all but the newest `keep`, the best, and what a roll-back needs: the newest one that a divergence
+    noticed now would not have touched, and the one that takes its place."""
+    paths = checkpoints(folder)
+    untouched = [path for path in paths if step_of(path) <= settled(step_of(paths[-1]))]
+    wanted = {*paths[-keep:], *untouched[-1:], *paths[len(untouched) : len(untouched) + 1]}
+    for path in paths:
+        if path not in wanted and step_of(path) != best_step:
             shutil.rmtree(path)
 
 

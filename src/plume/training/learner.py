@@ -18,6 +18,7 @@ from plume.errors import UserError
 from plume.recipe import Recipe
 from plume.training.batches import IGNORE, Batch
 from plume.training.devices import move, pick_device, wants_bf16
+from plume.training.muon import Optimizer
 from plume.training.optim import make_optimizer
 from plume.training.processes import World
 from plume.training.sharding import fill_in, shard, whole
@@ -29,6 +30,13 @@ class OwnLoss(Protocol):
     """A model that computes the summed loss of hidden states (N, C) for less than all their logits."""
 
     def summed_loss(self, hidden_NC: Tensor, labels_N: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
+class _Packable(Protocol):
+    """A model of which it is not known beforehand that it keeps packed documents apart."""
+
+    def check_packing(self) -> None: ...
 
 
 class Objective(nn.Module):
@@ -61,7 +69,7 @@ class Learner:
 
     model: LanguageModel
     objective: nn.Module
-    optimizer: torch.optim.Optimizer
+    optimizer: Optimizer
     device: torch.device
     world: World
 
@@ -117,6 +125,8 @@ def refuse_place(recipe: Recipe, world: World) -> torch.device:
 def make_learner(model: LanguageModel, recipe: Recipe, world: World) -> Learner:
     """Raises what `refuse_place` raises."""
     device = refuse_place(recipe, world)
+    if recipe.packing and isinstance(model, _Packable):
+        model.check_packing()
     learning = copy.deepcopy(model) if recipe.fsdp else model
     for part in {id(model): model, id(learning): learning}.values():
         move(part, device)
@@ -133,7 +143,7 @@ def _compiler() -> str | None:
     return next((found for name in names if (found := shutil.which(name))), None)
 
 
-def alone(model: LanguageModel, optimizer: torch.optim.Optimizer) -> Learner:
+def alone(model: LanguageModel, optimizer: Optimizer) -> Learner:
     """A learner of one process where the model lies."""
     device = next(model.parameters()).device
     return Learner(model, Objective(model), optimizer, device, World())

@@ -1,14 +1,15 @@
 """Muon for hidden matrices and AdamW for everything else, as one optimiser.
 
 Muon (Jordan 2024): the momentum of a matrix, looked ahead (Nesterov), is replaced by the nearest matrix whose
-singular values are all about one, so that a step moves every direction alike.
+singular values are all about one, so that a step moves every direction alike. Not a torch.optim.Optimizer, whose first
+use imports torch's compiler: a second of every start.
 Shape suffixes: N matrices of one shape, R rows, C columns (R ≤ C).
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,27 +19,33 @@ from torch.optim.adamw import adamw
 _STEPS = 5
 _A, _B, _C = 3.4445, -4.7750, 2.0315  # Jordan's quintic: steepest at zero, ends between 0.7 and 1.2
 _EPSILON = 1e-7
+_ADAM_EPSILON = 1e-8
 
 
-class Muon(torch.optim.Optimizer):
-    """Groups with a `momentum` are orthogonalised, the others stepped as by AdamW."""
+class Optimizer:
+    """Groups with a `momentum` are orthogonalised, the others stepped by AdamW (Loshchilov & Hutter 2019).
 
-    def __init__(self, groups: Sequence[dict[str, Any]], *, betas: tuple[float, float], eps: float = 1e-8) -> None:
-        super().__init__(groups, {"lr": 0.0, "weight_decay": 0.0, "betas": betas, "eps": eps})
+    A group has `params`, `lr` and `weight_decay`; `state` holds tensors by name for each parameter stepped so far.
+    """
+
+    def __init__(self, groups: Sequence[dict[str, Any]], *, betas: tuple[float, float]) -> None:
+        self.param_groups = list(groups)
+        self.state: dict[Tensor, dict[str, Tensor]] = defaultdict(dict)
+        self._betas = betas
+
+    def zero_grad(self) -> None:
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        loss = None
-        if closure:
-            with torch.enable_grad():
-                loss = closure()
+    def step(self) -> None:
         for group in self.param_groups:
             given = [(parameter, parameter.grad) for parameter in group["params"] if parameter.grad is not None]
             if "momentum" in group:
                 self._orthogonal_step(group, given)
             else:
                 self._adamw_step(group, given)
-        return loss
 
     def _orthogonal_step(self, group: Mapping[str, Any], given: Sequence[tuple[Tensor, Tensor]]) -> None:
         alike: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = defaultdict(list)
@@ -73,11 +80,11 @@ class Muon(torch.optim.Optimizer):
             [state["step"] for state in states],
             fused=True,
             amsgrad=False,
-            beta1=group["betas"][0],
-            beta2=group["betas"][1],
+            beta1=self._betas[0],
+            beta2=self._betas[1],
             lr=group["lr"],
             weight_decay=group["weight_decay"],
-            eps=group["eps"],
+            eps=_ADAM_EPSILON,
             maximize=False,
         )
 

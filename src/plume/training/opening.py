@@ -11,14 +11,16 @@ from plume.checks.selection import kept, selection
 from plume.errors import RunFailed, UserError
 from plume.recipe import Recipe, parse_recipe
 from plume.runs import Run, refuse_occupied
+from plume.training.devices import wants_bf16
 from plume.training.learner import refuse_place
+from plume.training.plan import taken, unset
 from plume.training.preflight import preflight
 from plume.training.prepare import Prepared, prepare, refuse
 from plume.training.processes import World, as_launched
 from plume.training.range_test import with_tested_rate
 from plume.training.sources import fingerprints
 from plume.training.trackers import require_trackers
-from plume.types import Preflight
+from plume.types import Choice, Preflight
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +56,27 @@ def _new(recipe: Recipe, path: Path, world: World, *, force: bool, probe: bool) 
     planned = None
     refuse_occupied(path)
     require_trackers(recipe.report_to)
-    prepared = with_tested_rate(prepare(as_launched(recipe), force=force))
-    refuse_place(prepared.recipe, world)
-    if probe:
+    prepared = with_tested_rate(_placed(prepare(as_launched(recipe), force=force), world))
+    if probe and prepared.recipe.device == "cpu":
         planned = preflight(prepared)
         planned = replace(planned, findings=tuple(kept(planned.findings, selection())))
         refuse(planned.findings, prepared.recipe.data, force=force)
         prepared = replace(prepared, findings=(*prepared.findings, *planned.findings))
     run = Run.create(path, prepared.recipe, {**_facts(prepared, forced=force), "world_size": world.size})
     return Job(prepared, run, planned, world.size, slowed=False)
+
+
+def _placed(prepared: Prepared, world: World) -> Prepared:
+    """With the device and the precision as choices, so that a resumed run takes no others. Raises UserError."""
+    device = refuse_place(prepared.recipe, world)
+    chosen = {
+        "device": Choice(device.type, "the best that is here"),
+        "bf16": Choice(
+            wants_bf16(prepared.recipe, device), "units for it" if device.type == "cuda" else "no units for it"
+        ),
+    }
+    found = unset(prepared.recipe, **chosen)
+    return replace(prepared, recipe=taken(prepared.recipe, found), choices={**prepared.choices, **found})
 
 
 def _resumed(path: Path) -> Job | None:

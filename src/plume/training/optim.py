@@ -6,11 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from plume.recipe import Recipe
-from plume.training.muon import Muon
+from plume.training.muon import Optimizer
 from plume.training.sharding import alike, whole
 from plume.types import LanguageModel
 
@@ -18,8 +17,8 @@ _FLOOR = 0.05
 _MOMENTUM = 0.9
 
 
-def make_optimizer(model: LanguageModel, recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov & Hutter 2019), or Muon for the matrices inside the layers and AdamW for the rest.
+def make_optimizer(model: LanguageModel, recipe: Recipe) -> Optimizer:
+    """AdamW, or Muon for the matrices inside the layers and AdamW for the rest.
 
     Matrices decay, vectors (norms, biases) do not.
     """
@@ -31,15 +30,11 @@ def make_optimizer(model: LanguageModel, recipe: Recipe) -> torch.optim.Optimize
         {"params": [p for p in rest if p.dim() > 1], "weight_decay": recipe.weight_decay, "initial_lr": rate},
         {"params": [p for p in rest if p.dim() <= 1], "weight_decay": 0.0, "initial_lr": rate},
     ]
-    if recipe.optim != "muon":
-        return torch.optim.AdamW(groups, betas=betas, fused=True)
-    matrices = {
-        "params": [parameter for name, parameter in named.items() if name in hidden],
-        "weight_decay": recipe.weight_decay,
-        "initial_lr": recipe.muon_learning_rate or 0.0,
-        "momentum": _MOMENTUM,
-    }
-    return Muon([*groups, matrices], betas=betas)
+    if hidden:
+        matrices = [parameter for name, parameter in named.items() if name in hidden]
+        settings = {"weight_decay": recipe.weight_decay, "initial_lr": recipe.muon_learning_rate or 0.0}
+        groups.append({"params": matrices, **settings, "momentum": _MOMENTUM})
+    return Optimizer(groups, betas=betas)
 
 
 def _hidden(name: str, parameter: Tensor) -> bool:
@@ -65,7 +60,7 @@ def schedule(step: int, recipe: Recipe) -> float:
     return 1.0
 
 
-def optimizer_tensors(model: LanguageModel, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def optimizer_tensors(model: LanguageModel, optimizer: Optimizer) -> dict[str, Tensor]:
     """The optimizer's state as named tensors, each whole: `exp_avg.<parameter>` and so on."""
     return {
         f"{key}.{name}": whole(value)
@@ -74,7 +69,7 @@ def optimizer_tensors(model: LanguageModel, optimizer: torch.optim.Optimizer) ->
     }
 
 
-def restore_optimizer(model: LanguageModel, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+def restore_optimizer(model: LanguageModel, optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Put back what `optimizer_tensors` gave."""
     parameters = dict(model.named_parameters())
     for full, value in tensors.items():

@@ -14,12 +14,15 @@ from statistics import median
 
 import torch
 
+from plume.processors import processes
 from plume.training.batches import batches
+from plume.training.devices import move, pick_device
 from plume.training.learner import alone
 from plume.training.optim import make_optimizer
 from plume.training.plan import MUON_OTHERS_RATE, MUON_RATE, taken
 from plume.training.preflight import facts
 from plume.training.prepare import Prepared
+from plume.training.processes import World
 from plume.training.step import step_once
 from plume.types import Choice
 
@@ -66,7 +69,7 @@ def best_rate(curve: Curve) -> float | None:
 def tried_rates(prepared: Prepared) -> Curve:
     """Rates in growing order with the loss that each step began with. Ends early where training diverges.
 
-    With Muon both rates grow together, in their usual proportion; learning_rate is AdamW's.
+    With Muon both rates grow together, in their usual proportion, unless Muon's is fixed; learning_rate is AdamW's.
     """
     bundle = prepared.bundle
     factor = (_HIGHEST / _LOWEST) ** (1 / (_STEPS - 1))
@@ -81,7 +84,7 @@ def tried_rates(prepared: Prepared) -> Curve:
     )
     stream = batches(
         prepared.rows,
-        batch_size=recipe.per_device_train_batch_size or 1,
+        batch_size=(recipe.per_device_train_batch_size or 1) * processes(),
         max_length=recipe.max_length or bundle.model.context_length,
         pad_id=bundle.tokenizer.pad_id,
         seed=recipe.seed,
@@ -92,14 +95,17 @@ def tried_rates(prepared: Prepared) -> Curve:
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         model = copy.deepcopy(bundle.model)
+        move(model, pick_device(recipe, World()))
         learner = alone(model, make_optimizer(model, recipe))
         for step in range(1, _STEPS + 1):
-            done = step_once(learner, [next(stream)], step, recipe)
+            group = [next(stream) for _ in range(recipe.gradient_accumulation_steps)]
+            done = step_once(learner, group, step, recipe)
             if not math.isfinite(done.loss):
                 break
             curve.append((done.learning_rate * factor ** (step - 1), done.loss))
             if done.loss > _DIVERGED * curve[0][1]:
                 break
-            for group in learner.optimizer.param_groups:
-                group["initial_lr"] *= factor
+            for settings in learner.optimizer.param_groups:
+                if "momentum" not in settings or prepared.recipe.muon_learning_rate is None:
+                    settings["initial_lr"] *= factor
     return tuple(curve)

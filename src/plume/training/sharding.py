@@ -1,20 +1,34 @@
-"""Tensors of which each process holds a part (FSDP2), and whole ones, by the same calls."""
+"""Tensors of which each process holds a part (FSDP2), and whole ones, by the same calls.
+
+What makes such tensors takes a second to import, so it is imported where there are some.
+"""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from plume.types import LanguageModel
 
 
+@runtime_checkable
+class Shared(Protocol):
+    """What is used of torch's DTensor, which is a Tensor besides."""
+
+    @property
+    def device_mesh(self) -> Any: ...
+    @property
+    def placements(self) -> Any: ...
+    def full_tensor(self) -> Tensor: ...
+
+
 def shard(module: nn.Module) -> None:
     """Zhao et al. 2023, layer by layer: each is gathered when it is needed and freed after."""
+    from torch.distributed.fsdp import fully_shard
+
     # Keys and values leave a layer as views; nothing writes into them while training.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     for stack in [part for part in module.modules() if isinstance(part, nn.ModuleList)]:
@@ -25,14 +39,15 @@ def shard(module: nn.Module) -> None:
 
 def whole(tensor: Tensor) -> Tensor:
     """All of a tensor; of a shared one, every process must ask together."""
-    full: Tensor = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-    return full
+    return tensor.full_tensor() if isinstance(tensor, Shared) else tensor
 
 
 def alike(full: Tensor, tensor: Tensor) -> Tensor:
     """What this process holds of a whole tensor that is shared out as `tensor` is."""
-    if not isinstance(tensor, DTensor) or full.shape != tensor.shape:
+    if not isinstance(tensor, Shared) or full.shape != tensor.shape:
         return full.to(tensor.device)
+    from torch.distributed.tensor import distribute_tensor
+
     part: Tensor = distribute_tensor(full.to(tensor.device), tensor.device_mesh, tensor.placements)
     return part
 

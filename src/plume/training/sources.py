@@ -10,9 +10,12 @@ from plume.data.read import read
 from plume.data.records import Reading
 from plume.data.sql import is_url, safe_name
 from plume.errors import UserError
+from plume.models.catalog import find_directory
 from plume.recipe import Recipe
 from plume.runs import fingerprint
 from plume.types import Example
+
+_OF_A_MODEL = {".safetensors", ".json", ".jinja", ".model", ".txt"}
 
 
 def reading(recipe: Recipe) -> Reading:
@@ -36,11 +39,22 @@ def fingerprints(recipe: Recipe) -> dict[str, str]:
         if not name:
             continue
         try:
-            found[name] = _rows_digest(name, recipe) if is_url(name) else fingerprint(name)
+            if name == base:
+                found[name] = _model_digest(find_directory(name))
+            else:
+                found[name] = _rows_digest(name, recipe) if is_url(name) else fingerprint(name)
         except OSError as error:
             reason = f"{name}: cannot be read to compare it with what was trained on ({error.strerror})"
             raise UserError(reason, "restore the file") from None
     return found
+
+
+def _model_digest(directory: Path) -> str:
+    """Of what makes a model answer: weights, configurations, tokenizer, template; not of what is said about it."""
+    whole = hashlib.sha256()
+    for file in sorted(file for file in directory.iterdir() if file.suffix in _OF_A_MODEL):
+        whole.update(f"{file.name}\0{fingerprint(str(file))}\0".encode())
+    return whole.hexdigest()
 
 
 def _rows_digest(url: str, recipe: Recipe) -> str:

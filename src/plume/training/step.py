@@ -34,12 +34,16 @@ def step_once(
     tokens = max(1, sum(batch.trained for _, batch in group))
     for settings in learner.optimizer.param_groups:
         settings["lr"] = settings["initial_lr"] * schedule(step, recipe) * scale
-    learner.optimizer.zero_grad(set_to_none=True)
+    learner.optimizer.zero_grad()
     at_most = recipe.per_device_train_batch_size or 1
-    passes = [(number, part) for number, (_, batch) in enumerate(group) for part in learner.share(batch, at_most)]
+    passes = [
+        (f"{number}/{place}", part)
+        for number, (_, batch) in enumerate(group)
+        for place, part in enumerate(learner.share(batch, at_most))
+    ]
     total = torch.zeros((), device=learner.device)
-    for position, (number, part) in enumerate(passes, 1):
-        _seed(recipe.seed, step, number, learner.world.rank)
+    for position, (place, part) in enumerate(passes, 1):
+        _seed(f"{recipe.seed}/{step}/{place}/{learner.world.rank}")
         with _apart(learner) if position < len(passes) else contextlib.nullcontext():
             loss = learner.objective(part) / tokens
             (loss * learner.world.size).backward()  # processes average their gradients
@@ -54,9 +58,9 @@ def step_once(
     return Step(step, recipe.max_steps or 0, group[-1][0], loss_value, rate, norm_value, tokens, seconds)
 
 
-def _seed(seed: int, step: int, number: int, rank: int) -> None:
+def _seed(place: str) -> None:
     """Dropout is a function of the place in the run, so nothing random needs to be kept for a resumed one."""
-    digest = hashlib.blake2b(f"{seed}/{step}/{number}/{rank}".encode(), digest_size=7).digest()
+    digest = hashlib.blake2b(place.encode(), digest_size=7).digest()
     torch.manual_seed(int.from_bytes(digest, "big"))
 
 

@@ -53,17 +53,17 @@ def tracked(events: Generator[TrainEvent, None, None], run: Run, recipe: Recipe)
     """
     known = {(row["step"], "kind" in row) for row in run.metrics()} if recipe.report_to else set()
     trackers: dict[str, Tracker] = {}
-    finished = False
+    finished = stepped = False
     with contextlib.closing(events):
         try:
             for event in events:
                 if isinstance(event, Started):
                     trackers = _opened(run, recipe, event.resumed_from)
                 elif isinstance(event, Step | Evaluated | Finished):
-                    finished = isinstance(event, Finished)
+                    finished, stepped = isinstance(event, Finished), True
                     again = not finished and (event.step, isinstance(event, Evaluated)) in known
                     _tell(trackers, event, recipe, again=again)
-                elif isinstance(event, RolledBack):
+                elif isinstance(event, RolledBack) and stepped:
                     known = set()  # what comes now is news
                 yield event
         finally:
