@@ -292,3 +292,17 @@ def _stories() -> str:
 
 def _trained(row: Encoded) -> int:
     return sum(row.trained[1:])
+
+
+def test_asking_the_base_about_other_rows_does_not_stop_a_run_on_it(
+    base: Path, files: dict[str, Path], tmp_path: Path
+) -> None:
+    keys = {"data": str(files["qa"]), "model": str(base), "max_steps": 2}
+    events = train(Recipe.model_validate({**QUICK, **keys}), tmp_path / "run")
+    next(events)
+    events.close()
+    (base / "eval" / "more.json").write_text("{}", encoding="utf-8")
+    try:
+        assert isinstance(list(train(Recipe(), tmp_path / "run", resume=True))[-1], Finished)
+    finally:
+        (base / "eval" / "more.json").unlink()

@@ -141,7 +141,7 @@ def test_text_stops_early_by_its_loss(tmp_path: Path) -> None:
     recipe = parse_recipe({**TINY, "data": str(data), "optim": "adamw", "learning_rate": 0.5, **changes})
     events = list(train(recipe, tmp_path / "run"))
     (stopped,) = [event for event in events if isinstance(event, Stopped)]
-    losses = [event.scores["loss"] for event in events if isinstance(event, Evaluated)]
+    losses = [event.scores["loss"] or 0.0 for event in events if isinstance(event, Evaluated)]
     assert all(event.scores["exact_match"] is None for event in events if isinstance(event, Evaluated))
     assert losses.index(min(losses)) == len(losses) - 3
     assert stopped.step == 2 * len(losses) < 60

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from conftest import TINY, write_rows
 from plume.errors import UserError
 from plume.recipe import Recipe
 from plume.runs import Run
+from plume.text.tokenizer import train_tokenizer
 from plume.training.loop import train
 from plume.types import Saved
 
@@ -77,6 +79,31 @@ def test_two_processes_learn_as_one(data: Path, straight: Path, tmp_path: Path, 
     assert (Run(path).info()["status"], Run(path).info()["world_size"]) == ("finished", 2)
     scores = [Run(each).info()["scores"]["recall"]["loss"] for each in (path, straight)]
     assert scores[0] == pytest.approx(scores[1], abs=1e-4)
+
+
+def test_packed_rows_and_shared_weights_do_not_wait_for_one_another(data: Path, tmp_path: Path) -> None:
+    """A foreign model is asked whether it keeps packed rows apart, and a probe runs in the main process alone."""
+    base = foreign(tmp_path / "llama")
+    keys = {"packing": True, "fsdp": True, "max_steps": 2, "torch_num_threads": 1, "eval_samples": 4}
+    pairs = [part for key, value in keys.items() for part in ("--set", f"{key}={value}")]
+    wanted = ["train", str(data), "--model", str(base), "--output-dir", str(tmp_path / "run"), "--json", *pairs]
+    assert [event["event"] for event in finished(together(2, wanted))][-1] == "finished"
+
+
+def foreign(folder: Path) -> Path:
+    """A Llama that transformers made, with a tokenizer of ours."""
+    tokenizer = train_tokenizer("bpe", ["Where is the lamp? Où est « la cloche » ?"], 300)
+    config = LlamaConfig(
+        vocab_size=tokenizer.vocab_size,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=128,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save(folder)
+    return folder
 
 
 def test_a_process_that_dies_ends_the_job_and_one_process_goes_on(data: Path, straight: Path, tmp_path: Path) -> None:

@@ -103,6 +103,14 @@ def test_a_diverging_run_goes_back_once_and_on_at_half_the_rate(qa_file: Path, t
     assert rows[10]["learning_rate"] == pytest.approx(rows[9]["learning_rate"] / 2)
 
 
+def test_there_is_always_a_checkpoint_to_go_back_to(qa_file: Path, tmp_path: Path, breaks_at: Any) -> None:
+    breaks_at(60)
+    seldom_kept = {"max_steps": 64, "save_steps": 7, "eval_steps": 7, "save_total_limit": 2}
+    events = run(recipe(qa_file, **seldom_kept), tmp_path / "run")
+    assert [event.to_step for event in events if isinstance(event, RolledBack)] == [42]
+    assert len(checkpoints(tmp_path / "run" / "checkpoints")) <= 5
+
+
 def test_without_a_checkpoint_it_starts_again(qa_file: Path, tmp_path: Path, breaks_at: Any) -> None:
     breaks_at(3)
     events = run(recipe(qa_file, max_steps=6), tmp_path / "run")
@@ -155,7 +163,8 @@ def test_a_damaged_checkpoint_is_passed_over(qa_file: Path, tmp_path: Path) -> N
     assert digest(tmp_path / "run") == digest(tmp_path / "straight")
 
 
-def test_when_every_checkpoint_is_damaged_it_starts_again(qa_file: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("left", ["{", "{}", '{"progress": {"step": 4}, "sha256": {}}'])
+def test_when_every_checkpoint_is_damaged_it_starts_again(left: str, qa_file: Path, tmp_path: Path) -> None:
     whole = recipe(qa_file, max_steps=8, save_steps=4)
     run(whole, tmp_path / "straight")
     events = loop.train(whole, tmp_path / "run")
@@ -163,7 +172,7 @@ def test_when_every_checkpoint_is_damaged_it_starts_again(qa_file: Path, tmp_pat
         if isinstance(event, Saved):
             events.close()
     for path in checkpoints(tmp_path / "run" / "checkpoints"):
-        (path / "state.json").write_text("{", encoding="utf-8")
+        (path / "state.json").write_text(left, encoding="utf-8")
     resumed = run(whole, tmp_path / "run", resume=True)
     assert [event.resumed_from for event in resumed if isinstance(event, Started)] == [0]
     assert digest(tmp_path / "run") == digest(tmp_path / "straight")

@@ -69,12 +69,9 @@ def _new(recipe: Recipe, path: Path, world: World, *, force: bool, probe: bool) 
 def _placed(prepared: Prepared, world: World) -> Prepared:
     """With the device and the precision as choices, so that a resumed run takes no others. Raises UserError."""
     device = refuse_place(prepared.recipe, world)
-    chosen = {
-        "device": Choice(device.type, "the best that is here"),
-        "bf16": Choice(
-            wants_bf16(prepared.recipe, device), "units for it" if device.type == "cuda" else "no units for it"
-        ),
-    }
+    bf16 = wants_bf16(prepared.recipe, device)
+    why = "it has units for bfloat16" if bf16 else "it has no units for bfloat16"
+    chosen = {"device": Choice(device.type, "the best that is here"), "bf16": Choice(bf16, why)}
     found = unset(prepared.recipe, **chosen)
     return replace(prepared, recipe=taken(prepared.recipe, found), choices={**prepared.choices, **found})
 
