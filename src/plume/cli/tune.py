@@ -182,7 +182,7 @@ def _show_result(event: Tuned) -> None:
     keys = list(event.trials[0].params)
     table = Table(box=None, pad_edge=False)
     for name in ("trial", "state", "score", *keys):
-        table.add_column(name, justify="left" if name == "state" else "right")
+        table.add_column(name, justify="left" if name == "state" else "right", overflow="fold", no_wrap=name == "score")
     for trial in sorted(event.trials, key=lambda trial: (trial.value is None, -(trial.value or 0.0), trial.trial)):
         cells = [str(trial.trial), trial.state, _score(trial), *(_value(trial.params[key]) for key in keys)]
         table.add_row(*cells, style="bold" if trial.best else None)

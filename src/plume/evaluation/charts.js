@@ -7,6 +7,11 @@
   const percent = value => (Math.round(value * 1000) / 10) + "\u00a0%";
   const number = value => value !== 0 && Math.abs(value) < 0.0001 ? value.toExponential(2) : String(Number(value.toPrecision(4)));
   const power = value => value.toExponential(0).replace("e+", "e");
+  const whole = [0, 1, 2, 3, 4, 5, 6, 7, 8].flatMap(power => [1, 2, 5].map(digit => digit * 10 ** power));
+  const powers = (chart, axis, low, high) => {
+    const first = Math.ceil(Math.log10(low) - 1e-9), end = Math.floor(Math.log10(high) + 1e-9);
+    return Array.from({length: end - first + 1}, (_, at) => 10 ** (first + at));
+  };
   const last = values => values.findLast(value => value !== null);
   let drawn = [];
 
@@ -76,7 +81,7 @@
       height: index === 0 ? 300 : 220,
       scales: {x: {time: false, distr: plot.log_x ? 3 : 1}, y: scale(plot)},
       series: [steps, ...series],
-      axes: [{...axis, size: 28, ...(plot.log_x ? {values: (chart, ticks) => ticks.map(tick => tick === null ? null : power(tick))} : {})}, {...axis, size: 64, values: (chart, ticks) => ticks.map(tick => tick === null ? null : show(tick))}],
+      axes: [{...axis, size: 28, ...(plot.log_x ? {splits: powers, values: (chart, ticks) => ticks.map(power)} : {incrs: whole})}, {...axis, size: 64, values: (chart, ticks) => ticks.map(tick => tick === null ? null : show(tick))}],
       cursor: {hover: {skip: [null, undefined]}},
       hooks: {draw: [chart => annotate(chart, plot)]},
     }, [plot.steps, ...plot.series.map(one => one.values)], box);

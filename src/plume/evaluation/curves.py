@@ -31,21 +31,21 @@ def run_plots(info: Row, recipe: Recipe, metrics: Sequence[Row]) -> list[dict[st
     if limit is not None:
         loss_note += f" Bigram entropy, {limit:.3f}: a table of token pairs can do no better on the training text."
     asked = f"{' and '.join(evaluated).capitalize()}: at most {recipe.eval_samples} questions at each evaluation."
+    kept = [{"at": info["best_step"], "label": "weights kept"}] if info.get("best_step") else []
     rate = {"learning rate": points(metrics, "learning_rate")}
     plots = [
-        plot("Loss", loss_note, losses, number, log=log, limit=limit, marks=_marks(info)),
-        plot("Answers", asked, rates, percent, percent=True, marks=_marks(info)),
-        plot("Learning rate", "Size of the steps.", rate, number, colour=2),
+        plot("Loss", loss_note, losses, number, log=log, limit=limit, marks=kept + _again(info)),
+        plot("Answers", asked, rates, percent, percent=True, marks=kept),
+        plot("Learning rate", "Size of the steps.", rate, number, colour=2, marks=kept),
         *_range_test(info),
     ]
     return [plot for plot in plots if plot["series"]]
 
 
-def _marks(info: Row) -> list[dict[str, Any]]:
-    """The steps that readers of a curve look for."""
-    marks = [{"at": info["best_step"], "label": "weights kept"}] if info.get("best_step") else []
+def _again(info: Row) -> list[dict[str, Any]]:
+    """Where a run that diverged went back to."""
     back = info.get("rolled_back")
-    return [*marks, {"at": back["to_step"], "label": "again from here, slower"}] if back else marks
+    return [{"at": back["to_step"], "label": "again from here, slower"}] if back else []
 
 
 def _range_test(info: Row) -> list[dict[str, Any]]:

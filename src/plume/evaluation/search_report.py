@@ -43,12 +43,18 @@ def write_search_report(
         height=_HEIGHT,
         margin=_MARGIN,
         note=note,
-        plots=[_history(trials, metric, best["trial"])],
+        plots=[_history(trials, _telling(trials, metric), best["trial"])],
         script=vendored("uPlot.iife.min.js"),
         style=vendored("uPlot.min.css"),
     )
     write_atomic(path / "report.html", page)
     return path / "report.html"
+
+
+def _telling(trials: Sequence[Row], metric: str) -> str:
+    """The metric that finished trials differ by: as many exact answers everywhere leave the bits per byte."""
+    differ = {row["scores"][metric] for row in trials if row["state"] == "finished"}
+    return metric if len(differ) > 1 else "bits_per_byte"
 
 
 def _history(trials: Sequence[Row], metric: str, best: int) -> dict[str, Any]:
