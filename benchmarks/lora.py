@@ -68,7 +68,8 @@ def compare(folder: Path, arguments: argparse.Namespace) -> None:
     settings = [
         "hidden_size=512", f"num_hidden_layers={arguments.layers}", "num_attention_heads=8", "max_length=128",
         "max_new_tokens=16",
-        f"max_steps={arguments.base_steps}", "eval_steps=1000", "torch_num_threads=1", "dropout=0", "test_size=0", "learning_rate=0.0005",
+        f"max_steps={arguments.base_steps}", "eval_steps=1000", "torch_num_threads=1",
+        "dropout=0", "test_size=0", "learning_rate=0.0005",
     ]  # fmt: skip
     command = ["-c", "from plume.cli.main import main; main()", "train", str(folder / "first.jsonl"), "--json"]
     command += ["--output-dir", str(folder / "base"), *(part for setting in settings for part in ("--set", setting))]
