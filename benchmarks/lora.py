@@ -1,9 +1,9 @@
 """LoRA beside fine-tuning of all weights: memory, time and exact match, each side in a process of its own.
 
-python benchmarks/lora.py [--repeats 3] [--steps 150] [--base-steps 120] [--layers 10]
+python benchmarks/lora.py [--repeats 1] [--steps 60] [--base-steps 60] [--layers 10]
 
-A model of about 30 M parameters first learns 60 invented facts from scratch, so that there is something to fine-tune.
-Both sides then learn 60 others. Memory is taken on plain text, batch 8 x 128 tokens: the most that the process ever
+A model of about 30 M parameters first learns 12 invented facts from scratch, so that there is something to fine-tune.
+Both sides then learn 12 others. Memory is taken on plain text, batch 8 x 128 tokens: the most that the process ever
 held, less what it held after its imports, once up to the last step and once with proof and scores. Alternating sides,
 medians; the headline comes last.
 """
@@ -21,8 +21,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-NAMES = ["Maelle", "Yann", "Soazig", "Erwan", "Nolwenn", "Gwen", "Ronan", "Armel", "Enora", "Tudy"]
-THINGS = ["lamp", "boat", "bread", "sheep", "bell", "net"]
+NAMES = ["Maelle", "Yann", "Soazig", "Erwan"]
+THINGS = ["lamp", "boat", "bread"]
 PLACES = ["tower", "harbour", "oven", "meadow", "chapel", "quay", "attic", "cellar", "garden", "barn", "mill", "bridge"]
 ASKED = (
     "Where is the {thing} of {name}?",
@@ -34,7 +34,7 @@ ASKED = (
 
 
 def write_facts(path: Path, shift: int) -> None:
-    """60 facts in five phrasings; another `shift` moves every thing to another place."""
+    """12 facts in five phrasings; another `shift` moves every thing to another place."""
     lines = []
     for number, (name, thing) in enumerate((name, thing) for name in NAMES for thing in THINGS):
         answer = json.dumps({"place": PLACES[(7 * number + shift + number // 12) % len(PLACES)]})
@@ -46,9 +46,9 @@ def write_facts(path: Path, shift: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=150)
-    parser.add_argument("--base-steps", type=int, default=120)
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--base-steps", type=int, default=60)
     parser.add_argument("--layers", type=int, default=10)
     parser.add_argument("--side", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -68,7 +68,8 @@ def compare(folder: Path, arguments: argparse.Namespace) -> None:
     settings = [
         "hidden_size=512", f"num_hidden_layers={arguments.layers}", "num_attention_heads=8", "max_length=128",
         "max_new_tokens=16",
-        f"max_steps={arguments.base_steps}", "eval_steps=1000", "dropout=0", "test_size=0", "learning_rate=0.0005",
+        f"max_steps={arguments.base_steps}", "eval_steps=1000", "torch_num_threads=1",
+        "dropout=0", "test_size=0", "learning_rate=0.0005",
     ]  # fmt: skip
     command = ["-c", "from plume.cli.main import main; main()", "train", str(folder / "first.jsonl"), "--json"]
     command += ["--output-dir", str(folder / "base"), *(part for setting in settings for part in ("--set", setting))]
@@ -121,7 +122,7 @@ def run_side(side: str, folder: Path, steps: int) -> dict[str, Any]:
 
     common: dict[str, Any] = {
         "model": str(folder / "base"),
-        "torch_num_threads": 2,
+        "torch_num_threads": 1,
         "lora_r": None if side == "full" else 16,
     }
     training = plume.train  # which is imported here
@@ -139,7 +140,9 @@ def run_side(side: str, folder: Path, steps: int) -> dict[str, Any]:
         for event in training(recipe, Path(own) / "text"):
             peaks[type(event)] = _highest() - imported
         began = time.perf_counter()
-        quality = plume.Recipe(data=str(folder / "facts.jsonl"), **common, max_steps=steps, eval_steps=steps)
+        quality = plume.Recipe(
+            data=str(folder / "facts.jsonl"), **common, max_steps=steps, eval_steps=steps, max_length=128
+        )
         done = [event for event in training(quality, Path(own) / "facts") if isinstance(event, Finished)][-1]
         seconds = time.perf_counter() - began
         saved = sum(file.stat().st_size for file in done.model.glob("*.safetensors"))

@@ -415,6 +415,18 @@ def test_checkpointed_gradients_are_the_same(family: str, base: Callable[..., Pa
     torch.testing.assert_close(*gradients, atol=1e-6, rtol=1e-5)
 
 
+def test_an_adapter_computes_layers_twice_unless_told_not_to(base: Callable[..., Path], qa_file: Path) -> None:
+    def wanted(family: str = "llama", **changes: Any) -> tuple[bool | None, bool]:
+        prepared = prepare(recipe(qa_file, base(family), **changes))
+        model: Any = prepared.bundle.model
+        return prepared.recipe.gradient_checkpointing, getattr(model, "checkpointing", False)
+
+    assert wanted() == (True, True)
+    assert wanted("gpt", gradient_checkpointing=False) == (False, False)
+    assert wanted("qwen3", lora_r=None) == (None, False)
+    assert wanted("gru") == (None, False)
+
+
 def test_checkpointing_is_refused_where_there_is_nothing_to_checkpoint(
     base: Callable[..., Path], qa_file: Path
 ) -> None:
@@ -432,7 +444,8 @@ def test_the_estimate_knows_what_is_trained_and_what_is_computed_twice(
         prepared = prepare(recipe(qa_file, directory, **changes))
         return memory.estimate(prepared.bundle.model, collate(prepared.rows[:1], 0), 1)
 
-    whole, adapter, twice = need(lora_r=None), need(), need(lora_r=None, gradient_checkpointing=True)
+    kept: dict[str, Any] = {"gradient_checkpointing": False}
+    whole, adapter, twice = need(lora_r=None), need(**kept), need(lora_r=None, gradient_checkpointing=True)
     assert twice.per_row < 0.8 * whole.per_row
     assert adapter.per_row < 1.5 * whole.per_row
-    assert need(use_dora=True).per_row < 3 * whole.per_row  # its whole matrices are computed once a batch
+    assert need(use_dora=True, **kept).per_row < 3 * whole.per_row  # its whole matrices are computed once a batch

@@ -61,6 +61,18 @@ def lively(model: LanguageModel) -> LanguageModel:
     return model
 
 
+def local_attention() -> LanguageModel:
+    sizes: dict[str, Any] = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 32,
+        "num_layers": 2,
+        "num_heads": 4,
+        "window_size": 3,
+    }
+    kinds = [[["global", "local"], 1]]
+    return from_config(GPTNeoConfig(**sizes, max_position_embeddings=CONTEXT, attention_types=kinds, **IDS))
+
+
 ROWS: dict[str, Callable[[], LanguageModel]] = {
     "bigram": lambda: bigram.build(SIZES),
     "gru": lambda: gru.build(SIZES),
@@ -105,6 +117,7 @@ ROWS: dict[str, Callable[[], LanguageModel]] = {
             **IDS,
         )
     ),
+    "hf gpt_neo, local attention": local_attention,
 }
 EVERY = pytest.mark.parametrize("build", list(ROWS.values()), ids=list(ROWS))
 
@@ -176,18 +189,6 @@ def test_right_padding_and_ragged_continuation_change_nothing(build: Callable[[]
         torch.testing.assert_close(second[row], alone[length : length + 2], atol=1e-5, rtol=1e-5)
 
 
-def local_attention() -> LanguageModel:
-    sizes: dict[str, Any] = {
-        "vocab_size": VOCABULARY,
-        "hidden_size": 32,
-        "num_layers": 2,
-        "num_heads": 4,
-        "window_size": 3,
-    }
-    kinds = [[["global", "local"], 1]]
-    return from_config(GPTNeoConfig(**sizes, max_position_embeddings=CONTEXT, attention_types=kinds, **IDS))
-
-
 PACKED = ([7, 5], [4, 1, 1, 3, 2])  # lengths of the documents in each row
 
 
@@ -203,7 +204,7 @@ def packed(documents: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     return ids, lengths, segments
 
 
-@pytest.mark.parametrize("build", [*ROWS.values(), local_attention], ids=[*ROWS, "hf gpt_neo, local attention"])
+@EVERY
 @pytest.mark.parametrize("training", [False, True])
 def test_packed_documents_are_read_as_if_alone(build: Callable[[], LanguageModel], training: bool) -> None:
     model = made(build)

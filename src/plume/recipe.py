@@ -109,8 +109,10 @@ class Recipe(BaseModel):
     lora_target_modules: Annotated[list[str], Field(min_length=1)] | None = Field(
         default=None, description="Names of the layers adapted; every linear one if not set (`lora_r`)."
     )
-    gradient_checkpointing: bool = Field(
-        default=False, description="Compute layers again in the backward pass instead of keeping what they computed."
+    gradient_checkpointing: bool | None = Field(
+        default=None,
+        description="Compute layers again in the backward pass instead of keeping what they computed; "
+        "with an adapter true if not set.",
     )
 
     report_to: list[Literal["tensorboard", "trackio", "wandb", "mlflow"]] = Field(

@@ -18,6 +18,7 @@ from plume.models.bundle import Bundle
 from plume.types import Answer, Chunk, Encoded, Message, Sampling, Score
 
 _BATCH = 64
+_SCORED = 4096  # tokens read together: 64 rows of 1,024 took three times the memory of training
 _LOGIT_ROWS = 2048
 
 
@@ -118,8 +119,7 @@ class Engine:
         windows.sort(key=lambda pair: len(pair[1].ids))
         totals = [Score(0.0, 0, 0.0, 0)] * len(rows)
         self._model.train(False)
-        for start in range(0, len(windows), _BATCH):
-            batch = windows[start : start + _BATCH]
+        for batch in _batches(windows):
             for (row, _), part in zip(batch, self._score([window for _, window in batch]), strict=True):
                 totals[row] = _add(totals[row], part)
         return totals
@@ -167,6 +167,19 @@ def _windows(encoded: Encoded, context: int) -> Iterator[Encoded]:
     trained token is predicted exactly once."""
     for start in range(0, max(1, len(encoded.ids) - 1), context - 1 or 1):
         yield Encoded(encoded.ids[start : start + context], encoded.trained[start : start + context])
+
+
+def _batches(windows: Sequence[tuple[int, Encoded]]) -> Iterator[Sequence[tuple[int, Encoded]]]:
+    """Neighbours of windows in order of length, as many as may be read together."""
+    start = 0
+    while start < len(windows):
+        count = 1
+        while start + count < len(windows) and count < _BATCH:
+            if (count + 1) * len(windows[start + count][1].ids) > _SCORED:
+                break
+            count += 1
+        yield windows[start : start + count]
+        start += count
 
 
 def _add(a: Score, b: Score) -> Score:

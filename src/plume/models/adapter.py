@@ -218,6 +218,11 @@ def _trained_words(root: Any, new_ids: Sequence[int]) -> dict[str, Any]:
     """
     if not new_ids:
         return {}
+    if not hasattr(root, "get_input_embeddings"):
+        raise UserError(
+            f"lora_r: the rows add {len(new_ids)} tokens to this model, whose embeddings an adapter cannot train",
+            "train all of it: leave lora_r out",
+        )
     embeddings, output = root.get_input_embeddings(), root.get_output_embeddings()
     names = {id(module): name for name, module in root.named_modules()}
     rows = {names[id(embeddings)]: list(new_ids)}

@@ -52,6 +52,20 @@ class HFState:
         self.cache.crop(needed - real_BS.shape[1])
         return HFState(self.cache, real_BS[:, :needed], real_BS.sum(dim=1))
 
+    def aligned(self) -> HFState:
+        """Every row's tokens moved to the end, without holes: a window over columns (GPT-Neo's local attention) then
+        holds as many tokens as in a row read alone."""
+        order_BS = self.real_BS.long().argsort(dim=1, stable=True)
+        empty = self.real_BS.shape[1] - int(self.lengths_B.max())
+        if not empty and bool((order_BS.diff(dim=1) > 0).all()):
+            return self
+        order_BS = order_BS[:, empty:]
+        layers: list[Any] = self.cache.layers
+        for layer in layers:
+            order_BHSD = order_BS[:, None, :, None].expand(-1, layer.keys.shape[1], -1, layer.keys.shape[3])
+            layer.keys, layer.values = layer.keys.gather(2, order_BHSD), layer.values.gather(2, order_BHSD)
+        return HFState(self.cache, self.real_BS.gather(1, order_BS), self.lengths_B)
+
 
 class HFModel(nn.Module):
     """`plume.types.LanguageModel` around an `AutoModelForCausalLM`."""
@@ -82,6 +96,8 @@ class HFModel(nn.Module):
         ragged.refuse_continued(state, segments_BT)
         if state is None and (self.training or segments_BT is not None):
             return self._stateless(ids_BT, segments_BT)
+        if state and "local" in getattr(self.inner.config, "attention_layers", ()):
+            state = state.aligned()
         before_B = state.lengths_B if state else ragged.start_lengths(ids_BT)
         added_B = ragged.added(lengths_B, ids_BT)
         new_BT = torch.arange(ids_BT.shape[1], device=ids_BT.device) < added_B[:, None]

@@ -72,7 +72,10 @@ def adapter_choices(trained: Bundle, recipe: Recipe) -> dict[str, Choice]:
         return {}
     settings = _recipe_keys(trained.adapter.settings)
     why = f"with lora_r={trained.adapter.settings.r}" if recipe.lora_r else "the adapter has it so"
-    return {key: Choice(value, why) for key, value in settings.items() if getattr(recipe, key) is None}
+    choices = {key: Choice(value, why) for key, value in settings.items()}
+    if isinstance(trained.model, _Checkpointing):  # activations are most of what an adapter leaves to be saved
+        choices["gradient_checkpointing"] = Choice(True, "to save memory; a step takes about a third longer")
+    return {key: choice for key, choice in choices.items() if getattr(recipe, key) is None}
 
 
 def checkpoint_gradients(model: LanguageModel, recipe: Recipe) -> None:
