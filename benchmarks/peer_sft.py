@@ -1,6 +1,6 @@
 """The peers of finetune.py: TRL's SFTTrainer, and a plain loop that pads every row to 512.
 
-    python benchmarks/peer_sft.py {sft,naive} FOLDER LEARNING_RATE STEPS SEED THREADS
+    python benchmarks/peer_sft.py {sft,naive} FOLDER LEARNING_RATE ROWS STEPS SEED THREADS
 
 FOLDER holds train.jsonl, asked.jsonl and the model directory `start`. Prints {"steps", "seconds", "cpu_seconds",
 "reached"}: what training took until enough answers were right, evaluations left out.
@@ -19,7 +19,6 @@ import torch
 
 import facts
 
-ROWS = 32  # in a step, as Plume takes for so many rows
 IGNORE = -100
 
 
@@ -28,7 +27,7 @@ def main() -> None:
     from transformers.utils import logging
 
     side, folder = sys.argv[1], Path(sys.argv[2])
-    rate, steps, seed, threads = float(sys.argv[3]), *map(int, sys.argv[4:7])
+    rate, size, steps, seed, threads = float(sys.argv[3]), *map(int, sys.argv[4:8])
     logging.set_verbosity_error()
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
@@ -43,15 +42,15 @@ def main() -> None:
         return found
 
     train = {"sft": sft, "naive": naive}[side]
-    print(json.dumps(train(model, tokenizer, rows, rate, steps, seed, right)), flush=True)
+    print(json.dumps(train(model, tokenizer, rows, rate, size, steps, seed, right)), flush=True)
 
 
 def sft(
-    model: Any, tokenizer: Any, rows: Any, rate: float, steps: int, seed: int, right: Callable[[], bool]
+    model: Any, tokenizer: Any, rows: Any, rate: float, size: int, steps: int, seed: int, right: Callable[[], bool]
 ) -> dict[str, float | bool]:
     """Packing without padding (best-fit decreasing), loss on completions alone, nothing logged, saved or evaluated.
 
-    A packed line holds about as many tokens as the rows of the other sides' steps; it is a batch of its own.
+    A packed line holds about as many tokens as `size` rows; it is a batch of its own.
     """
     from datasets import Dataset
     from transformers import PrinterCallback, TrainerCallback
@@ -74,7 +73,7 @@ def sft(
             max_steps=steps,
             per_device_train_batch_size=1,
             packing=True,
-            max_length=round(ROWS * sum(sizes) / len(sizes)),
+            max_length=round(size * sum(sizes) / len(sizes)),
             completion_only_loss=True,
             learning_rate=rate,
             lr_scheduler_type="cosine",
@@ -98,7 +97,7 @@ def sft(
 
 
 def naive(
-    model: Any, tokenizer: Any, rows: Any, rate: float, steps: int, seed: int, right: Callable[[], bool]
+    model: Any, tokenizer: Any, rows: Any, rate: float, size: int, steps: int, seed: int, right: Callable[[], bool]
 ) -> dict[str, float | bool]:
     """Every row padded to 512, loss on everything that is no padding, through the model's own loss."""
     texts = [tokenizer.apply_chat_template(turns(row), tokenize=False) for row in rows]
@@ -110,7 +109,7 @@ def naive(
     watch = facts.Watch()
     model.train()
     while watch.steps < steps and not watch.reached:
-        for batch in torch.randperm(len(rows), generator=chance).split(ROWS):
+        for batch in torch.randperm(len(rows), generator=chance).split(size):
             loss = model(
                 input_ids=made["input_ids"][batch],
                 attention_mask=made["attention_mask"][batch],

@@ -1,6 +1,6 @@
 """Plume's side of finetune.py: `plume.train` as a user has it, its checkpoints judged as they come.
 
-    python benchmarks/plume_sft.py FOLDER LEARNING_RATE STEPS SEED THREADS [key=value ...]
+    python benchmarks/plume_sft.py FOLDER LEARNING_RATE ROWS STEPS SEED THREADS [key=value ...]
 
 Prints the same line as peer_sft.py.
 """
@@ -26,12 +26,13 @@ def main() -> None:
     from transformers import AutoTokenizer
 
     folder = Path(sys.argv[1])
-    rate, steps, seed, threads = float(sys.argv[2]), *map(int, sys.argv[3:6])
+    rate, size, steps, seed, threads = float(sys.argv[2]), *map(int, sys.argv[3:7])
     settings = {
         "data": str(folder / "train.jsonl"),
         "model": str(folder / "start"),
         "test_size": 0,
         "learning_rate": rate,
+        "per_device_train_batch_size": size,
         "max_steps": steps,
         "eval_steps": steps,
         "eval_samples": 1,
@@ -39,7 +40,7 @@ def main() -> None:
         "save_total_limit": 1,
         "seed": seed,
         "torch_num_threads": threads,
-        **parse_settings(sys.argv[6:]),
+        **parse_settings(sys.argv[7:]),
     }
     judged = hf.load(folder / "start")
     tokenizer: Any = AutoTokenizer.from_pretrained(folder / "start")
