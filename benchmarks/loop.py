@@ -51,7 +51,7 @@ def main() -> None:
         for size in options.sizes:
             steps = options.steps + WARM
             intervals = {"max_steps": steps, "eval_steps": steps, "save_steps": steps}  # nothing between the steps
-            asked = {"data": str(data), **intervals, "torch_num_threads": options.threads}
+            asked = {"data": str(data), **intervals, "torch_num_threads": options.threads, "optim": "adamw"}
             recipe = parse_recipe({**asked, **SIZES[size], "dropout": 0.0, "eval_samples": 1}, "the benchmark")
             compare(size, recipe, Path(folder), options.repeats)
 

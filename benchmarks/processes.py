@@ -2,7 +2,7 @@
 
     python benchmarks/processes.py [--runs 3] [--steps 30]
 
-Both sides train the same gpt on the demo's rows with the same 32 rows a step and one thread a process; the two talk
+Both sides train the same gpt on the demo's rows with the same 64 rows a step and one thread a process; the two talk
 through gloo. The first three steps are left out of the speed. Prints one JSON line a comparison; medians of the runs.
 """
 
@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 DATA = Path(__file__).parent.parent / "examples" / "lighthouse" / "train.jsonl"
-ROWS, LEFT_OUT = 32, 3
+ROWS, LEFT_OUT = 64, 3
 SETTINGS = {"torch_num_threads": 1, "dropout": 0.0, "logging_steps": 1, "eval_samples": 1, "optim": "adamw"}
-SIZES = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 6}
+SIZES = {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4}
 
 
 def main() -> None:
