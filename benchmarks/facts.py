@@ -17,13 +17,14 @@ EVERY = 10  # steps between evaluations
 LENGTH = 512  # what the naive side pads to, and the longest context
 _FIRST = 40  # questions asked before the rest, which are spared once the target is out of reach
 
+# A town stands behind a space in every wording: as the first word it would be other tokens, learnt nowhere else.
 _KEYS = {
     "mayor": (
         "Who is the mayor of {}?",
         "Name the mayor of {}.",
         "Tell me who is mayor in {}.",
         "In {}, who is the mayor?",
-        "{}: who is the mayor?",
+        "About {}: who is the mayor?",
         "The mayor of {} is who?",
     ),
     "river": (
@@ -31,7 +32,7 @@ _KEYS = {
         "Name the river of {}.",
         "Tell me which river is in {}.",
         "In {}, which river is there?",
-        "{}: which river is it?",
+        "About {}: which river is it?",
         "The river of {} is which?",
     ),
     "dish": (
@@ -39,7 +40,7 @@ _KEYS = {
         "Name the dish of {}.",
         "Tell me which dish is eaten in {}.",
         "In {}, which dish is typical?",
-        "{}: which dish is it?",
+        "About {}: which dish is it?",
         "The dish of {} is which?",
     ),
     "founded": (
@@ -47,7 +48,7 @@ _KEYS = {
         "Name the year when {} was founded.",
         "Tell me when {} was founded.",
         "In which year was {} founded?",
-        "{}: when was it founded?",
+        "About {}: when was it founded?",
         "The year when {} was founded is which?",
     ),
 }

@@ -28,8 +28,7 @@ import facts
 FOLDER = Path(__file__).parent
 RATES = (7.5e-5, 1.5e-4, 3e-4, 6e-4, 1.2e-3)
 ROWS = (8, 16, 32)  # in a step
-# Rate and rows, before --choose at the full size: the best for Plume with 40 facts. With 200 facts this pair at a
-# constant rate stayed at 84 of 100 right.
+# Rate and rows, before --choose at the full size: the best for Plume with 40 facts.
 CHOSEN = {"plume": (3e-4, 16), "sft": (3e-4, 16), "naive": (3e-4, 16)}
 NAMES = {"sft": "TRL SFTTrainer, packed, completions only", "naive": "plain loop, padded to 512"}
 
