@@ -99,23 +99,60 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How the next token is chosen. Temperature 0 is greedy; names and meanings are Hugging Face's."""
+    """How the next token is chosen. Temperature 0 is greedy; names and meanings are transformers', and OpenAI's for
+    `presence_penalty`, `frequency_penalty`, `logit_bias`, `n` and `best_of`.
+
+    `no_repeat_ngram_size` counts the reply alone, `encoder_no_repeat_ngram_size` forbids what the prompt has already.
+    `logprobs` is how many alternatives are reported beside each token, None for no report. `prompt_lookup_num_tokens`
+    guesses that many tokens ahead from what was read and lets the model confirm them: faster, the same answer.
+    """
 
     max_new_tokens: int = 256
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0
-    seed: int = 0
+    min_p: float = 0.0
+    typical_p: float = 1.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    no_repeat_ngram_size: int = 0
+    encoder_no_repeat_ngram_size: int = 0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
     stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    seed: int = 0
+    n: int = 1
+    best_of: int | None = None
+    num_beams: int = 1
+    length_penalty: float = 1.0
+    early_stopping: bool | Literal["never"] = False
+    prompt_lookup_num_tokens: int = 0
+    logprobs: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A chosen token with its natural log-probability under the model itself (before temperature, filters and
+    constraints), and the likeliest tokens there, best first."""
+
+    id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A piece of an answer: text that is final, the ids behind it, and why it ended on the last piece."""
+    """A piece of an answer: text that is final, the ids behind it, and why it ended on the last piece.
+
+    `choice` counts the answers to one prompt when `n` of them are asked for.
+    """
 
     text: str
     ids: tuple[int, ...]
     finish: FinishReason | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
+    choice: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +162,7 @@ class Answer:
     text: str
     ids: tuple[int, ...]
     finish: FinishReason
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,11 +394,13 @@ class Template(Protocol):
 
 class State(Protocol):
     """What a model remembers of the tokens it has read, one row a sequence. Opaque, and consumed by the
-    call it is given to: `fork` it first to use it twice."""
+    call it is given to: `fork` it first to use it twice. `select` may repeat and reorder rows; `join` puts another
+    state's rows behind its own; both consume what they are called on. `nbytes` are the bytes it really holds."""
 
     @property
     def nbytes(self) -> int: ...
     def select(self, rows: Tensor) -> State: ...
+    def join(self, other: Any) -> State: ...
     def fork(self) -> State: ...
     def truncate(self, n: int) -> State: ...
 
@@ -372,13 +412,15 @@ class LanguageModel(Protocol):
     is that after those tokens, whatever the padding. `segments_BT` numbers the documents packed in a row, each
     another number than its neighbour: where it changes, reading begins anew, so a token sees its own document alone
     and positions count from its start. A packed call takes no state, and what it returns for one is worth nothing;
-    nor need a model in training keep one.
+    nor need a model in training keep one. `state_nbytes` is an upper bound of what one row's state holds after
+    that many tokens, known before any is read.
     """
 
     @property
     def vocab_size(self) -> int: ...
     @property
     def context_length(self) -> int: ...
+    def state_nbytes(self, tokens: int) -> int: ...
     def __call__(
         self, ids_BT: Tensor, state: Any = None, lengths_B: Tensor | None = None, segments_BT: Tensor | None = None
     ) -> tuple[Tensor, State]: ...
@@ -389,3 +431,33 @@ class LanguageModel(Protocol):
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any: ...
     def train(self, mode: bool = True) -> Any: ...
     def save(self, directory: Path) -> None: ...
+
+
+class Constraint(Protocol):
+    """Where one answer stands in what it may say.
+
+    `allowed_V` are the ids (V,) after which it can still be completed, those that end a reply only where it is
+    `accepting`, that is complete as it stands. `done` says that nothing more may follow. `shortest_end` gives ids that
+    complete it from here, the fewest known, none when it is complete; `fits` says whether after `id` such an ending
+    of at most `room` tokens is known. `advance` takes the chosen id, never one that ends the reply.
+    """
+
+    @property
+    def accepting(self) -> bool: ...
+    @property
+    def done(self) -> bool: ...
+    def allowed_V(self) -> Tensor: ...
+    def advance(self, id: int) -> None: ...
+    def shortest_end(self) -> Sequence[int]: ...
+    def fits(self, id: int, room: int) -> bool: ...
+    def fork(self) -> Constraint: ...
+
+
+class Grammar(Protocol):
+    """What an answer may say, compiled for one tokenizer. `shortest` is how many tokens its shortest known answer
+    has; `valid` asks an independent judge about a whole answer."""
+
+    @property
+    def shortest(self) -> int: ...
+    def start(self) -> Constraint: ...
+    def valid(self, text: str) -> bool: ...
