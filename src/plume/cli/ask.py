@@ -34,7 +34,7 @@ def ask(
     """
     from plume.evaluation.run import compile_schema, read_schema, schema_valid
     from plume.generation.engine import Engine
-    from plume.generation.sample import make_sampling
+    from plume.generation.settings import make_sampling
     from plume.models.bundle import load
 
     chosen = parse_settings(settings)

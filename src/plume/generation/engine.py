@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from plume.errors import UserError
-from plume.generation.sample import choose, generator_for
+from plume.generation.sample import Sampler
 from plume.generation.stop import TextStream
 from plume.models.bundle import Bundle
 from plume.types import Answer, Chunk, Encoded, Message, Sampling, Score
@@ -48,12 +48,13 @@ class Engine:
         """Decode one prompt; closing the iterator cancels. Without `reply` the text continues the prompt, and
         beyond the context it goes on from the latest half of it."""
         text = TextStream(self.bundle.tokenizer, self.bundle.stop_ids, sampling.stop, reply=reply)
-        generator = generator_for(sampling, 0)
+        sampler = Sampler(sampling, ids)
         read = list(ids)[-self._context + 1 :] if not reply else list(ids)
         self._model.train(False)
         hidden, state = self._model(self._tensor([read]))
         for count in range(1, sampling.max_new_tokens + 1):
-            id = choose(self._model.head(hidden[:, -1])[0], sampling, generator)
+            id = sampler.choose(self._model.head(hidden[:, -1])[0]).id
+            sampler.push(id)
             piece = text.push(id)
             read.append(id)
             full = len(read) >= self._context and reply
@@ -82,7 +83,7 @@ class Engine:
     def _batch(self, prompts: dict[int, Sequence[int]], sampling: Sampling) -> dict[int, Answer]:
         tokenizer, stop_ids = self.bundle.tokenizer, self.bundle.stop_ids
         streams = {row: TextStream(tokenizer, stop_ids, sampling.stop) for row in prompts}
-        generators = {row: generator_for(sampling, row) for row in prompts}
+        samplers = {row: Sampler(sampling, prompts[row], row) for row in prompts}
         ids: dict[int, list[int]] = {row: [] for row in prompts}
         texts = dict.fromkeys(prompts, "")
         live = list(prompts)
@@ -94,8 +95,9 @@ class Engine:
             likeliest = logits_BV.argmax(dim=-1).tolist()
             going = []
             for position, row in enumerate(live):
-                stream, chance = streams[row], generators[row]
-                id = likeliest[position] if chance is None else choose(logits_BV[position], sampling, chance)
+                stream, sampler = streams[row], samplers[row]
+                id = likeliest[position] if sampler.plain else sampler.choose(logits_BV[position]).id
+                sampler.push(id)
                 ids[row].append(id)
                 texts[row] += stream.push(id)
                 full = len(ids[row]) == sampling.max_new_tokens or len(prompts[row]) + len(ids[row]) >= self._context
