@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 NONE = float("-inf")
-_FRONT = 1024  # top-p sorts this many first: the mass is nearly always there, and 50,000 take milliseconds to sort
+_FRONT = 1024  # so many are sorted first: the mass is nearly always there, and 50,000 take milliseconds to sort
 
 
 def logit_bias(scores_V: Tensor, bias: Mapping[int, float]) -> Tensor:
@@ -52,9 +52,8 @@ def top_k(scores_N: Tensor, k: int) -> Tensor:
 def top_p(scores_N: Tensor, mass: float) -> Tensor:
     """Keep the likeliest until they have this mass, the one that reaches it included (Holtzman et al. 2019)."""
     probabilities_N = scores_N.softmax(dim=-1)
-    best, order = probabilities_N.topk(min(_FRONT, len(scores_N)))
-    if len(best) < len(scores_N) and float(best.sum()) < mass:
-        best, order = probabilities_N.sort(descending=True)
+    order = _first(probabilities_N, probabilities_N, mass)
+    best = probabilities_N[order]
     kept = order[best.cumsum(dim=-1, dtype=torch.float64) - best < mass]
     return torch.full_like(scores_N, NONE).index_copy(0, kept, scores_N[kept])
 
@@ -70,7 +69,16 @@ def typical_p(scores_N: Tensor, mass: float) -> Tensor:
     logprobs_N = scores_N.log_softmax(dim=-1)
     probabilities_N = logprobs_N.exp()
     entropy = -(logprobs_N * probabilities_N).nansum()
-    distances, order = (-logprobs_N - entropy).abs().sort()
+    distances_N = (-logprobs_N - entropy).abs()
+    order = _first(-distances_N, probabilities_N, mass)
     before = (probabilities_N[order].cumsum(dim=-1) < mass).sum()
-    last = int(before.clamp(max=len(distances) - 1))
-    return scores_N.index_fill(0, order[distances > distances[last]], NONE)
+    last = order[int(before.clamp(max=len(order) - 1))]
+    return scores_N.masked_fill(distances_N > distances_N[last], NONE)
+
+
+def _first(rank_N: Tensor, probabilities_N: Tensor, mass: float) -> Tensor:
+    """The places of the highest ranked, best first: at least as many as have this mass, if they can."""
+    order = rank_N.topk(min(_FRONT, len(rank_N))).indices
+    if len(order) < len(rank_N) and float(probabilities_N[order].sum()) < mass:
+        order = rank_N.argsort(descending=True)
+    return order

@@ -23,8 +23,8 @@ class _Bound:
     words: str
 
 
-def _whole(low: int, high: int | None = None) -> Callable[[Any], bool]:
-    return lambda value: type(value) is int and bool(low <= value <= (high or value))
+def _whole(low: int, high: int = 2**63 - 1) -> Callable[[Any], bool]:
+    return lambda value: type(value) is int and value in range(low, high + 1)
 
 
 def _number(low: float, high: float = math.inf, *, above: bool = False) -> Callable[[Any], bool]:
@@ -68,7 +68,7 @@ _BOUNDS = {
     ),
     "stop": _Bound(_all(lambda text: isinstance(text, str) and text != ""), "a text, or a list, none empty"),
     "stop_token_ids": _Bound(_all(_whole(0)), "a token id, or a list of them"),
-    "seed": _Bound(_whole(0, 2**63 - 1), "a whole number from 0 to 2**63 - 1"),
+    "seed": _Bound(_whole(0), "a whole number from 0 to 2**63 - 1"),
     "n": _Bound(_whole(1), "a whole number of at least 1"),
     "best_of": _Bound(_either(_nothing, _whole(1)), "a whole number of at least 1"),
     "num_beams": _Bound(_whole(1), "1 (off) or a number of beams"),
