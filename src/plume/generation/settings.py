@@ -31,7 +31,7 @@ def _number(low: float, high: float = math.inf, *, above: bool = False) -> Calla
     def allows(value: Any) -> bool:
         if type(value) not in (int, float) or not math.isfinite(value):
             return False
-        return (value > low if above else value >= low) and value <= high
+        return bool(value > low if above else value >= low) and bool(value <= high)
 
     return allows
 
