@@ -275,7 +275,7 @@ def test_the_best_of_several_is_the_likeliest(asked: Bundle) -> None:
     [best] = Engine(asked).generate([PROMPTS[3]], replace(sampling, best_of=5))
     singles = [Engine(asked).generate([PROMPTS[3]], replace(sampling, seed=4 + choice))[0] for choice in range(5)]
     means = [sum(one.logprob for one in single.logprobs) / len(single.logprobs) for single in singles]
-    assert best == singles[means.index(max(means))]
+    assert best.ids == singles[means.index(max(means))].ids
 
 
 # --- prefixes ---
@@ -307,6 +307,18 @@ def test_a_shared_persona_is_read_once(each: Bundle, monkeypatch: Any) -> None:
     assert seen[0] == 1  # all but the last token was known
     if not isinstance(each.model, bigram.Bigram):
         assert 0 < batch.nbytes <= 2**20
+
+
+def test_nothing_is_shared_beyond_a_scope(asked: Bundle, monkeypatch: Any) -> None:
+    seen = counted(asked, monkeypatch)
+    batch = batch_of(asked, prefix_nbytes=2**20)
+    read = []
+    for scope in ("ada", "bob", "ada"):
+        seen.clear()
+        batch.submit(Request(PROMPTS[1], Sampling(max_new_tokens=2), scope=scope))
+        drained(batch)
+        read.append(seen[0])
+    assert read == [40, 40, 1]
 
 
 def test_kept_prompts_stay_within_their_bound(asked: Bundle) -> None:

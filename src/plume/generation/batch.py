@@ -254,20 +254,20 @@ class Batch:
     def _out(self, number: int, reply: Reply, chunk: Chunk) -> list[Event]:
         """What leaves: each chunk as it comes or, of the best of several, the whole answers when all are over."""
         ticket = self._begun[number]
-        best_of = ticket.request.sampling.best_of is not None
         if reply.finish is None:
-            return [] if best_of else [(number, chunk)]
+            return [] if reply.ranked else [(number, chunk)]
         ticket.rows -= 1
         ticket.over.append(reply)
         if ticket.rows == 0:
             del self._begun[number]
-        if not best_of:
+        if not reply.ranked:
             return [(number, chunk)]
         if ticket.rows:
             return []
         ranked = sorted(ticket.over, key=lambda one: (-one.mean_logprob, one.choice))[: ticket.request.sampling.n]
         return [(number, one.whole(choice)) for choice, one in enumerate(ranked)]
 
+    @torch.inference_mode()
     def _leave(self, gone: Sequence[int]) -> None:
         """Take rows out; the last rows fill the holes, so that few of them move."""
         if not gone or self._state is None:

@@ -6,13 +6,13 @@ Shape suffixes: V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from plume.errors import PlumeError
-from plume.generation.sample import Sampler
+from plume.generation.sample import Pick, Sampler
 from plume.generation.stop import TextStream
 from plume.models.bundle import Bundle
 from plume.types import Chunk, FinishReason, Grammar, Sampling, TokenLogprob
@@ -47,8 +47,7 @@ class Reply:
         self._context = bundle.model.context_length
         self._stop_ids = bundle.stop_ids
         sampling = request.sampling
-        self._ranked = sampling.best_of is not None and sampling.logprobs is None
-        self._sampler = Sampler(replace(sampling, logprobs=0) if self._ranked else sampling, request.ids, choice)
+        self._sampler = Sampler(sampling, request.ids, choice)
         self._constraint = request.grammar.start() if request.grammar else None
         self._text = TextStream(
             bundle.tokenizer, bundle.stop_ids | set(sampling.stop_token_ids), sampling.stop, reply=request.reply
@@ -62,12 +61,18 @@ class Reply:
         """Whether the likeliest token is the choice, with nothing to report and nothing to rule out."""
         return self._constraint is None and self._sampler.plain
 
+    @property
+    def ranked(self) -> bool:
+        """Whether it is one of several of which only the best are wanted, and so to be held back."""
+        sampling = self.request.sampling
+        return sampling.best_of is not None and sampling.best_of > sampling.n
+
     def whole(self, choice: int) -> Chunk:
         """All that was said, as the answer number `choice`."""
         ids = tuple(id for chunk in self.chunks for id in chunk.ids)
         logprobs = tuple(one for chunk in self.chunks for one in chunk.logprobs)
         text = "".join(chunk.text for chunk in self.chunks)
-        return Chunk(text, ids, self.finish, () if self._ranked else logprobs, choice)
+        return Chunk(text, ids, self.finish, logprobs if self.request.sampling.logprobs is not None else (), choice)
 
     @property
     def mean_logprob(self) -> float:
@@ -77,10 +82,9 @@ class Reply:
 
     def take(self, logits_V: Tensor) -> Chunk:
         """Choose the next token. Raises PlumeError when the logits are not numbers."""
-        picked = self._choose(logits_V)
-        return self.push(picked.id, picked)
+        return self.push(*self._choose(logits_V))
 
-    def push(self, id: int, picked: TokenLogprob | None = None) -> Chunk:
+    def push(self, id: int, logprob: TokenLogprob | None = None) -> Chunk:
         """One more token: the text it makes certain, and the finish if it is the last."""
         self._sampler.push(id)
         self.read.append(id)
@@ -88,8 +92,7 @@ class Reply:
         if self._text.finish is None:
             piece += self._close(id)
         self.finish = self._text.finish
-        shown = (picked,) if picked and (self._ranked or self.request.sampling.logprobs is not None) else ()
-        self.chunks.append(Chunk(piece, (id,), self.finish, shown, self.choice))
+        self.chunks.append(Chunk(piece, (id,), self.finish, (logprob,) if logprob else (), self.choice))
         if self.finish and self.request.grammar:
             self._judge(self.request.grammar)
         return self.chunks[-1]
@@ -110,7 +113,7 @@ class Reply:
                 return self._text.end("stop")
         return self._text.end("length") if full else ""
 
-    def _choose(self, logits_V: Tensor) -> TokenLogprob:
+    def _choose(self, logits_V: Tensor) -> Pick:
         if self._constraint is None:
             return self._sampler.choose(logits_V)
         allowed_V = self._constraint.allowed_V()
