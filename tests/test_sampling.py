@@ -336,6 +336,7 @@ def test_settings_that_exclude_every_token_are_named() -> None:
         ({"num_beams": 4, "best_of": 4}, "best_of and num_beams=4"),
         ({"num_beams": 4, "top_k": 4}, "top_k has no effect at temperature 0"),
         ({"num_beams": 4, "prompt_lookup_num_tokens": 4}, "prompt_lookup_num_tokens and num_beams=4"),
+        ({"n": 2, "temperature": 1, "prompt_lookup_num_tokens": 4}, "guesses for one answer"),
         ({"num_beams": 4, "logprobs": 1}, "logprobs and num_beams=4"),
         ({"temprature": 1}, "unknown key"),
     ],

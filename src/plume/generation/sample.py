@@ -118,14 +118,16 @@ class Sampler:
         return Pick(id, None if self._alternatives is None else logprob_of(logits_V, id, self._alternatives))
 
     def shaped(self, logits_V: Tensor, allowed_V: Tensor | None = None) -> Stage:
-        """The scores before temperature and filters: what a search goes by."""
+        """The scores before temperature and filters, none left perhaps: what a search goes by."""
         *_, last = self._shape(logits_V, allowed_V)
         return last
 
     def stages(self, logits_V: Tensor, allowed_V: Tensor | None = None) -> Iterator[Stage]:
-        """The scores after every step, the model's own first."""
+        """The scores after every step, the model's own first. Raises PlumeError when no token is left."""
         for stage in self._shape(logits_V, allowed_V):
             yield stage
+        if not len(stage.scores_N) or float(stage.scores_N.max()) == filters.NONE:
+            raise _nothing_left([step.name for step in self._shaping], constrained=allowed_V is not None)
         for step in self._filters:
             stage = Stage(step.name, step.apply(stage.scores_N, self.sampling, self._said), stage.ids_N)
             if step.name == "top_k":
@@ -151,8 +153,6 @@ class Sampler:
         if allowed_V is not None:
             stage = _narrowed(Stage("constraint", stage.scores_N.masked_fill(~allowed_V, filters.NONE)))
             yield stage
-        if not len(stage.scores_N) or float(stage.scores_N.max()) == filters.NONE:
-            raise _nothing_left([step.name for step in self._shaping], constrained=allowed_V is not None)
 
 
 def draw(scores_N: Tensor, chance: torch.Generator) -> int:

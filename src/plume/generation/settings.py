@@ -173,6 +173,11 @@ def _contradictions(sampling: Sampling, given: set[str]) -> Iterator[tuple[str, 
                 f"{name} has no effect at temperature 0: the most likely token is always taken",
                 f"leave {name} out" if beams else f"add --set temperature=0.8, or leave {name} out",
             )
+    if sampling.prompt_lookup_num_tokens and max(sampling.n, sampling.best_of or 1) > 1:
+        yield (
+            "prompt_lookup_num_tokens guesses for one answer: with n or best_of it contradicts itself",
+            "leave one of the two out",
+        )
     one = "at temperature 0" if not drawn else "with top_k=1" if sampling.top_k == 1 else ""
     for name, count in (("n", sampling.n), ("best_of", sampling.best_of or 1)):
         if count > 1 and one and not beams:
