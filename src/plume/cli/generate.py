@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from plume.cli import options, output
+from plume.cli import answers, options, output
 from plume.errors import UserError
 from plume.recipe import parse_settings
 from plume.types import Chunk, Sampling
@@ -38,7 +38,7 @@ def generate(
     temperature is set.
     """
     from plume.generation.engine import check_text
-    from plume.generation.settings import check_for, make_sampling, warnings_of
+    from plume.generation.settings import check_for, make_sampling
     from plume.models.bundle import load
 
     check_text(prompt)
@@ -50,10 +50,7 @@ def generate(
         raise UserError("the prompt is empty: there is nothing to continue", "give some text: --prompt 'Once'")
     sampling = make_sampling(chosen, Sampling(max_new_tokens=bundle.max_new_tokens))
     check_for(sampling, bundle.model.vocab_size)
-    for sentence in warnings_of(sampling):
-        output.note(f"note: {sentence}")
-    if sampling.logprobs is not None and not json:
-        output.note("note: log-probabilities are printed with --json")
+    answers.remarks(sampling, json=json)
     if explain:
         _explain(bundle, ids, sampling, json=json)
     else:
@@ -63,18 +60,9 @@ def generate(
 def _continue(bundle: Bundle, ids: tuple[int, ...], sampling: Sampling, *, json: bool) -> None:
     from plume.generation.engine import Engine
 
-    answers: list[list[Chunk]] = [[] for _ in range(sampling.n)]
-    for chunk in Engine(bundle).stream(ids, sampling, reply=False):
-        answers[chunk.choice].append(chunk)
-        if not json and sampling.n == 1:
-            output.write(chunk.text, end="")
+    given = answers.show(Engine(bundle).stream(ids, sampling, reply=False), sampling, json=json)
     if json:
-        first, *others = [_answer(chunks, sampling) for chunks in answers]
-        output.write_json({**first, "others": others} if others else first)
-    elif sampling.n == 1:
-        output.write("")
-    else:
-        output.write("\n\n".join(_text(chunks) for chunks in answers))
+        output.write_json(answers.with_others([_value(chunks, sampling) for chunks in given]))
 
 
 def _explain(bundle: Bundle, ids: tuple[int, ...], sampling: Sampling, *, json: bool) -> None:
@@ -91,23 +79,11 @@ def _explain(bundle: Bundle, ids: tuple[int, ...], sampling: Sampling, *, json: 
         else:
             steps.show_step(number, step, sampling, read, output.out)
     if json:
-        output.write_json({**_answer(chunks, sampling), "steps": values})
+        output.write_json({**_value(chunks, sampling), "steps": values})
     else:
-        output.write(_text(chunks))
+        output.write(answers.text(chunks))
 
 
-def _text(chunks: list[Chunk]) -> str:
-    return "".join(chunk.text for chunk in chunks)
-
-
-def _answer(chunks: list[Chunk], sampling: Sampling) -> dict[str, Any]:
-    answer: dict[str, Any] = {
-        "text": _text(chunks),
-        "ids": [id for chunk in chunks for id in chunk.ids],
-        "finish": chunks[-1].finish,
-    }
-    if sampling.logprobs is not None:
-        answer["logprobs"] = [
-            {"id": one.id, "logprob": one.logprob, "top": one.top} for chunk in chunks for one in chunk.logprobs
-        ]
-    return answer
+def _value(chunks: list[Chunk], sampling: Sampling) -> dict[str, Any]:
+    said = {"text": answers.text(chunks), "ids": answers.ids(chunks), "finish": chunks[-1].finish}
+    return {**said, **answers.logprobs(chunks, sampling)}
