@@ -1,6 +1,8 @@
 """Generation settings as people write them: read, bounded, refused where they contradict each other."""
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 
@@ -131,3 +133,10 @@ def test_ordinary_settings_are_not_warned_about() -> None:
         Sampling(num_beams=4),
     ):
         assert warnings_of(sampling) == []
+
+
+def test_every_setting_is_explained_with_an_example() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "generation.md").read_text(encoding="utf-8")
+    for name in Sampling.__dataclass_fields__:
+        assert f"`{name}`" in page or f"`{name}=" in page, name
+        assert re.search(rf"--set '?{name}=", page), name
