@@ -12,10 +12,12 @@ from plume.generation import scoring
 from plume.generation.batch import Batch
 from plume.generation.reply import Request
 from plume.models.bundle import Bundle
+from plume.models.memory import free
 from plume.types import Answer, Chunk, Encoded, Grammar, Message, Sampling, Score
 
 _ROWS = 64
 _CACHE_SHARE = 0.5  # of the memory that is free when the engine is made
+_UNKNOWN = 2**31  # bytes taken for free where the system does not say
 
 
 class Engine:
@@ -27,7 +29,7 @@ class Engine:
 
     def __init__(self, bundle: Bundle, *, rows: int = _ROWS, cache_nbytes: int | None = None) -> None:
         self.bundle = bundle
-        nbytes = int(_CACHE_SHARE * available()) if cache_nbytes is None else cache_nbytes
+        nbytes = int(_CACHE_SHARE * (free() or _UNKNOWN)) if cache_nbytes is None else cache_nbytes
         self._batch = Batch(bundle, rows=rows, cache_nbytes=nbytes, prefix_nbytes=nbytes // 4)
         self._lock = threading.Lock()
         self._arrived: dict[int, deque[Chunk | PlumeError]] = {}
