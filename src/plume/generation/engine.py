@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 
 from plume.errors import PlumeError, UserError
@@ -60,11 +60,12 @@ class Engine:
         reply: bool = True,
         grammar: Grammar | None = None,
         scope: str = "",
-    ) -> Iterator[Chunk]:
+    ) -> Generator[Chunk]:
         """Decode one prompt; closing the iterator cancels. With `n` answers their chunks come as they are ready.
 
         Without `reply` the text continues the prompt, and beyond the context it goes on from the latest half of it.
-        Nothing that was read in one `scope` makes another faster. Raises UserError when the request cannot be answered, PlumeError when the model's output is not a number.
+        Nothing that was read in one `scope` makes another faster. Raises UserError when the request cannot be answered,
+        PlumeError when the model's output is not a number.
         """
         ticket = self._submit(Request(tuple(ids), sampling, grammar, reply, scope))
         try:
@@ -102,7 +103,7 @@ class Engine:
         return ticket
 
     def _next(self, ticket: int) -> Chunk | None:
-        """The ticket's next chunk; where none has arrived, everybody's next tokens are decoded. None when it is over."""
+        """The ticket's next chunk, None when it is over; where none has arrived, the next tokens of all are decoded."""
         while True:
             with self._lock:
                 if arrived := self._arrived[ticket]:
