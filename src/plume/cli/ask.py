@@ -26,6 +26,7 @@ def ask(
     ] = None,
     system: Annotated[str | None, typer.Option(metavar="TEXT", help="A system turn before the question.")] = None,
     settings: options.Settings = [],  # noqa: B006 - typer reads the default, nobody writes it
+    quantization: options.Quantization = None,
     json: options.Json = False,
 ) -> None:
     """Ask a model one question and print its answer, in the template it was trained with.
@@ -40,7 +41,7 @@ def ask(
     chosen = parse_settings(settings)
     make_sampling(chosen, Sampling())
     validator = compile_schema(read_schema(schema)) if schema else None
-    bundle = load(model)
+    bundle = load(model, quantization)
     if not bundle.own_template:
         output.note("note: the model brings no chat template; the question is given as raw text")
     sampling = make_sampling(chosen, Sampling(max_new_tokens=bundle.max_new_tokens))
