@@ -120,7 +120,8 @@ def _arranged(name: str, tensor: Tensor, config: Mapping[str, Any], kind: _Kind)
 
 def _interleaved(rows: Tensor, heads: int) -> Tensor:
     """transformers rotates the halves of a head against each other, llama.cpp's llama neighbours."""
-    return rows.unflatten(0, (heads, 2, -1)).transpose(1, 2).flatten(0, 2)
+    swapped: Tensor = rows.unflatten(0, (heads, 2, -1)).transpose(1, 2).flatten(0, 2)
+    return swapped
 
 
 def _add(writer: Any, gguf: Any, name: str, tensor: Tensor, outtype: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from plume.errors import UserError
 from plume.models.weights import quantized_file, read_header, weight_files
 
-_WORKING = 64 * 2**20  # bytes beside the weights: what opening itself and the first short answer take
+_WORKING = 128 * 2**20  # bytes beside the weights: parts of torch that are imported only then, and a short answer
 
 
 def refuse_too_large(directory: Path, file: Path | None = None) -> None:

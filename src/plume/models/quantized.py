@@ -162,7 +162,8 @@ def _head_name(root: Any) -> str:
     if hasattr(root, "lm_head"):
         return "lm_head"
     head = root.get_output_embeddings()
-    return next(name for name, module in root.named_modules() if module is head)
+    name: str = next(name for name, module in root.named_modules() if module is head)
+    return name
 
 
 def _untie(model: LanguageModel) -> None:
