@@ -187,8 +187,16 @@ class GPT(nn.Module):
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits (…, V) of hidden states (…, C)."""
-        weight = self.model.embed_tokens.weight if self.config.tie_word_embeddings else self.lm_head.weight
-        return F.linear(hidden, weight)
+        tied = self.config.tie_word_embeddings
+        logits: Tensor = F.linear(hidden, self.model.embed_tokens.weight) if tied else self.lm_head(hidden)
+        return logits
+
+    def untie(self) -> None:
+        """Give the output layer a matrix of its own, with the numbers of the embeddings."""
+        if self.config.tie_word_embeddings:
+            self.lm_head = nn.Linear(self.config.hidden_size, self.vocab_size, bias=False, device="meta")
+            self.lm_head.weight = self.model.embed_tokens.weight
+            self.config = replace(self.config, tie_word_embeddings=False)
 
     def resize(self, vocab_size: int) -> None:
         """Widen the vocabulary; the ids that there were keep their weights."""
@@ -253,8 +261,8 @@ def build(sizes: Mapping[str, Any]) -> GPT:
     return model
 
 
-def load(directory: Path) -> GPT:
-    """Read a saved model. Raises UserError when files are missing or damaged."""
+def empty(directory: Path) -> GPT:
+    """A saved model without its weights, which take no memory yet."""
     stock = read_config(directory)
     names = GPTConfig.__dataclass_fields__
     kept = {name: stock[name] for name in names if name in stock}
@@ -263,7 +271,12 @@ def load(directory: Path) -> GPT:
         **{**kept, "qk_norm": stock["model_type"] == "qwen3", "rope_theta": rope.get("rope_theta", 10000.0)}
     )
     with torch.device("meta"):
-        model = GPT(config)
+        return GPT(config)
+
+
+def load(directory: Path) -> GPT:
+    """Read a saved model. Raises UserError when files are missing or damaged."""
+    model = empty(directory)
     fill(model, directory)
     return model
 
