@@ -17,6 +17,7 @@ from transformers.utils import logging
 from plume.errors import UserError
 from plume.models import hf_cache, ragged
 from plume.models.hf_columns import Columns
+from plume.models.prepacked import prepack_layers
 
 # Its bars and advice would stand among our own output; its errors still come through as exceptions.
 logging.disable_progress_bar()
@@ -34,11 +35,12 @@ class HFModel(nn.Module):
         self._windows = hf_cache.windows(inner.config)
         self._layers = len(DynamicCache(config=inner.config).layers)
         self._slot_nbytes = 0
+        self._vocab_size: int | None = None
         self._probe()
 
     @property
     def vocab_size(self) -> int:
-        return int(self.inner.get_output_embeddings().weight.shape[0])
+        return self._vocab_size or int(self.inner.get_output_embeddings().weight.shape[0])
 
     @property
     def context_length(self) -> int:
@@ -106,6 +108,12 @@ class HFModel(nn.Module):
         """Widen the vocabulary; new rows start around the mean of the old ones (transformers' default)."""
         if vocab_size > self.vocab_size:
             self.inner.resize_token_embeddings(vocab_size)
+
+    def prepack(self) -> None:
+        """From here on answer alone, faster: it can be neither trained nor saved any more."""
+        self.eval()
+        self._vocab_size = self.vocab_size
+        prepack_layers(self.inner)
 
     def checkpoint_layers(self, on: bool = True) -> None:
         """Keep each layer's input alone in training; the backward pass computes the layer again."""
