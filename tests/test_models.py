@@ -446,7 +446,7 @@ def test_a_model_laid_out_for_answering_gives_the_same_logits(build: Callable[[]
         for parameter in model.parameters():
             parameter.mul_(0.2 if parameter.dim() > 1 else 1.0)  # logits of ordinary size
     before, size = [logits(model, text[None]) for text in some], model.vocab_size
-    model.prepack()
+    model = model.for_answering()
     for text, whole in zip(some, before, strict=True):
         torch.testing.assert_close(logits(model, text[None]), whole, atol=1e-5, rtol=1e-5)
     Batch(model, some[:2], [3, 7]).step().join(Batch(model, some[2:], [5])).step()
@@ -454,14 +454,34 @@ def test_a_model_laid_out_for_answering_gives_the_same_logits(build: Callable[[]
 
 
 def test_a_model_laid_out_for_answering_is_neither_trained_nor_saved(tmp_path: Path) -> None:
-    for name in ("gpt", "hf llama"):
+    for name in ("gpt", "hf gpt2"):
         model = made(LARGE[name])
         assert isinstance(model, gpt.GPT | hf.HFModel)
-        model.prepack()
-        with pytest.raises(ValueError, match="load the model again"):
-            model.train()
-        with pytest.raises(ValueError, match="load the model again"):
-            model.save(tmp_path)
+        for spent in (model.for_answering(), model):
+            with pytest.raises(ValueError, match="load the model again"):
+                spent.train()
+            with pytest.raises(ValueError, match="load the model again"):
+                spent.save(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [("hf llama", True), ("hf qwen3", True), ("hf qwen3, every other layer with a window", False), ("hf gpt2", False)],
+)
+def test_a_stock_model_answers_as_our_own_class_where_that_computes_the_same(name: str, own: bool) -> None:
+    model, ids = made(ROWS[name]), some_ids(2, 20)
+    assert isinstance(model, hf.HFModel)
+    before = logits(model, ids)
+    lean = model.for_answering()
+    assert isinstance(lean, gpt.GPT) == own
+    torch.testing.assert_close(logits(lean, ids), before, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("changed", [{"attention_bias": True}, {"hidden_act": "gelu"}, {"mlp_bias": True}])
+def test_a_stock_model_that_computes_otherwise_stays_what_it_is(changed: dict[str, Any]) -> None:
+    model = made(lambda: from_config(LlamaConfig(**SMALL, **changed)))
+    assert isinstance(model, hf.HFModel)
+    assert model.for_answering() is model
 
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")

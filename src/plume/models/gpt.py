@@ -185,15 +185,16 @@ class GPT(nn.Module):
         logits: Tensor = self.lm_head(hidden)
         return logits
 
-    def prepack(self) -> None:
-        """From here on answer alone, faster: it can be neither trained nor saved any more. A tied output layer is laid
-        out beside the embeddings."""
+    def for_answering(self) -> GPT:
+        """Itself, faster: from here on it can be neither trained nor saved. A tied output layer is laid out beside the
+        embeddings."""
         self.eval()
         if all(type(module) is nn.Linear for module in self.model.modules() if hasattr(module, "in_features")):
             self.model.layers = nn.ModuleList(LeanLayer(layer) for layer in self.model.layers)
         if not hasattr(self, "lm_head"):
             self.lm_head = Prepacked(self.model.embed_tokens.weight)
         prepack_layers(self)
+        return self
 
     def resize(self, vocab_size: int) -> None:
         """Widen the vocabulary; the ids that there were keep their weights."""
@@ -258,6 +259,30 @@ def load(directory: Path) -> GPT:
         model = GPT(config)
     fill(model, directory)
     return model
+
+
+def adopted(stock: Any) -> GPT | None:
+    """A GPT around the very weights of a transformers model, if that is one with the same mathematics."""
+    config, rope = stock.config, getattr(stock.config, "rope_parameters", None) or {}
+    known = type(stock).__name__ in ("LlamaForCausalLM", "Qwen3ForCausalLM")
+    if not known or config.hidden_act != "silu" or rope.get("rope_type") != "default" or _windowed(config):
+        return None
+    sizes = {name: getattr(config, name) for name in GPTConfig.__dataclass_fields__ if hasattr(config, name)}
+    sizes |= {"qk_norm": config.model_type == "qwen3", "rope_theta": rope["rope_theta"], "dropout": 0.0}
+    with torch.device("meta"):
+        model = GPT(GPTConfig(**sizes))
+    weights = stock.state_dict()
+    if config.tie_word_embeddings:
+        weights.pop("lm_head.weight", None)
+    if weights.keys() != model.state_dict().keys():  # biases, or layers put in from outside
+        return None
+    model.load_state_dict(weights, assign=True)
+    model.eval()
+    return model
+
+
+def _windowed(config: Any) -> bool:
+    return any(kind != "full_attention" for kind in getattr(config, "layer_types", None) or ())
 
 
 def _stock_config(config: GPTConfig) -> dict[str, Any]:

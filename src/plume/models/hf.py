@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 from transformers.utils import logging
 
 from plume.errors import UserError
-from plume.models import hf_cache, ragged
+from plume.models import gpt, hf_cache, ragged
 from plume.models.hf_columns import Columns
 from plume.models.prepacked import prepack_layers
 
@@ -109,11 +109,16 @@ class HFModel(nn.Module):
         if vocab_size > self.vocab_size:
             self.inner.resize_token_embeddings(vocab_size)
 
-    def prepack(self) -> None:
-        """From here on answer alone, faster: it can be neither trained nor saved any more."""
+    def for_answering(self) -> HFModel | gpt.GPT:
+        """The same model, faster: as our own class where that computes the same. From here on neither it nor this one
+        can be trained or saved."""
+        own = gpt.adopted(self.inner)
+        if own is not None:
+            return own.for_answering()
         self.eval()
         self._vocab_size = self.vocab_size
         prepack_layers(self.inner)
+        return self
 
     def checkpoint_layers(self, on: bool = True) -> None:
         """Keep each layer's input alone in training; the backward pass computes the layer again."""
