@@ -16,8 +16,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrai
 from transformers.utils import logging
 
 from plume.errors import UserError
-from plume.models import hf_cache, ragged
+from plume.models import gpt, hf_cache, ragged
 from plume.models.hf_columns import Columns
+from plume.models.prepacked import prepack_layers
 from plume.models.weights import weight_files
 
 # Its bars and advice would stand among our own output; its errors still come through as exceptions.
@@ -37,12 +38,13 @@ class HFModel(nn.Module):
         self._windows = hf_cache.windows(inner.config)
         self._layers = len(DynamicCache(config=inner.config).layers)
         self._slot_nbytes = 0
+        self._vocab_size: int | None = None
         if filled:
             self.probe()
 
     @property
     def vocab_size(self) -> int:
-        return int(self.inner.get_output_embeddings().out_features)
+        return self._vocab_size or int(self.inner.get_output_embeddings().out_features)
 
     @property
     def context_length(self) -> int:
@@ -110,6 +112,17 @@ class HFModel(nn.Module):
         """Widen the vocabulary; new rows start around the mean of the old ones (transformers' default)."""
         if vocab_size > self.vocab_size:
             self.inner.resize_token_embeddings(vocab_size)
+
+    def for_answering(self) -> HFModel | gpt.GPT:
+        """The same model, faster: as our own class where that computes the same. From here on neither it nor this one
+        can be trained or saved."""
+        own = gpt.adopted(self.inner)
+        if own is not None:
+            return own.for_answering()
+        self.eval()
+        self._vocab_size = self.vocab_size
+        prepack_layers(self.inner)
+        return self
 
     def checkpoint_layers(self, on: bool = True) -> None:
         """Keep each layer's input alone in training; the backward pass computes the layer again."""
