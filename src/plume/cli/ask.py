@@ -39,12 +39,12 @@ def ask(
     """
     from plume.generation.engine import Engine
     from plume.generation.settings import check_for, make_sampling
-    from plume.models.bundle import load
+    from plume.models.bundle import for_answering, load
 
     chosen = parse_settings(settings)
     make_sampling(chosen, Sampling())
     make_grammar = shape.reader(shape.Shape(schema, any_json, regex, choice, grammar))
-    bundle = load(model, quantization)
+    bundle = for_answering(load(model, quantization))
     if not bundle.own_template:
         output.note("note: the model brings no chat template; the question is given as raw text")
     sampling = make_sampling(chosen, Sampling(max_new_tokens=bundle.max_new_tokens))

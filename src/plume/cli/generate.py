@@ -40,12 +40,12 @@ def generate(
     """
     from plume.generation.engine import check_text
     from plume.generation.settings import check_for, make_sampling
-    from plume.models.bundle import load
+    from plume.models.bundle import for_answering, load
 
     check_text(prompt)
     chosen = parse_settings(settings)
     make_sampling(chosen, Sampling())
-    bundle = load(model, quantization)
+    bundle = for_answering(load(model, quantization))
     ids = tuple(bundle.tokenizer.encode(prompt, add_special_tokens=True))
     if not ids:
         raise UserError("the prompt is empty: there is nothing to continue", "give some text: --prompt 'Once'")
