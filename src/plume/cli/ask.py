@@ -29,6 +29,7 @@ def ask(
     grammar: shape.GrammarFile = None,
     system: Annotated[str | None, typer.Option(metavar="TEXT", help="A system turn before the question.")] = None,
     settings: options.Settings = [],  # noqa: B006 - typer reads the default, nobody writes it
+    quantization: options.Quantization = None,
     json: options.Json = False,
 ) -> None:
     """Ask a model one question and print its answer, in the template it was trained with.
@@ -43,7 +44,7 @@ def ask(
     chosen = parse_settings(settings)
     make_sampling(chosen, Sampling())
     make_grammar = shape.reader(shape.Shape(schema, any_json, regex, choice, grammar))
-    bundle = load(model)
+    bundle = load(model, quantization)
     if not bundle.own_template:
         output.note("note: the model brings no chat template; the question is given as raw text")
     sampling = make_sampling(chosen, Sampling(max_new_tokens=bundle.max_new_tokens))

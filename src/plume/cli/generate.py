@@ -27,6 +27,7 @@ def generate(
     model: options.Model,
     prompt: Annotated[str, typer.Option(metavar="TEXT", help="The text to continue.")],
     settings: options.Settings = [],  # noqa: B006 - typer reads the default, nobody writes it
+    quantization: options.Quantization = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="For each token: the candidates, what every setting removed, and why.")
     ] = False,
@@ -44,7 +45,7 @@ def generate(
     check_text(prompt)
     chosen = parse_settings(settings)
     make_sampling(chosen, Sampling())
-    bundle = load(model)
+    bundle = load(model, quantization)
     ids = tuple(bundle.tokenizer.encode(prompt, add_special_tokens=True))
     if not ids:
         raise UserError("the prompt is empty: there is nothing to continue", "give some text: --prompt 'Once'")
