@@ -13,7 +13,7 @@ import torch
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, normalizers
 from torch import nn
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PhiConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, LlamaConfig, PhiConfig
 from typer.testing import CliRunner
 
 from conftest import write_rows
@@ -219,6 +219,29 @@ def test_every_tensor_is_there_under_its_name(
         np.testing.assert_allclose(got, values, atol=0 if outtype == "f32" else np.abs(values).max() / 120)
         compared += 1
     assert compared >= 4
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["qwen3", "llama", "gpt2"])
+def test_another_reader_computes_the_same(tmp_path: Path, tokenizer: TextTokenizer, name: str) -> None:
+    """transformers opens gguf too, by code of its own (which takes for granted how wide heads and contexts are)."""
+    size = tokenizer.vocab_size
+    if name == "qwen3":
+        model: LanguageModel = gpt.GPT(gpt.GPTConfig(size, 64, 128, 2, 2, 1, 128, 128))
+    elif name == "gpt2":
+        config = GPT2Config(vocab_size=size, n_embd=64, n_layer=2, n_head=4, n_positions=1024)
+        model = hf.HFModel(AutoModelForCausalLM.from_config(config))
+    else:
+        model = foreign(name, size)
+    made = saved(tmp_path / "m", model, tokenizer)
+    write_gguf(made, tmp_path / "m", tmp_path / "m.gguf", "f32")
+    theirs: Any = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="m.gguf", dtype=torch.float32)
+    ids_BT = torch.arange(30)[None] * 7 % size
+    with torch.inference_mode():
+        expected = made.model.head(made.model(ids_BT)[0])
+        assert torch.allclose(theirs.eval()(ids_BT).logits, expected, atol=1e-4)
+    read = AutoTokenizer.from_pretrained(tmp_path, gguf_file="m.gguf")
+    assert all(read(text)["input_ids"] == tokenizer.encode(text) for text in TEXTS)
 
 
 def sentencepiece(path: Path) -> TextTokenizer:

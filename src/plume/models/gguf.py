@@ -156,7 +156,7 @@ def _llama(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _qwen3(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in _llama(config).items() if key not in ("rope_dimension_count", "vocab_size")}
+    return {key: value for key, value in _llama(config).items() if key != "rope_dimension_count"}
 
 
 def _gpt2(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -167,6 +167,7 @@ def _gpt2(config: Mapping[str, Any]) -> dict[str, Any]:
         "feed_forward_length": config.get("n_inner") or 4 * config["n_embd"],
         "head_count": config["n_head"],
         "layer_norm_eps": config["layer_norm_epsilon"],
+        "vocab_size": config["vocab_size"],
     }
 
 
@@ -183,6 +184,7 @@ def _phi(config: Mapping[str, Any]) -> dict[str, Any]:
         "layer_norm_eps": config["layer_norm_eps"],
         "rope_freq_base": float(_rope(config).get("rope_theta", 10000.0)),
         "rope_dimension_count": int(share * width) // heads,
+        "vocab_size": config["vocab_size"],
     }
 
 
