@@ -16,10 +16,10 @@ from typing import Any
 
 import facts
 import plume
+from plume.events import Saved, Started, Step
 from plume.models import hf
 from plume.recipe import parse_recipe, parse_settings
 from plume.training.checkpoint import load_weights
-from plume.types import Saved, Started, Step
 
 
 def main() -> None:

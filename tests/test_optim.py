@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from conftest import TINY
 from plume.errors import UserError
+from plume.events import Finished, Saved
 from plume.models.catalog import build_model
 from plume.recipe import Recipe, parse_recipe
 from plume.training.checkpoint import Progress, load_checkpoint, save_checkpoint
@@ -18,7 +19,7 @@ from plume.training.loop import train
 from plume.training.muon import Optimizer, orthogonalised
 from plume.training.optim import make_optimizer
 from plume.training.prepare import prepare
-from plume.types import Finished, LanguageModel, Saved
+from plume.types import LanguageModel
 
 SIZES = {
     "vocab_size": 50,

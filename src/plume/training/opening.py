@@ -9,6 +9,7 @@ from typing import Any
 
 from plume.checks.selection import kept, selection
 from plume.errors import RunFailed, UserError
+from plume.events import Choice, Preflight
 from plume.recipe import Recipe, parse_recipe
 from plume.runs import Run, refuse_occupied
 from plume.training.devices import wants_bf16
@@ -20,7 +21,6 @@ from plume.training.processes import World, as_launched
 from plume.training.range_test import with_tested_rate
 from plume.training.sources import fingerprints
 from plume.training.trackers import require_trackers
-from plume.types import Choice, Preflight
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from statistics import median
 
 import torch
 
+from plume.events import Choice
 from plume.processors import processes
 from plume.training.batches import batches
 from plume.training.devices import move, pick_device
@@ -24,7 +25,6 @@ from plume.training.preflight import facts
 from plume.training.prepare import Prepared
 from plume.training.processes import World
 from plume.training.step import step_once
-from plume.types import Choice
 
 _STEPS = 60
 _MUON_TIMES = MUON_RATE / MUON_OTHERS_RATE
