@@ -16,8 +16,7 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer, regex_to_lark
 
 from plume.errors import UserError
 from plume.generation.constrain.compiled import Compiled
-from plume.generation.constrain.ending import Walk, complete, shorten
-from plume.generation.constrain.ending import written as writable
+from plume.generation.constrain.ending import Walk, complete, shorten, tersest
 from plume.generation.constrain.judge import judge
 from plume.generation.constrain.schema import places, prepare, written
 from plume.generation.constrain.strict import Place
@@ -37,7 +36,7 @@ _JSON = {
 }
 _ANY_CUT = '%llguidance {"no_forcing": true}\n'  # else a mask holds one way alone to cut what must come
 _LONGEST = 20_000  # bytes of the shortest answer
-_STEPS = 20_000  # of the search for it
+_STEPS = 50_000  # of the search for it
 _STATES = 50_000  # of the automaton of strings, up to 2 kB each
 _DEADLINE = 30  # seconds; limits on work end nearly everything sooner
 
@@ -124,7 +123,7 @@ def _compiled(source: Source, words: Vocabulary, valid: Callable[[str], bool], p
         reason = here.error or f"no answer of at most {_LONGEST} bytes was found"
         raise UserError(f"{source.name} cannot be enforced: {reason}", "simplify it")
     least = shorten(here, first, _STEPS)
-    first = writable(here, least, words)
+    first = tersest(here, [least], words)
     if first is None:
         at = words.written(least)
         text = least[at:].decode("utf-8", errors="replace")[:20]

@@ -12,7 +12,7 @@ from llguidance import LLMatcher
 from torch import Tensor
 
 from plume.errors import PlumeError
-from plume.generation.constrain.ending import Walk, complete, repair, shorten, written
+from plume.generation.constrain.ending import Walk, complete, repair, shorten, tersest, written
 from plume.generation.constrain.strict import Place, walk, watched
 from plume.generation.constrain.vocabulary import Vocabulary
 
@@ -221,8 +221,7 @@ class Stand:
         quick = complete(here, _LONG)
         if quick is not None:
             found += [quick, shorten(here, quick, _STEPS)]
-        writable = [form for text in found if (form := written(here, text, self._vocabulary)) is not None]
-        return min(writable, key=lambda text: len(self._ids(text)), default=None)
+        return tersest(here, found, self._vocabulary)
 
     def _ids(self, text: bytes) -> tuple[int, ...]:
         return self._grammar.ids(text)
