@@ -73,6 +73,7 @@ def any_json(bundle: Bundle) -> Compiled:
 def regex(pattern: str, bundle: Bundle) -> Compiled:
     """Text that matches a regular expression from its beginning to its end (Rust's syntax, without lookaround)."""
     words = vocabulary(bundle)
+    _check_text(pattern, "the pattern")
     source = f"start: /{regex_to_lark(pattern)}/"
     return words.compiled(
         ("regex", pattern), lambda: _compile(Source("the pattern", source), words, _accepted(source), None)
@@ -84,7 +85,10 @@ def choice(options: Sequence[str], bundle: Bundle) -> Compiled:
     if not options or isinstance(options, str):
         raise UserError("a choice needs a list of texts")
     words = vocabulary(bundle)
-    source = "start: " + " | ".join(json.dumps(option, ensure_ascii=False) for option in options)
+    for option in options:
+        _check_text(option, "an option")
+    texts = ("".join(rf"\x{{{ord(character):x}}}" for character in option) for option in options)
+    source = f"start: /{'|'.join(texts)}/"
     known = frozenset(options)
     return words.compiled(
         ("choice", known), lambda: _compile(Source("the choice", source), words, known.__contains__, None)
@@ -94,7 +98,15 @@ def choice(options: Sequence[str], bundle: Bundle) -> Compiled:
 def grammar(lark: str, bundle: Bundle) -> Compiled:
     """Text of a context-free grammar in llguidance's dialect of Lark, from the rule `start`."""
     words = vocabulary(bundle)
+    _check_text(lark, "the grammar")
     return words.compiled(("lark", lark), lambda: _compile(Source("the grammar", lark), words, _accepted(lark), None))
+
+
+def _check_text(text: str, name: str) -> None:
+    try:
+        text.encode()
+    except (AttributeError, UnicodeEncodeError):
+        raise UserError(f"{name} is not text that UTF-8 can hold: {text!r}") from None
 
 
 def _object(schema: Any) -> dict[str, Any]:
@@ -124,9 +136,9 @@ def _compiled(source: Source, words: Vocabulary, valid: Callable[[str], bool], p
         raise UserError(f"{source.name} cannot be enforced: {reason}", "simplify it")
     least = shorten(here, first, _STEPS)
     first = tersest(here, [least], words)
-    if first is None:
+    if first is None or words.segment(first, begun=not words.drops_space) is None:
         at = words.written(least)
-        text = least[at:].decode("utf-8", errors="replace")[:20]
+        text = (least[at:] or least).decode("utf-8", errors="replace")[:20]
         raise UserError(
             f"this tokenizer cannot write {text!r}, which {source.name} needs", "use a byte-level tokenizer"
         )

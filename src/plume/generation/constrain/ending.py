@@ -248,15 +248,20 @@ def _pairs(place: Place, guesses: Sequence[bytes]) -> Iterator[bytes]:
 def _run(here: Walk, most: int) -> bytes:
     """Take as many letters, up to so many, as make a string long enough to end, where any text may stand in it."""
     mask = here.allowed()
-    if here.place is None or here.place.mode not in _STRINGS or mask.bit_count() < _FREE or mask >> 0x22 & 1:
+    inside = here.place is not None and here.place.mode in _STRINGS
+    if mask.bit_count() < _FREE or (here.place is not None and (not inside or mask >> 0x22 & 1)):
         return b""
-    enough = 1
-    while not here.takes(b"a" * enough + b'"'):
-        enough *= 2
-        if enough > most:
+
+    def enough(count: int) -> bool:
+        return here.takes(b"a" * count + b'"') if inside else here.ends(b"a" * count)
+
+    least, count = 0, 1
+    while not enough(count):
+        least, count = count, min(2 * count, here.longest(b"a" * 2 * count))
+        if not least < count <= most:
             return b""
-    below = range(enough // 2 + 1, enough + 1)
-    fewest = below[bisect.bisect_left(below, True, key=lambda count: here.takes(b"a" * count + b'"'))]
+    below = range(least + 1, count + 1)
+    fewest = below[bisect.bisect_left(below, True, key=enough)]
     return b"a" * fewest if here.push(b"a" * fewest) else b""
 
 
