@@ -62,13 +62,15 @@ def answers(rows: Sequence[Row], part: str) -> None:
 
 
 def verdict(row: Row, case: Case) -> dict[str, int]:
-    """One schema under one library: 1 where it is taken and correct, and the wrong verdicts on its instances."""
+    """One schema under one library: 1 where it is taken and correct, or refused as one that has no answer must be;
+    and the wrong verdicts on its instances."""
+    hopeless = case.refused is not None and not case.valid
     if row["refused"] is not None:
-        return {"correct": int(case.refused is not None), "taken": 0, "accepts": 0, "rejects": 0}
+        return {"correct": int(hopeless), "taken": 0, "accepts": 0, "rejects": 0}
     count = len(case.valid)
     accepts = sum(taken is True for taken in row["verdicts"][count:])
     rejects = sum(taken is not True for taken in row["verdicts"][:count])
-    correct = int(case.refused is None and not accepts and not rejects)
+    correct = int(not (hopeless or accepts or rejects))
     return {"correct": correct, "taken": 1, "accepts": accepts, "rejects": rejects}
 
 

@@ -74,12 +74,13 @@ def shuffled(cases: Sequence[Case]) -> list[Case]:
 
 
 def judge(schema: Any) -> Callable[[str], bool]:
-    """Is a text JSON that validates, formats included? Raises ValueError where the schema is none."""
+    """Is a text JSON, no name twice in an object, that validates, formats included? Raises ValueError where the
+    schema is none."""
     validator = jsonschema_rs.validator_for(schema, validate_formats=True)
 
     def says(text: str) -> bool:
         try:
-            return bool(validator.is_valid(json.loads(text, parse_constant=_no_json)))
+            return bool(validator.is_valid(json.loads(text, parse_constant=_no_json, object_pairs_hook=_no_twins)))
         except ValueError:
             return False
 
@@ -88,6 +89,13 @@ def judge(schema: Any) -> Callable[[str], bool]:
 
 def _no_json(name: str) -> None:
     raise ValueError(f"{name} is no JSON")
+
+
+def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name stands twice")
+    return found
 
 
 def spellings(instance: Any) -> tuple[bytes, ...]:
