@@ -168,7 +168,7 @@ class Speaker:
         return ids
 
     def _scores(self, ids: Sequence[int]) -> Tensor:
-        return self._head @ self._embedding[ids[-1] if ids else -1]
+        return self._head @ self._embedding[ids[-1] if ids else -1] / 2
 
     def _choose(
         self, constraint: Constraint, scores_V: Tensor, room: int, temperature: float, chance: torch.Generator
