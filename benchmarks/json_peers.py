@@ -45,7 +45,7 @@ class Peer:
             self._start()
         assert self._process
         assert self._process.stdin
-        failed = {"compile": None, "accepted": [], "steps": []}
+        failed = {"compile": None, "accepted": [], "masks": [], "steps": []}
         try:
             self._process.stdin.write(json.dumps({"schema": schema, "instances": instances}) + "\n")
             self._process.stdin.flush()
@@ -91,7 +91,7 @@ def _read(process: subprocess.Popen[str], lines: queue.Queue[str | None]) -> Non
 
 def asked_of(peer: Peer, cases: Sequence[Case], tokenizer: TextTokenizer) -> Iterator[dict[str, Any]]:
     """One row a schema: `verdicts` says of the valid instances, then of the invalid ones, whether any spelling was
-    accepted, None where the library broke; `micros` are the microseconds of each step."""
+    accepted, None where the library broke; `masks` and `steps` are microseconds a token."""
     cut = Cutter(tokenizer)
     for case in cases:
         written = [spellings(instance) for instance in (*case.valid, *case.invalid)]
@@ -102,5 +102,6 @@ def asked_of(peer: Peer, cases: Sequence[Case], tokenizer: TextTokenizer) -> Ite
             for texts in written:
                 taken = [next(left) for _ in texts]
                 verdicts.append(True if any(taken) else None if None in taken else False)
-        steps = [round(1e6 * seconds, 1) for seconds in row.pop("steps")]
-        yield {"case": case.name, "family": case.family, **row, "verdicts": verdicts, "micros": steps}
+        for key in ("masks", "steps"):
+            row[key] = [round(1e6 * seconds, 1) for seconds in row[key]]
+        yield {"case": case.name, "family": case.family, **row, "verdicts": verdicts}

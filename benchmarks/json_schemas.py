@@ -35,12 +35,12 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(Path(__file__).parent)]
 
 import torch  # noqa: E402
-from plume.generation.constrain import json_schema  # noqa: E402
 from transformers import GPT2Config, GPT2LMHeadModel  # noqa: E402
 
 import json_tables as tables  # noqa: E402
 from json_peers import Peer, asked_of  # noqa: E402
 from plume.errors import PlumeError, UserError  # noqa: E402
+from plume.generation.constrain import json_schema  # noqa: E402
 from plume.generation.engine import Engine  # noqa: E402
 from plume.models import gpt, hf  # noqa: E402
 from plume.models.bundle import Bundle, bundle  # noqa: E402
@@ -51,6 +51,7 @@ from schema_cases import CORPUS, Case, Speaker, judge, read_cases, shuffled, tex
 TEMPERATURES = (0.0, 1.0, 1.5)
 LIMITS = ("+0", "+1", "+3", "+10", "64", "512")
 ENGINE_EVERY = 20
+CACHE = 2**30  # bytes
 THREADS = torch.get_num_threads()
 PARTS = ("generate", "engine", "instances", "overhead")
 
@@ -156,7 +157,7 @@ def each(cases: Sequence[Case], part: str, name: str, asked: Bundle, results: Re
     """All answers to every schema that is not in the results yet."""
     done = results.done(part)
     speaker = Speaker(asked.model.vocab_size, asked.stop_ids)
-    engine = Engine(asked)
+    engine = Engine(asked, cache_nbytes=CACHE)
     for number, case in enumerate(cases):
         if (name, case.name) in done:
             continue
@@ -254,7 +255,7 @@ def overhead(tokenizer: TextTokenizer, tokens: int, repeats: int) -> Iterator[di
     torch.set_num_threads(THREADS)
     inner = GPT2LMHeadModel(GPT2Config(bos_token_id=None, eos_token_id=tokenizer.eos_id))
     asked = bundle(hf.HFModel(inner), tokenizer, "raw", tokens)
-    engine, grammar = Engine(asked), json_schema(ANSWER, asked)
+    engine, grammar = Engine(asked, cache_nbytes=CACHE), json_schema(ANSWER, asked)
     prompt = list(range(300, 332))
     for number in range(-1, repeats):
         run = {}

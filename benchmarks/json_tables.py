@@ -90,10 +90,11 @@ def instances(rows: Sequence[Row], cases: Sequence[Case]) -> None:
     lines.append(["all", len(names), *(_shares(verdicts, library, names) for library in libraries)])
     table(("family", "schemas", *libraries), lines)
     totals = {library: _totals(rows, verdicts, library) for library in libraries}
-    head = ("library", "schemas with a wrong accept", "wrong accepts", "wrong rejects", "broke", "mask µs p50", "p99")
-    keys = ("schemas_with_wrong_accepts", "wrong_accepts", "wrong_rejects", "broke", "step_median", "step_p99")
-    keys += ("compile_median", "compile_p99")
-    table((*head, "compile ms p50", "p99"), [[one, *(totals[one][key] for key in keys)] for one in libraries])
+    head = ("library", "schemas with a wrong accept", "wrong accepts", "wrong rejects", "broke")
+    costs = ("mask µs p50", "p99", "mask + advance µs p50", "p99", "compile ms p50", "p99")
+    keys = ("schemas_with_wrong_accepts", "wrong_accepts", "wrong_rejects", "broke")
+    keys += ("mask_median", "mask_p99", "step_median", "step_p99", "compile_median", "compile_p99")
+    table((*head, *costs), [[one, *(totals[one][key] for key in keys)] for one in libraries])
     refusals = [row for row in rows if row["by"] == "plume" and row["refused"]]
     for count in sorted(f"{row['case']}: {row['refused']}" for row in refusals):
         print(f"refused: {count[:300]}", file=sys.stderr)
@@ -110,7 +111,7 @@ def _totals(rows: Sequence[Row], verdicts: Mapping[tuple[str, str], Row], librar
     counts: Counter[str] = Counter()
     for row in own:
         counts.update(verdicts[library, row["case"]])
-    steps = [micros for row in own for micros in row["micros"]]
+    masks, steps = ([micros for row in own for micros in row[key]] for key in ("masks", "steps"))
     compiled = [1e3 * row["compile"] for row in own if row["compile"] is not None and row["refused"] is None]
     return {
         "schemas_fully_correct": round(counts["correct"] / len(own), 4),
@@ -118,6 +119,8 @@ def _totals(rows: Sequence[Row], verdicts: Mapping[tuple[str, str], Row], librar
         "wrong_accepts": counts["accepts"],
         "wrong_rejects": counts["rejects"],
         "broke": sum(taken is None for row in own for taken in row["verdicts"]),
+        "mask_median": round(_quantile(masks, 0.5), 1),
+        "mask_p99": round(_quantile(masks, 0.99), 1),
         "step_median": round(_quantile(steps, 0.5), 1),
         "step_p99": round(_quantile(steps, 0.99), 1),
         "compile_median": round(_quantile(compiled, 0.5), 2),
@@ -136,6 +139,10 @@ def _compare(totals: Mapping[str, dict[str, float]]) -> None:
     metrics = {
         "wrong_accepts": ("instances", True),
         "wrong_rejects": ("instances", True),
+        "mask_median": round(_quantile(masks, 0.5), 1),
+        "mask_p99": round(_quantile(masks, 0.99), 1),
+        "mask_median": ("µs", True),
+        "mask_p99": ("µs", True),
         "step_median": ("µs", True),
         "step_p99": ("µs", True),
         "compile_median": ("ms", True),

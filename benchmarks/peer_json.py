@@ -22,10 +22,11 @@ ADDRESSES = 12 * 2**30  # bytes
 
 
 class Matcher(Protocol):
-    """Where an answer stands. `step` computes the mask, as generating would need it, and moves on by one token if
-    that is allowed."""
+    """Where an answer stands. `mask` computes what may follow, as choosing a token needs it; `take` moves on by one
+    token, if that is allowed."""
 
-    def step(self, id: int) -> bool: ...
+    def mask(self) -> None: ...
+    def take(self, id: int) -> bool: ...
     def complete(self) -> bool: ...
 
 
@@ -57,23 +58,27 @@ def ask(compile_schema: Library, schema: Any, instances: Sequence[Sequence[int]]
         if isinstance(error, KeyboardInterrupt):
             raise
         refusal = f"{type(error).__name__}: {error}".replace("\n", " ")[:300]
-        return {"compile": time.perf_counter() - started, "refused": refusal, "accepted": [], "steps": []}
+        return {"compile": time.perf_counter() - started, "refused": refusal, "accepted": [], "masks": [], "steps": []}
     compiled = time.perf_counter() - started
     accepted: list[bool | None] = []
+    masks: list[float] = []
     steps: list[float] = []
     for ids in instances:
         try:
-            accepted.append(drive(start(), ids, steps))
+            accepted.append(drive(start(), ids, masks, steps))
         except Exception:
             accepted.append(None)  # it broke on the way
-    return {"compile": compiled, "refused": None, "accepted": accepted, "steps": steps}
+    return {"compile": compiled, "refused": None, "accepted": accepted, "masks": masks, "steps": steps}
 
 
-def drive(matcher: Matcher, ids: Sequence[int], steps: list[float]) -> bool:
+def drive(matcher: Matcher, ids: Sequence[int], masks: list[float], steps: list[float]) -> bool:
     for id in ids:
         started = time.perf_counter()
-        allowed = matcher.step(id)
+        matcher.mask()
+        masked = time.perf_counter()
+        allowed = matcher.take(id)
         steps.append(time.perf_counter() - started)
+        masks.append(masked - started)
         if not allowed:
             return False
     return matcher.complete()
@@ -84,8 +89,8 @@ def drive(matcher: Matcher, ids: Sequence[int], steps: list[float]) -> bool:
 
 def plume(setup: dict[str, Any]) -> Library:
     import torch
-    from plume.generation.constrain import json_schema
 
+    from plume.generation.constrain import json_schema
     from plume.models.bigram import Bigram, BigramConfig
     from plume.models.bundle import bundle
     from plume.text.tokenizer import load_tokenizer
@@ -93,17 +98,21 @@ def plume(setup: dict[str, Any]) -> Library:
 
     torch.set_num_threads(1)
     tokenizer = load_tokenizer(Path(setup["directory"]))
-    model = Bigram(BigramConfig(tokenizer.vocab_size, 8))
+    model = Bigram(BigramConfig(vocab_size=tokenizer.vocab_size, hidden_size=8))
     asked = bundle(model, tokenizer, "raw", 256)
 
     class Held:
         def __init__(self, constraint: Constraint) -> None:
             self.constraint, self.room = constraint, 512
+            self.allowed_V = constraint.allowed_V()
 
-        def step(self, id: int) -> bool:
+        def mask(self) -> None:
+            self.allowed_V = self.constraint.allowed_V()
+
+        def take(self, id: int) -> bool:
             """With the question whether an ending still fits, which every step of the engine asks."""
             self.room -= 1
-            if self.constraint.done or not self.constraint.allowed_V()[id]:
+            if self.constraint.done or not self.allowed_V[id]:
                 return False
             self.constraint.fits(id, self.room)
             self.constraint.advance(id)
@@ -133,11 +142,12 @@ def xgrammar(setup: dict[str, Any]) -> Library:
         def __init__(self, matcher: Any) -> None:
             self.matcher = matcher
 
-        def step(self, id: int) -> bool:
-            if self.matcher.is_terminated():
-                return False
-            self.matcher.fill_next_token_bitmask(mask)
-            return bool(self.matcher.accept_token(id))
+        def mask(self) -> None:
+            if not self.matcher.is_terminated():
+                self.matcher.fill_next_token_bitmask(mask)
+
+        def take(self, id: int) -> bool:
+            return not self.matcher.is_terminated() and bool(self.matcher.accept_token(id))
 
         def complete(self) -> bool:
             return bool(self.matcher.accept_token(setup["stop"]))
@@ -166,8 +176,10 @@ def outlines_core(setup: dict[str, Any]) -> Library:
         def __init__(self, guide: Any) -> None:
             self.guide = guide
 
-        def step(self, id: int) -> bool:
+        def mask(self) -> None:
             self.guide.write_mask_into(mask.data_ptr(), mask.numel(), mask.element_size())
+
+        def take(self, id: int) -> bool:
             if id == setup["stop"] or not int(mask[0, id // 32]) >> id % 32 & 1:
                 return False
             self.guide.advance(id, return_tokens=False)
@@ -199,7 +211,10 @@ def lm_format_enforcer(setup: dict[str, Any]) -> Library:
         def __init__(self, enforcer: Any) -> None:
             self.enforcer, self.said = enforcer, list[int]()
 
-        def step(self, id: int) -> bool:
+        def mask(self) -> None:
+            self.enforcer.get_allowed_tokens(self.said)  # kept by the library for the next question
+
+        def take(self, id: int) -> bool:
             if not self.enforcer.get_allowed_tokens(self.said).is_token_allowed(id):
                 return False
             self.said.append(id)

@@ -8,11 +8,11 @@ from typing import Any
 import jsonschema_rs
 import pytest
 import torch
-from plume.generation.constrain import json_schema
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, normalizers, trainers
 
 from plume.errors import UserError
+from plume.generation.constrain import json_schema
 from plume.models import gpt
 from plume.models.bundle import Bundle, bundle
 from plume.text.tokenizer import TextTokenizer, train_tokenizer
