@@ -45,7 +45,7 @@ class Peer:
             self._start()
         assert self._process
         assert self._process.stdin
-        failed = {"compile": None, "accepted": [], "masks": [], "steps": []}
+        failed: dict[str, Any] = {"compile": None, "accepted": [], "masks": [], "steps": []}
         try:
             self._process.stdin.write(json.dumps({"schema": schema, "instances": instances}) + "\n")
             self._process.stdin.flush()

@@ -84,7 +84,7 @@ def test_the_corpus_says_the_truth() -> None:
 def test_what_cannot_be_enforced_is_refused_by_name_and_place(asked: Bundle, case: Case) -> None:
     with pytest.raises(UserError) as refusal:
         json_schema(case.schema, asked)
-    assert case.refused in str(refusal.value)
+    assert (case.refused or "") in str(refusal.value)
     assert refusal.value.hint
     if case.refused:
         assert at(case.schema, case.refused) is not None
