@@ -168,6 +168,9 @@ def each(cases: Sequence[Case], part: str, name: str, asked: Bundle, results: Re
         except UserError as error:
             results.add(row | {"refused": str(error)})
             continue
+        except Exception as error:
+            results.add(row | {"refused": None, "broken": repr(error)})
+            continue
         row |= {"refused": None, "compile": time.perf_counter() - started, "shortest": grammar.shortest}
         valid = judge(case.schema)
         answers = []

@@ -34,27 +34,27 @@ def table(head: Sequence[str], lines: Iterable[Sequence[object]]) -> None:
 def answers(rows: Sequence[Row], part: str) -> None:
     """By tokenizer: schemas refused, answers asked for, limits refused, and how many answers are not valid."""
     print(f"## {part}: answers of an untrained model\n", file=sys.stderr)
-    lines, total, wrong = [], 0, 0
+    lines: list[tuple[object, ...]] = []
+    total = wrong = 0
     for name in dict.fromkeys(row["by"] for row in rows):
         own = [row for row in rows if row["by"] == name]
         said = [answer for row in own for answer in row.get("answers", ())]
         asked = [answer for answer in said if "too_short" not in answer]
         invalid = [answer for answer in asked if "invalid" in answer]
-        refused = sum(row["refused"] is not None for row in own)
+        refused, broken = (sum(row.get(key) is not None for row in own) for key in ("refused", "broken"))
         lengths = [answer["tokens"] for answer in asked if answer["limit"] == "512"] or [0]
-        lines.append(
-            [name, len(own), refused, len(said), len(said) - len(asked), len(asked), len(invalid), median(lengths)]
-        )
-        total, wrong = total + len(asked), wrong + len(invalid)
-    head = ("tokenizer", "schemas", "refused", "asked", "limit too short", "answered", "invalid", "tokens at 512")
-    table(head, lines)
+        counts = (len(own), refused, broken, len(said), len(said) - len(asked), len(asked), len(invalid))
+        lines.append((name, *counts, median(lengths)))
+        total, wrong = total + len(asked) + broken, wrong + len(invalid) + broken
+    head = ("tokenizer", "schemas", "refused", "broken", "asked", "limit too short", "answered", "invalid")
+    table((*head, "tokens at 512"), lines)
     for row in rows:
+        if "broken" in row:
+            print(f"broken: {row['by']} {row['case']} {row['broken'][:400]}", file=sys.stderr)
         for answer in row.get("answers", ()):
             if "invalid" in answer:
-                print(
-                    f"invalid: {row['by']} {row['case']} {json.dumps(answer, ensure_ascii=False)[:400]}",
-                    file=sys.stderr,
-                )
+                shown = json.dumps(answer, ensure_ascii=False)[:400]
+                print(f"invalid: {row['by']} {row['case']} {shown}", file=sys.stderr)
     report(f"{part}_valid_answers", "share", (total - wrong) / total if total else None, 1.0, "the bar", False)
 
 
