@@ -13,9 +13,11 @@ from tokenizers import decoders, models, normalizers, trainers
 
 from plume.errors import UserError
 from plume.generation.constrain import json_schema
+from plume.generation.engine import Engine
 from plume.models import gpt
 from plume.models.bundle import Bundle, bundle
 from plume.text.tokenizer import TextTokenizer, train_tokenizer
+from plume.types import Sampling
 from schema_cases import Case, Cutter, Speaker, accepts, corpus, judge, shuffled, spellings, text_of
 
 LIMITS = (0, 1, 3, 10)
@@ -134,3 +136,19 @@ def test_where_there_is_room_answers_are_the_speakers_own(asked: Bundle) -> None
     answers = {text_of(asked.tokenizer, speaker.answer(grammar, 64, 1.0, seed)) for seed in range(20)}
     assert len(answers) > 10
     assert any(len(json.loads(answer)) > 4 for answer in answers)
+
+
+def test_the_engine_keeps_the_promise_with_a_real_model(asked: Bundle) -> None:
+    engine, prompt = Engine(asked), asked.tokenizer.encode("Où ?")
+    for number, case in enumerate(SOME[:6]):
+        grammar, valid = json_schema(case.schema, asked), judge(case.schema)
+        for room in (grammar.shortest, grammar.shortest + 3, grammar.shortest + 40):
+            for temperature in (0.0, 1.5):
+                sampling = Sampling(max_new_tokens=room, temperature=temperature, seed=number if temperature else 0)
+                [answer] = engine.generate([prompt], sampling, grammar=grammar)
+                assert valid(answer.text), (case.name, room, temperature, answer)
+                assert answer.finish == "stop"
+                assert len(answer.ids) <= room
+        if grammar.shortest > 1:
+            with pytest.raises(UserError, match=str(grammar.shortest)):
+                engine.generate([prompt], Sampling(max_new_tokens=grammar.shortest - 1), grammar=grammar)
