@@ -17,6 +17,7 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer, regex_to_lark
 from plume.errors import UserError
 from plume.generation.constrain.compiled import Compiled
 from plume.generation.constrain.ending import Walk, complete, shorten
+from plume.generation.constrain.ending import written as writable
 from plume.generation.constrain.judge import judge
 from plume.generation.constrain.schema import places, prepare, written
 from plume.generation.constrain.strict import Place
@@ -35,7 +36,7 @@ _JSON = {
     "lenient": False,
 }
 _ANY_CUT = '%llguidance {"no_forcing": true}\n'  # else a mask holds one way alone to cut what must come
-_LONGEST = 100_000  # bytes of the shortest answer
+_LONGEST = 20_000  # bytes of the shortest answer
 _STEPS = 20_000  # of the search for it
 _STATES = 50_000  # of the automaton of strings, up to 2 kB each
 _DEADLINE = 30  # seconds; limits on work end nearly everything sooner
@@ -122,10 +123,11 @@ def _compiled(source: Source, words: Vocabulary, valid: Callable[[str], bool], p
     if first is None:
         reason = here.error or f"no answer of at most {_LONGEST} bytes was found"
         raise UserError(f"{source.name} cannot be enforced: {reason}", "simplify it")
-    first = shorten(here, first, _STEPS)
-    if words.segment(first) is None:
-        at = words.written(first)
-        text = first[at:].decode("utf-8", errors="replace")[:20]
+    least = shorten(here, first, _STEPS)
+    first = writable(here, least, words)
+    if first is None:
+        at = words.written(least)
+        text = least[at:].decode("utf-8", errors="replace")[:20]
         raise UserError(
             f"this tokenizer cannot write {text!r}, which {source.name} needs", "use a byte-level tokenizer"
         )

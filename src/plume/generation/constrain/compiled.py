@@ -12,12 +12,12 @@ from llguidance import LLMatcher
 from torch import Tensor
 
 from plume.errors import PlumeError
-from plume.generation.constrain.ending import Walk, complete, repair, shorten
+from plume.generation.constrain.ending import Walk, complete, repair, shorten, written
 from plume.generation.constrain.strict import Place, walk, watched
 from plume.generation.constrain.vocabulary import Vocabulary
 
-_LONG = 100_000  # bytes of an ending
-_STEPS = 2_000  # of a search for a shorter ending
+_LONG = 20_000  # bytes of an ending
+_STEPS = 600  # of a search for a shorter ending
 
 
 @dataclass
@@ -130,12 +130,13 @@ class Stand:
         """Raises ValueError for an id that is not allowed here."""
         piece = self._piece(id)
         ending = self._look(id)
+        self._shortened &= self._follows(piece)
         if not self._blind:
             self._mask.result()
             self._blind = not piece or not self._here.push(piece) or not self._matcher.consume_token(self._read(id))
         if self._blind and ending is None:
             raise ValueError(f"token {id} is not allowed here")
-        self._ending, self._begun, self._shortened = ending, True, False
+        self._ending, self._begun = ending, True
         self._behind, self._searched = {}, set()
         self._mask = self._computed()
 
@@ -199,7 +200,7 @@ class Stand:
     def _look(self, id: int) -> bytes | None:
         """An ending behind an id, the first that is found. What follows the known ending needs no matcher."""
         piece = self._piece(id)
-        if piece and self._ending is not None and self._ending.startswith(piece):
+        if self._ending is not None and self._follows(piece):
             return self._ending[len(piece) :]
         if id not in self._behind:
             self._grammar.counts.looked += 1
@@ -207,11 +208,12 @@ class Stand:
             self._behind[id] = None if here is None else self._rest(here)
         return self._behind[id]
 
+    def _follows(self, piece: bytes) -> bool:
+        return bool(piece) and self._ending is not None and self._ending.startswith(piece)
+
     def _rest(self, here: Walk) -> bytes | None:
-        ending = None if self._ending is None else repair(here, self._ending)
-        if ending is None or not self._writable(ending):
-            ending = complete(here, _LONG)
-        return ending if ending is not None and self._writable(ending) else None
+        ending = None if self._ending is None else written(here, repair(here, self._ending), self._vocabulary)
+        return written(here, complete(here, _LONG), self._vocabulary) if ending is None else ending
 
     def _better(self, here: Walk, ending: bytes | None) -> bytes | None:
         """The ending with the fewest tokens of this one and what a longer search finds."""
@@ -219,11 +221,8 @@ class Stand:
         quick = complete(here, _LONG)
         if quick is not None:
             found += [quick, shorten(here, quick, _STEPS)]
-        written = [text for text in found if self._writable(text)]
-        return min(written, key=lambda text: len(self._ids(text)), default=None)
-
-    def _writable(self, text: bytes) -> bool:
-        return self._vocabulary.complete or self._vocabulary.segment(text) is not None
+        writable = [form for text in found if (form := written(here, text, self._vocabulary)) is not None]
+        return min(writable, key=lambda text: len(self._ids(text)), default=None)
 
     def _ids(self, text: bytes) -> tuple[int, ...]:
         return self._grammar.ids(text)

@@ -15,8 +15,8 @@ from collections.abc import Iterator, Sequence
 
 from llguidance import LLMatcher
 
-from plume.generation.constrain.strict import Place, walk
-from plume.generation.constrain.vocabulary import END_OF_BYTES
+from plume.generation.constrain.strict import Place, step, walk
+from plume.generation.constrain.vocabulary import END_OF_BYTES, Vocabulary
 
 # Closing comes first, then what makes short values.
 _ORDER = bytes(dict.fromkeys(b'}],:0123456789"ntf[{-' + bytes(range(256))))
@@ -30,7 +30,7 @@ _DEEPER = 50  # levels that an ending may open
 _PAIRED = 20  # guesses that are also tried behind one another
 _ENOUGH = 200_000  # steps
 _NEAREST = 3_000  # steps
-_RUN = 4096  # letters of a string that has a least length
+_SHORT, _RUN = 16, 8192  # letters of a string that has a least length
 _FREE = 90  # this many possible bytes are free text: none is better than another
 
 
@@ -61,7 +61,7 @@ class Walk:
 
     def push(self, piece: bytes) -> bool:
         """Go on by these bytes, or stay and say that it cannot be."""
-        self.steps += 1
+        self.steps += 1 + len(piece) // 8
         place = self._places[-1]
         if place is not None:
             place = walk(place, piece)
@@ -117,6 +117,24 @@ def repair(here: Walk, ending: bytes) -> bytes | None:
     for start in (*range(len(ending) - 1, max(0, len(ending) - _REPAIRED), -1), 0):
         if ending and mask >> ending[start] & 1 and here.ends(ending[start:]):
             return ending[start:]
+    return None
+
+
+def written(here: Walk, text: bytes | None, vocabulary: Vocabulary) -> bytes | None:
+    """An ending as the vocabulary can write it, if need be with a space behind commas or colons; None when it cannot.
+
+    Where single bytes are missing, it may be that ` true` is a token and `true` is none.
+    """
+    if text is None or vocabulary.complete or vocabulary.segment(text) is not None:
+        return text
+    for separators in (b":,", b":", b",") if here.place is not None else ():
+        spaced, place = b"", here.place
+        for byte in text:
+            outside = place is not None and place.mode not in _STRINGS
+            spaced += bytes([byte]) + (b" " if outside and byte in separators else b"")
+            place = step(place, byte) if place is not None else None
+        if vocabulary.segment(spaced) is not None and here.ends(spaced):
+            return spaced
     return None
 
 
@@ -180,7 +198,16 @@ def ranked(mask: int, *, whole: bool = False) -> tuple[int, ...]:
 
 def _lexeme(here: Walk) -> bytes:
     """Take the shortest piece after which the string, the number or the whole answer may end, or text is free."""
-    return _guess(here) or _run(here) or _search(here, 400, whole=False) or _search(here, 4000, whole=True) or b""
+    if here.place is not None and here.place.mode in _STRINGS and here.push(b'"'):
+        return b'"'
+    return (
+        _run(here, _SHORT)
+        or _guess(here)
+        or _run(here, _RUN)
+        or _search(here, 400, whole=False)
+        or _search(here, 4000, whole=True)
+        or b""
+    )
 
 
 def _guess(here: Walk) -> bytes:
@@ -208,14 +235,19 @@ def _pairs(place: Place, guesses: Sequence[bytes]) -> Iterator[bytes]:
         yield b"".join(pair) + b'"'
 
 
-def _run(here: Walk) -> bytes:
-    """Take as many letters as make a string long enough to end, where any text may stand in it."""
+def _run(here: Walk, most: int) -> bytes:
+    """Take as many letters, up to so many, as make a string long enough to end, where any text may stand in it."""
     mask = here.allowed()
     if here.place is None or here.place.mode not in _STRINGS or mask.bit_count() < _FREE or mask >> 0x22 & 1:
         return b""
-    most = here.longest(b"a" * _RUN)
-    fewest = bisect.bisect_left(range(1, most + 1), True, key=lambda count: here.takes(b"a" * count + b'"')) + 1
-    return b"a" * fewest if fewest <= most and here.push(b"a" * fewest) else b""
+    enough = 1
+    while not here.takes(b"a" * enough + b'"'):
+        enough *= 2
+        if enough > most:
+            return b""
+    below = range(enough // 2 + 1, enough + 1)
+    fewest = below[bisect.bisect_left(below, True, key=lambda count: here.takes(b"a" * count + b'"'))]
+    return b"a" * fewest if here.push(b"a" * fewest) else b""
 
 
 def _search(here: Walk, most: int, *, whole: bool) -> bytes | None:
