@@ -296,8 +296,10 @@ class Constraint(Protocol):
 
 class Grammar(Protocol):
     """What an answer may say, compiled for one tokenizer. `shortest` is how many tokens its shortest known answer
-    has; `valid` asks an independent judge about a whole answer."""
+    has; `valid` asks an independent judge about a whole answer; `notes` say what was asked for and means nothing."""
 
+    @property
+    def notes(self) -> tuple[str, ...]: ...
     @property
     def shortest(self) -> int: ...
     def start(self) -> Constraint: ...
