@@ -96,7 +96,7 @@ class Optimizer:
 
 def orthogonalised(matrices_NRC: Tensor, products: torch.dtype = torch.float32) -> Tensor:
     """About U Vᵀ of each U S Vᵀ, by five Newton–Schulz steps: products alone, no decomposition."""
-    x_NRC = (matrices_NRC / (matrices_NRC.norm(dim=(-2, -1), keepdim=True) + _EPSILON)).to(products)
+    x_NRC: Tensor = (matrices_NRC / (matrices_NRC.norm(dim=(-2, -1), keepdim=True) + _EPSILON)).to(products)
     for _ in range(_STEPS):
         gram_NRR = x_NRC @ x_NRC.mT
         weights_NRR = torch.baddbmm(gram_NRR, gram_NRR, gram_NRR, beta=_B, alpha=_C)
