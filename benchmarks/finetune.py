@@ -33,7 +33,7 @@ RATES = (1.5e-4, 3e-4, 6e-4, 1.2e-3, 2.4e-3)
 ROWS = (8, 16, 32, 64)  # in a step
 LONGEST = 600.0  # seconds of processor that no side needs
 SETTINGS = {"plume": ["optim=muon"]}  # beyond rate, rows and steps
-CHOSEN = {"plume": (2.4e-3, 64, 40), "sft": (3e-4, 16, 300), "naive": (3e-4, 16, 300)}  # rate, rows, steps
+CHOSEN = {"plume": (2.4e-3, 64, 40), "sft": (3e-4, 16, 400), "naive": (3e-4, 16, 400)}  # rate, rows, steps
 NAMES = {"sft": "TRL SFTTrainer, packed, completions only", "naive": "plain loop, padded to 512"}
 
 Result = dict[str, float]
