@@ -159,7 +159,7 @@ def _step_seconds(prepared: Prepared, bundle: Bundle, epoch: EpochPlan) -> float
     """
     still = {"gradient_accumulation_steps": 1, "learning_rate": 0.0, "muon_learning_rate": 0.0}
     recipe = prepared.recipe.model_copy(update=still)
-    learner = alone(bundle.model, make_optimizer(bundle.model, recipe))
+    learner = alone(bundle.model, make_optimizer(bundle.model, recipe), bf16=bool(recipe.bf16))
     packing = bool(recipe.packing)
     sizes = epoch.sizes
     ranked = sizes.argsort(kind="stable")

@@ -96,7 +96,7 @@ def tried_rates(prepared: Prepared) -> Curve:
         torch.manual_seed(recipe.seed)
         model = copy.deepcopy(bundle.model)
         move(model, pick_device(recipe, World()))
-        learner = alone(model, make_optimizer(model, recipe))
+        learner = alone(model, make_optimizer(model, recipe), bf16=bool(recipe.bf16))
         for step in range(1, _STEPS + 1):
             group = [next(stream) for _ in range(recipe.gradient_accumulation_steps)]
             done = step_once(learner, group, step, recipe)
