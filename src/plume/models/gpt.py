@@ -62,30 +62,11 @@ class Attention(nn.Module):
         heads = (batch, count, -1, self.config.head_dim)
         q_BTHD, k_BTHD, v_BTHD = (p(x_BTC).view(heads) for p in (self.q_proj, self.k_proj, self.v_proj))
         if self.config.qk_norm:
-<<<<<<< HEAD
-            q_BTHD, k_BTHD = self.q_norm(q_BTHD), self.k_norm(k_BTHD)
+            exact = self.q_norm.weight.dtype  # products may have been rounded
+            q_BTHD, k_BTHD = self.q_norm(q_BTHD.to(exact)), self.k_norm(k_BTHD.to(exact))
         q_BTHD, k_BTHD = rotate(q_BTHD, *place.rope), rotate(k_BTHD, *place.rope)
         mixed: Tensor = self.o_proj(attend(q_BTHD, k_BTHD, v_BTHD, place, memory, number))
         return mixed
-=======
-            exact = self.q_norm.weight.dtype  # products may have been rounded
-            q_BTHD, k_BTHD = self.q_norm(q_BTHD.to(exact)), self.k_norm(k_BTHD.to(exact))
-        q_BTHD, k_BTHD = _rotate(q_BTHD, *place.rope), _rotate(k_BTHD, *place.rope)
-        keys = ragged.append(past[0] if past else None, k_BTHD, place.before_B)
-        values = ragged.append(past[1] if past else None, v_BTHD, place.before_B)
-        mixed = self._mix(q_BTHD, keys, values, place, fresh=past is None)
-        return self.o_proj(mixed.transpose(1, 2).reshape(batch, count, -1)), keys, values
-
-    def _mix(self, q_BTHD: Tensor, keys: Tensor, values: Tensor, place: Place, *, fresh: bool) -> Tensor:
-        count = q_BTHD.shape[1]
-        slots = count if fresh else int(place.before_B.max()) + count
-        q, k, v = (t.transpose(1, 2) for t in (q_BTHD, keys[:, :slots], values[:, :slots]))
-        grouped = self.config.num_key_value_heads != self.config.num_attention_heads
-        if fresh and place.mask_BTT is None:
-            return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
-        mask_BTS = ragged.visible(place.before_B, count, slots) if place.mask_BTT is None else place.mask_BTT
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask_BTS[:, None], enable_gqa=grouped)
->>>>>>> finish4
 
 
 class MLP(nn.Module):
