@@ -41,15 +41,18 @@ def test_no_model_takes_bfloat16_on_a_processor_without_units_for_it(tmp_path: P
     assert chosen.reason == "it has no units for bfloat16"
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("packing", [False, True])
 @pytest.mark.parametrize("longest", [20, 300])
-def test_bfloat16_gives_nearly_the_same_loss_and_gradients(longest: int, packing: bool) -> None:
+def test_bfloat16_gives_nearly_the_same_loss_and_gradients(longest: int, packing: bool, checkpointing: bool) -> None:
     """Short rows and long ones: their attention is computed in different ways."""
     torch.manual_seed(0)
     model: Any = build_model("gpt", {**SIZES, "max_length": 512})
     for parameter in model.parameters():
         if parameter.dim() > 1:
             nn.init.normal_(parameter, std=0.1)
+    model.train()
+    model.checkpoint_layers(checkpointing)
     rows = [[(7 * n + 3 * row) % 60 for n in range(count)] for row, count in enumerate((longest, 9, 5))]
     batch = collate([Encoded(tuple(ids), (False, *[True] * (len(ids) - 1))) for ids in rows], 0, packing=packing)
     losses, gradients = [], []

@@ -60,7 +60,8 @@ class Objective(nn.Module):
         """Negative log-likelihood in nats, summed over trained positions; logits exist at those alone."""
         device = batch.ids_BT.device.type
         few = self._bf16 and device == "cpu" and batch.ids_BT.shape[1] <= _SHORT
-        attention = sdpa_kernel(SDPBackend.MATH) if few else contextlib.nullcontext()
+        again = getattr(self.model, "checkpointing", False)  # in the backward pass, outside of this context
+        attention = sdpa_kernel(SDPBackend.MATH) if few and not again else contextlib.nullcontext()
         with torch.autocast(device, torch.bfloat16, enabled=self._bf16), attention:
             read = self._compiled or self.model
             hidden_BTC, _ = read(batch.ids_BT, None, batch.lengths_B, batch.segments_BT)
