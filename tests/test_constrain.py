@@ -3,29 +3,16 @@
 import json
 import random
 import threading
-from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from tokenizers import Tokenizer as Backend
-from tokenizers import decoders, models, normalizers
 
+from constrained import answer, bundle, says
 from plume.errors import UserError
 from plume.generation import constrain
-from plume.generation.constrain.compiled import Compiled
-from plume.models.bundle import Bundle
-from plume.text.tokenizer import TextTokenizer, train_tokenizer
 from plume.types import Constraint
 
-TEXTS = [
-    json.dumps(
-        {"ville": "Brême", "âge": 12, "mots": ["été", "île", "« où »"], "prix": 3.5, "ok": True}, ensure_ascii=False
-    ),
-    json.dumps({"name": "a lighthouse", "lit": False, "height": 30, "note": None}),
-    '{"a":1,"b":[],"c":{}}, {"date":"2024-05-17"} abcdefghijklmnopqrstuvwxyz 0123456789 -.:/@ 🐑',
-]
 ADDRESS = {
     "type": "object",
     "properties": {
@@ -101,84 +88,6 @@ SCHEMAS: dict[str, Any] = {
     "all formats": {"type": "array", "items": {"type": "string", "format": "duration"}, "minItems": 1},
 }
 MORE = (0, 1, 3, 10, 64)
-
-
-def bundle_of(tokenizer: TextTokenizer) -> Bundle:
-    """No model is needed to be constrained, only how many ids it knows: some more than the tokenizer."""
-    model = SimpleNamespace(vocab_size=tokenizer.vocab_size + 5)
-    return Bundle(cast(Any, model), tokenizer, cast(Any, None), frozenset([tokenizer.eos_id]))
-
-
-def byte_fallback() -> TextTokenizer:
-    """As SentencePiece makes them: some pieces with a mark for the space, and all bytes."""
-    pieces = ["<s>", "<eos>", "<pad>", *(f"<0x{byte:02X}>" for byte in range(256))]
-    pieces += [
-        "▁",
-        "▁{",
-        '"',
-        '":',
-        '",',
-        "{",
-        "}",
-        "[",
-        "]",
-        ":",
-        ",",
-        "a",
-        "e",
-        "é",
-        "▁a",
-        "1",
-        "0",
-        "true",
-        '▁"',
-        "é▁",
-    ]
-    backend = Backend(
-        models.BPE({piece: id for id, piece in enumerate(pieces)}, [], byte_fallback=True, unk_token="<s>")
-    )
-    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
-    return TextTokenizer(backend, {}).with_special_tokens(
-        ["<eos>", "<pad>"], {"eos_token": "<eos>", "pad_token": "<pad>"}
-    )
-
-
-@cache
-def bundle(kind: str) -> Bundle:
-    if kind == "byte-fallback":
-        return bundle_of(byte_fallback())
-    return bundle_of(train_tokenizer(cast(Any, kind), TEXTS, 500))
-
-
-def answer(grammar: Compiled, bundle: Bundle, limit: int, seed: int, patience: float = 0.9) -> str:
-    """The engine's loop around a picker that knows nothing."""
-    chance = random.Random(seed)
-    constraint = grammar.start()
-    ids: list[int] = []
-    while not constraint.done and len(ids) < limit:
-        room = limit - len(ids)
-        allowed = set(constraint.allowed_V().nonzero().flatten().tolist())
-        assert (bundle.tokenizer.eos_id in allowed) == constraint.accepting
-        allowed -= bundle.stop_ids
-        if constraint.accepting and (not allowed or chance.random() > patience):
-            break
-        pick = next(
-            (id for id in chance.sample(sorted(allowed), min(4, len(allowed))) if constraint.fits(id, room - 1)), None
-        )
-        if pick is None:
-            end = constraint.shortest_end()
-            if not end:
-                break
-            pick = end[0]
-            assert len(end) <= room
-            assert pick in allowed
-            assert constraint.fits(pick, room - 1)
-        constraint.advance(pick)
-        ids.append(pick)
-    assert constraint.accepting
-    text = b"".join(bundle.tokenizer.token_bytes(id) for id in ids).decode("utf-8")
-    return text.removeprefix(" ") if bundle.tokenizer.prepends_space else text
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
@@ -276,16 +185,6 @@ def test_an_id_that_is_not_allowed_cannot_be_taken() -> None:
     assert not constraint.fits(bundle("bpe").tokenizer.encode("x")[0], 100)
 
 
-def says(made: Compiled, bundle: Bundle, text: str) -> bool:
-    """May the answer be this text, however it is cut?"""
-    constraint = made.start()
-    for id in bundle.tokenizer.encode(text):
-        if not constraint.allowed_V()[id]:
-            return False
-        constraint.advance(id)
-    return constraint.accepting
-
-
 def test_the_spaces_of_json_dumps_are_allowed_and_no_others() -> None:
     made = constrain.json_schema({"type": "object", "properties": {"a": {}}}, bundle("bpe"))
     assert says(made, bundle("bpe"), '{"a": [1, {"b": null}]}')
@@ -321,81 +220,10 @@ def test_a_reply_may_begin_with_the_space_that_its_tokenizer_puts_there() -> Non
     assert {answer(chosen, bundle("byte-fallback"), 10, seed) for seed in range(8)} == {"aé"}
 
 
-REFUSED = [
-    ({"not": {"type": "string"}}, "not at /not"),
-    ({"properties": {"a/b": {"uniqueItems": True}}}, "uniqueItems at /properties/a~1b/uniqueItems"),
-    ({"if": {}, "then": {}}, "if at /if"),
-    ({"items": {"contains": {}}}, "contains at /items/contains"),
-    ({"anyOf": [{}, {"dependentRequired": {"a": ["b"]}}]}, "dependentRequired at /anyOf/1/dependentRequired"),
-    ({"$defs": {"x": {"propertyNames": {"minLength": 2}}}}, "propertyNames at /$defs/x/propertyNames"),
-    ({"unevaluatedProperties": False}, "unevaluatedProperties at /unevaluatedProperties"),
-    ({"$dynamicRef": "#x"}, r"\$dynamicRef at /\$dynamicRef"),
-    ({"type": "string", "format": "regex"}, "format 'regex' at /format"),
-    ({"oneOf": [{"minLength": 1}, {"maxLength": 3}]}, "oneOf.*/oneOf"),
-    ({"type": "number", "minimum": 1e300}, "minimum at /minimum"),
-    ({"type": "string", "pattern": "(?=x)y"}, "pattern|lookaround|regex"),
-    ({"enum": []}, "."),
-    (False, "."),
-    ({"type": "strin"}, "cannot be used"),
-    ({"$ref": "https://example.com/else.json"}, "nothing is fetched"),
-    ({"$ref": "#"}, "leads back to itself"),
-    ({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}}, "leads back to itself"),
-    ({"type": "object", "properties": {"n": {"$ref": "#"}}, "required": ["n"]}, "no answer"),
-    ({"const": float("nan")}, "not JSON"),
-    ({"const": "\ud800"}, "not JSON"),
-]
-
-
-@pytest.mark.parametrize(("schema", "reason"), REFUSED)
-def test_what_cannot_be_enforced_is_refused_by_name_and_place(schema: Any, reason: str) -> None:
-    with pytest.raises(UserError, match=reason.replace("$", r"\$") if "\\" not in reason else reason):
-        constrain.json_schema(schema, bundle("bpe"))
-
-
 def test_notes_are_kept_out_of_the_way_and_named() -> None:
     schema = {"title": "T", "x-guidance": {"lenient": True}, "type": "string", "format": "plaque", "examples": [1]}
     made = constrain.json_schema(schema, bundle("bpe"))
     assert made.notes == ("format 'plaque' at /format has no meaning in JSON Schema",)
-
-
-def product(depth: int) -> dict[str, Any]:
-    parts = [{"properties": {f"k{i}{j}": True}, "required": [f"k{i}{j}"]} for i in range(depth) for j in range(3)]
-    return {"allOf": [{"anyOf": parts[at : at + 3]} for at in range(0, len(parts), 3)]}
-
-
-def doubling(depth: int) -> dict[str, Any]:
-    parts: dict[str, Any] = {f"a{i}": {"allOf": [{"$ref": f"#/$defs/a{i + 1}"}] * 2} for i in range(depth)}
-    return {"$ref": "#/$defs/a0", "$defs": {**parts, f"a{depth}": {}}}
-
-
-def doubled_object(depth: int) -> dict[str, Any]:
-    def twice(i: int) -> dict[str, Any]:
-        inner = {"$ref": f"#/$defs/a{i + 1}"}
-        return {"type": "object", "properties": {"x": inner, "y": inner}, "required": ["x", "y"]}
-
-    return {"$ref": "#/$defs/a0", "$defs": {**{f"a{i}": twice(i) for i in range(depth)}, f"a{depth}": {"type": "null"}}}
-
-
-BLOWN = {
-    "product": product(30),
-    "doubling": doubling(40),
-    "doubled object": doubled_object(40),
-    "repeats": {"type": "string", "pattern": "^((a{1,100}){1,100}){1,100}$"},
-    "long": {"type": "string", "minLength": 10**9},
-    "large": {"enum": ["x" * 2**21]},
-}
-
-
-@pytest.mark.parametrize("name", BLOWN)
-def test_a_schema_that_blows_up_ends_in_an_error(name: str) -> None:
-    with pytest.raises(UserError):
-        constrain.json_schema(BLOWN[name], bundle("bpe"))
-
-
-def test_an_answer_is_completed_even_where_the_matcher_gives_up() -> None:
-    made = constrain.json_schema({"type": "string", "pattern": "^(.*a.{60}|.*b.{59})$"}, bundle("bpe"))
-    for seed in range(2):
-        assert made.valid(answer(made, bundle("bpe"), made.shortest + 40, seed))
 
 
 def test_compiled_grammars_are_kept() -> None:
@@ -435,12 +263,6 @@ def test_what_patterns_and_choices_hold_is_text() -> None:
             constrain.choice([cast(Any, broken)], bundle("bpe"))
 
 
-@pytest.mark.parametrize("make", [lambda b: constrain.regex("(", b), lambda b: constrain.grammar("begin: ", b)])
-def test_broken_patterns_and_grammars_are_refused(make: Any) -> None:
-    with pytest.raises(UserError, match="cannot be enforced"):
-        make(bundle("bpe"))
-
-
 @pytest.mark.parametrize("kind", ["char", "word"])
 def test_small_vocabularies_work_where_they_can_write_an_answer(kind: str) -> None:
     small = bundle(kind)
@@ -454,13 +276,6 @@ def test_small_vocabularies_work_where_they_can_write_an_answer(kind: str) -> No
     for more in MORE:
         for seed in range(2):
             assert made.valid(answer(made, small, made.shortest + more, seed))
-
-
-@pytest.mark.parametrize("kind", ["char", "word"])
-def test_a_vocabulary_that_cannot_write_an_answer_is_refused_with_what_it_lacks(kind: str) -> None:
-    lacking = bundle_of(train_tokenizer(cast(Any, kind), ["plain words, nothing else"], 100))
-    with pytest.raises(UserError, match=r"cannot write '\{"):
-        constrain.json_schema({"type": "object"}, lacking)
 
 
 def test_masks_are_computed_for_forks_of_many_threads() -> None:

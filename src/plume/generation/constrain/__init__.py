@@ -62,7 +62,11 @@ def json_schema(schema: Mapping[str, Any] | bool, bundle: Bundle) -> Compiled:
 
 
 def _schema(text: str, words: Vocabulary) -> Compiled:
-    prepared = prepare(text)
+    try:
+        prepared = prepare(text)
+    except (AttributeError, KeyError, TypeError):
+        judge(text)  # says what is wrong with it
+        raise
     valid = judge(text)
     source = json.dumps({"x-guidance": _JSON, **_object(prepared.schema)})
     place = Place(digits=15 if '"multipleOf"' in source or '"exclusiveM' in source else 17)

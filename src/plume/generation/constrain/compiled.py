@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from llguidance import LLMatcher
+from numpy.typing import NDArray
 from torch import Tensor
 
 from plume.errors import PlumeError
-from plume.generation.constrain.ending import Walk, complete, repair, shorten, tersest, written
-from plume.generation.constrain.strict import Place, walk, watched
+from plume.generation.constrain.ending import Walk, complete, repair, shared, shorten, tersest, written
+from plume.generation.constrain.strict import Place, alike, walk, watched
 from plume.generation.constrain.vocabulary import Vocabulary
 
 _LONG = 20_000  # bytes of an ending
@@ -65,11 +65,6 @@ class Compiled:
         return found
 
 
-@functools.cache
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max_workers=2, thread_name_prefix="plume-constraint")
-
-
 class Stand:
     """Implements `plume.types.Constraint`: one answer so far."""
 
@@ -90,10 +85,10 @@ class Stand:
         self._ending = ending
         self._begun = begun or not grammar.vocabulary.drops_space
         self._shortened = shortened
+        self._settled = len(ending) if shortened and ending else 0  # bytes at its end that were searched already
         self._blind = False  # a matcher came to its limits: all that is left is the ending known before
         self._behind: dict[int, bytes | None] = {}
         self._searched: set[int] = set()
-        self._mask = self._computed()
 
     # --- what may follow ---
 
@@ -106,30 +101,30 @@ class Stand:
         return self.accepting and (self._blind or self._here.stopped)
 
     def allowed_V(self) -> Tensor:
-        bitmask = self._mask.result()
-        if bitmask is None:
+        mask_V = None if self._blind else self._vocabulary.mask_V(self._matcher)
+        if mask_V is None:
             self._blind = not self.accepting or self._blind
-        if bitmask is None or self._blind:
             mask_V = torch.zeros(self._vocabulary.size, dtype=torch.bool)
             mask_V[list(self.shortest_end()[:1])] = True
-        else:
-            mask_V = self._vocabulary.tensor(bitmask)
-            if not self._begun:
-                first_V = self._vocabulary.first_V
-                padded = torch.cat([mask_V[: len(first_V)], torch.zeros(1, dtype=torch.bool)])
-                mask_V[: len(first_V)] = padded[first_V]
-            self._strike(mask_V)
-        return mask_V | self._vocabulary.stop_V if self.accepting else mask_V
+        elif not self._begun:
+            first_V = self._vocabulary.first_V
+            padded = torch.cat([mask_V[: len(first_V)], torch.zeros(1, dtype=torch.bool)])
+            mask_V[: len(first_V)] = padded[first_V]
+        if not self._blind:
+            self._strike(mask_V.numpy())
+        if self.accepting:
+            mask_V[self._vocabulary.stops] = True
+        return mask_V
 
-    def _strike(self, mask_V: Tensor) -> None:
+    def _strike(self, allowed_V: NDArray[np.bool_]) -> None:
         """Take out what the grammar allows and `strict` does not."""
-        place = self._here.place
-        if place is not None and watched(place):
-            suspects = self._vocabulary.numeric if place.mode == "n" else self._vocabulary.quoted
-            allowed = mask_V.numpy()
-            struck = [id for id, piece in suspects if allowed[id] and walk(place, piece) is None]
-            if struck:
-                mask_V[struck] = False
+        place, words = self._here.place, self._vocabulary
+        if place is None or not watched(place):
+            return
+        if place.mode == "n":
+            allowed_V[words.unreadable(alike(place.text), place.digits)] = False
+        suspects = words.quoted[allowed_V[words.quoted]]
+        allowed_V[[id for id in suspects.tolist() if walk(place, words.table[id]) is None]] = False
 
     # --- going on ---
 
@@ -137,25 +132,19 @@ class Stand:
         """Raises ValueError for an id that is not allowed here."""
         piece = self._piece(id)
         ending = self._look(id)
+        self._settled = len(ending) if id in self._searched and ending else self._untouched(ending)
         self._shortened &= self._follows(piece)
         if not self._blind:
-            self._mask.result()
             self._blind = not piece or not self._here.push(piece) or not self._matcher.consume_token(self._read(id))
         if self._blind and ending is None:
             raise ValueError(f"token {id} is not allowed here")
         self._ending, self._begun = ending, True
         self._behind, self._searched = {}, set()
-        self._mask = self._computed()
 
     def fork(self) -> Stand:
-        self._mask.result()
         fork = Stand(self._grammar, self._matcher.deep_copy(), self._here.fork(), self._ending, self._begun)
-        fork._blind = self._blind
+        fork._blind, fork._settled = self._blind, self._settled
         return fork
-
-    def _computed(self) -> Future[bytes | None]:
-        """The mask of this place, by another thread while the model computes."""
-        return _threads().submit(_bitmask, self._matcher)
 
     def _piece(self, id: int) -> bytes:
         piece = self._vocabulary.table[id] if 0 <= id < len(self._vocabulary.table) else b""
@@ -173,6 +162,7 @@ class Stand:
         if not self._shortened and not self._blind:
             self._shortened = True
             self._ending = self._better(self._here.fork(), self._ending)
+            self._settled = len(self._ending or b"")
         if self._ending is None:
             raise PlumeError("no ending of this answer was found", "simplify the schema")
         return self._ids(self._ending)
@@ -226,13 +216,12 @@ class Stand:
         found = [ending] if ending is not None else []
         quick = complete(here, _LONG)
         if quick is not None:
-            found += [quick, shorten(here, quick, _STEPS)]
+            found += [quick, shorten(here, quick, _STEPS, self._untouched(quick))]
         return tersest(here, found, self._vocabulary)
+
+    def _untouched(self, ending: bytes | None) -> int:
+        """How many bytes at the end of an ending are those of the known one, where that was searched already."""
+        return min(self._settled, shared(ending, self._ending)) if ending and self._ending else 0
 
     def _ids(self, text: bytes) -> tuple[int, ...]:
         return self._grammar.ids(text, self._begun)
-
-
-def _bitmask(matcher: LLMatcher) -> bytes | None:
-    bitmask = bytes(matcher.compute_bitmask())
-    return None if matcher.is_error() else bitmask

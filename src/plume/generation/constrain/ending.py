@@ -333,15 +333,16 @@ def _over(here: Walk, mask: int, free: bool) -> bool:
 _AFTER_NUMBER = sum(1 << byte for byte in b",]}")
 
 
-def shorten(here: Walk, ending: bytes, most: int) -> bytes:
+def shorten(here: Walk, ending: bytes, most: int, settled: int = 0) -> bytes:
     """A shorter ending, if one is found within so many steps: at each byte where others could stand, the greedy
-    ending behind every one of them is tried (Bertsekas et al. 1997, rollout), until no more is gained."""
+    ending behind every one of them is tried (Bertsekas et al. 1997, rollout), until no more is gained. The `settled`
+    last bytes are left as they are, unless something before them changes."""
     begin = here.steps
     before = ending + b" "
     while len(ending) < len(before) and here.steps - begin < most:
         before = ending
         at = 0
-        while at < len(ending) and here.steps - begin < most:
+        while at < len(ending) - settled and here.steps - begin < most:
             for byte in _others(here, ending[at]):
                 if not here.push(bytes([byte])):
                     continue
@@ -354,6 +355,12 @@ def shorten(here: Walk, ending: bytes, most: int) -> bytes:
             at += 1
         here.pop(at)
     return ending
+
+
+def shared(one: bytes, other: bytes) -> int:
+    """How many bytes at their ends two texts have in common."""
+    most = min(len(one), len(other))
+    return next((at for at in range(most) if one[-1 - at] != other[-1 - at]), most)
 
 
 def _others(here: Walk, taken: int) -> Iterator[int]:

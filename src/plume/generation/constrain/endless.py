@@ -31,7 +31,12 @@ def _references(schema: Any, path: str) -> Iterator[tuple[str, str]]:
     parts = schema.items() if isinstance(schema, dict) else enumerate(schema) if isinstance(schema, list) else ()
     for key, part in parts:
         here = f"{path}/{pointer(str(key))}"
-        if key == "$ref" and isinstance(schema, dict) and isinstance(part, str) and part.startswith("#/"):
+        if (
+            key == "$ref"
+            and isinstance(schema, dict)
+            and isinstance(part, str)
+            and (part == "#" or part.startswith("#/"))
+        ):
             yield part, here
         yield from _references(part, here)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from plume.errors import UserError
-from plume.generation.constrain import rewrite
+from plume.generation.constrain import logic, rewrite
 from plume.generation.constrain.endless import refuse_endless
 from plume.generation.constrain.pointer import found, pointer
 
@@ -26,32 +26,32 @@ _WORDS = """
 """
 _KEPT = frozenset(_WORDS.split())
 _UNENFORCED = """
-    $dynamicAnchor $dynamicRef $recursiveAnchor $recursiveRef contains dependencies dependentRequired dependentSchemas
-    else if maxContains minContains not propertyNames then unevaluatedItems unevaluatedProperties uniqueItems
+    $dynamicAnchor $dynamicRef $recursiveAnchor $recursiveRef contains else if maxContains minContains not propertyNames
+    then unevaluatedItems unevaluatedProperties uniqueItems
 """
 _REFUSED = frozenset(_UNENFORCED.split())
 _NO_EFFECT: dict[str, tuple[Any, ...]] = {
     "$recursiveAnchor": (False,),
-    "dependencies": ({},),
-    "dependentRequired": ({},),
-    "dependentSchemas": ({},),
     "propertyNames": (True, {}),
     "unevaluatedItems": (True, {}),
     "unevaluatedProperties": (True, {}),
     "uniqueItems": (False,),
 }
+_SAID = ("dependencies", "dependentRequired", "dependentSchemas", "not", "oneOf")  # by others
 _ONE = ("additionalItems", "additionalProperties", "items")
 _MANY = ("allOf", "anyOf", "oneOf", "prefixItems")
+_TOGETHER = ("allOf", "anyOf", "oneOf")
 _NAMED = ("properties", "patternProperties", "$defs", "definitions")
 _ALONE = ("draft-03", "draft-04", "draft-06", "draft-07")  # where what stands beside $ref has no meaning
 
 
 @dataclass
 class Prepared:
-    """What llguidance is given; `apart` as `rewrite.bounds` takes it; `notes` are the formats that the schema names and
-    nobody knows, with their place."""
+    """What llguidance is given of the `whole`; `apart` as `rewrite.bounds` takes it; `notes` are the formats that the
+    schema names and nobody knows, with their place."""
 
     schema: Any
+    whole: Any
     apart: bool = False
     notes: list[str] = field(default_factory=list)
 
@@ -74,7 +74,7 @@ def prepare(text: str) -> Prepared:
     """What is to be enforced of a schema and nothing else. Raises UserError for what cannot be."""
     whole = json.loads(text)
     draft = str(whole.get("$schema", "")) if isinstance(whole, dict) else ""
-    prepared = Prepared(None, apart=rewrite.apart(whole))
+    prepared = Prepared(None, whole, rewrite.apart(whole))
     prepared.schema = _prepared(whole, "", prepared, any(name in draft for name in _ALONE))
     _weigh(prepared.schema, prepared.schema, "", {})
     refuse_endless(prepared.schema)
@@ -97,7 +97,7 @@ def _weigh(schema: Any, whole: Any, path: str, known: dict[str, float]) -> float
             known[ref] = _ENDLESS
             known[ref] = _weigh(found(whole, ref), whole, ref[1:], known)
         weight += known[ref]
-    for key in ("allOf", "anyOf", "oneOf"):
+    for key in _TOGETHER:
         parts = schema.get(key, ())
         weight += sum(_weigh(part, whole, f"{path}/{key}/{n}", known) for n, part in enumerate(parts))
     if weight > _HEAVIEST:
@@ -118,7 +118,10 @@ def _prepared(schema: Any, path: str, prepared: Prepared, alone: bool) -> Any:
         here = f"{path}/{pointer(key)}"
         if alone and "$ref" in schema and key not in ("$ref", "$schema", "$id", "id", "$defs", "definitions"):
             continue
-        if key in _REFUSED:
+        said = _said(key, value, prepared.whole) if key in _SAID else None
+        if said is not None:
+            also += [_prepared(part, here, prepared, alone) for part in said]
+        elif key in _REFUSED:
             if value not in _NO_EFFECT.get(key, ()):
                 raise _unsupported(key, here)
         elif key == "format":
@@ -147,7 +150,7 @@ def _prepared(schema: Any, path: str, prepared: Prepared, alone: bool) -> Any:
         raise UserError(f"{named} at {path}/{named} cannot be enforced: {error}", "use smaller bounds") from None
     if also:
         kept["allOf"] = [*kept.get("allOf", []), *also]
-    for key in ("allOf", "anyOf", "oneOf"):
+    for key in _TOGETHER:
         if key in kept and "properties" in kept:
             kept[key] = [_ordered(part, kept["properties"]) for part in kept[key]]
     return kept
@@ -156,10 +159,26 @@ def _prepared(schema: Any, path: str, prepared: Prepared, alone: bool) -> Any:
 def _ordered(part: Any, first: Mapping[str, Any]) -> Any:
     """A part of a schema with properties of its own, with those of the schema before them: keys come in their order.
     What it says of a key that it does not name is said of these by name."""
-    if not isinstance(part, dict) or "properties" not in part or "patternProperties" in part:
+    if not isinstance(part, dict):
+        return part
+    part = part | {key: [_ordered(inner, first) for inner in part[key]] for key in _TOGETHER if key in part}
+    if "properties" not in part or "patternProperties" in part:
         return part
     others = part.get("additionalProperties", True)
     return part | {"properties": {**dict.fromkeys(first, others), **part["properties"]}}
+
+
+def _said(key: str, value: Any, whole: Any) -> list[Any] | None:
+    """Schemas that together say what a keyword says that llguidance does not know, or does not know well enough; None
+    where that is not known either."""
+    try:
+        if key == "not":
+            return [logic.negated(value)]
+        if key == "oneOf":
+            return [{"anyOf": logic.exclusive(value, whole)}]
+        return logic.depending(value)
+    except ValueError:
+        return None
 
 
 def _format(value: Any, path: str, prepared: Prepared) -> list[dict[str, Any]]:

@@ -6,11 +6,14 @@ States are values, so that going back costs nothing. The text is taken to be JSO
 from __future__ import annotations
 
 import json
+import re
 from typing import NamedTuple
 
 _LONGEST = 64  # characters of a number
 _WHOLE = 30  # digits of a whole number
-_POWER = 200  # of ten
+_POWER = 2  # digits of a power of ten
+_PLAIN = re.compile(rb'[^"\\\x00-\x1f]+')  # of a string, without what has a meaning there
+_ALIKE = bytes.maketrans(b"23456789", b"1" * 8)
 _PART = frozenset(b"0123456789.eE+-")
 
 
@@ -67,11 +70,22 @@ def step(place: Place, byte: int) -> Place | None:
 
 
 def walk(place: Place | None, piece: bytes) -> Place | None:
-    for byte in piece:
-        if place is None:
-            return None
-        place = step(place, byte)
+    at = 0
+    while place is not None and at < len(piece):
+        plain = _PLAIN.match(piece, at) if place.mode in ("s", "k") and not place.escaped else None
+        if plain is None:
+            place = step(place, piece[at])
+            at += 1
+        else:
+            at = plain.end()
+            if place.mode == "k":
+                place = place._replace(text=place.text + plain.group())
     return place
+
+
+def alike(number: bytes) -> bytes:
+    """A number that can be read with whatever this one can: which digits it has does not matter, but for 0."""
+    return number.translate(_ALIKE)
 
 
 def watched(place: Place) -> bool:
@@ -95,7 +109,7 @@ def _keyed(place: Place) -> Place | None:
     if frame is None or frame.keys is None:
         return None
     try:
-        key = json.loads(b'"' + place.text + b'"')
+        key = json.loads(b'"' + place.text + b'"') if b"\\" in place.text else place.text.decode()
     except ValueError:
         return None
     if key in frame.keys:
@@ -106,10 +120,11 @@ def _keyed(place: Place) -> Place | None:
 def _readable(text: bytes, digits: int) -> bool:
     """Can a number that begins like this be read as a float without being changed to another one's value?"""
     mantissa, _, power = text.lower().partition(b"e")
-    count = sum(character in b"0123456789" for character in mantissa.lstrip(b"-0."))
+    digits_alone = mantissa.lstrip(b"-0.")
+    count = len(digits_alone) - digits_alone.count(b".")
     whole = b"." not in mantissa and b"e" not in text.lower()
     if len(text) > _LONGEST or count > (_WHOLE if whole else digits):
         return False
     if mantissa.endswith(b".") and count >= digits:
         return False
-    return abs(int(power.strip(b"+-") or 0)) <= _POWER
+    return len(power.lstrip(b"+-0")) <= _POWER

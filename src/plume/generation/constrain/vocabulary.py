@@ -14,9 +14,11 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
-from llguidance import LLTokenizer, TokenizerWrapper
+from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
+from numpy.typing import NDArray
 from torch import Tensor
 
+from plume.generation.constrain.strict import Place, alike, walk
 from plume.models.bundle import Bundle
 
 _T = TypeVar("_T")
@@ -41,9 +43,8 @@ class Vocabulary:
                 self.ids.setdefault(piece, id)
         self.complete = all(bytes([byte]) in self.ids for byte in range(256))
         self._lengths = sorted({len(piece) for piece in self.ids if len(piece) <= _LONGEST})
-        self.text_V = torch.tensor([bool(piece) for piece in self.table] + [False] * (self.size - len(self.table)))
-        self.stop_V = torch.zeros(self.size, dtype=torch.bool)
-        self.stop_V[[id for id in self.stop_ids if id < self.size]] = True
+        self._text_V = np.array([bool(piece) for piece in self.table])
+        self.stops = [id for id in sorted(self.stop_ids) if id < self.size]
         self._grammars: OrderedDict[tuple[str, Any], Any] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -60,14 +61,26 @@ class Vocabulary:
         return torch.tensor(without)
 
     @functools.cached_property
-    def quoted(self) -> tuple[tuple[int, bytes], ...]:
+    def quoted(self) -> NDArray[np.int64]:
         """Ids with a quotation mark in their text: those that can end a key."""
-        return tuple((id, piece) for id, piece in enumerate(self.table) if b'"' in piece)
+        return np.array([id for id, piece in enumerate(self.table) if b'"' in piece], dtype=np.int64)
 
     @functools.cached_property
-    def numeric(self) -> tuple[tuple[int, bytes], ...]:
-        """Ids whose text can go on with a number."""
-        return tuple((id, piece) for id, piece in enumerate(self.table) if piece and piece[0] in b"0123456789.eE+-")
+    def numeric(self) -> dict[bytes, NDArray[np.int64]]:
+        """Ids whose text goes on with a number, by that beginning of it, every digit but 0 said as 1."""
+        found: dict[bytes, list[int]] = {}
+        for id, piece in enumerate(self.table):
+            number = alike(piece[: len(piece) - len(piece.lstrip(b"0123456789.eE+-"))])
+            if number:
+                found.setdefault(number, []).append(id)
+        return {number: np.array(ids) for number, ids in found.items()}
+
+    @functools.lru_cache(maxsize=4096)  # noqa: B019 a vocabulary lives as long as its bundle
+    def unreadable(self, number: bytes, digits: int) -> NDArray[np.int64]:
+        """The ids with which a number that begins like this, said as `alike` does, would become unreadable."""
+        begun = Place(None, "n", number, False, digits)
+        struck = [ids for rest, ids in self.numeric.items() if walk(begun, rest) is None]
+        return np.concatenate(struck) if struck else np.empty(0, dtype=np.int64)
 
     def segment(self, text: bytes, *, begun: bool = True) -> tuple[int, ...] | None:
         """The fewest ids with this text; None when some of it cannot be written. Where a reply has not begun, a first
@@ -85,12 +98,17 @@ class Vocabulary:
         """How many of the first bytes of a text can be written."""
         return max((at for at, count in enumerate(_counts(self, text)) if count is not None), default=0)
 
-    def tensor(self, bitmask: bytes) -> Tensor:
-        """A mask of llguidance as booleans (V,), for ids with text alone."""
-        bits = np.unpackbits(np.frombuffer(bitmask, dtype=np.uint8), bitorder="little")[: len(self.table)]
-        mask_V = torch.zeros(self.size, dtype=torch.bool)
-        mask_V[: len(bits)] = torch.from_numpy(bits).bool()
-        return mask_V & self.text_V
+    def mask_V(self, matcher: LLMatcher) -> Tensor | None:
+        """What a matcher allows, as booleans (V,), for ids with text alone; None when it came to its limits."""
+        words = np.zeros((len(self.table) + 32) // 32, dtype=np.int32)  # one id more: the end
+        matcher.unsafe_compute_mask_ptr(words.ctypes.data, words.nbytes)
+        if matcher.is_error():
+            return None
+        allowed_V = np.zeros(self.size, dtype=bool)
+        count = min(len(self.table), self.size)
+        bits = np.unpackbits(words.view(np.uint8), count=count, bitorder="little").view(bool)
+        np.logical_and(bits, self._text_V[:count], out=allowed_V[:count])
+        return torch.from_numpy(allowed_V)
 
     def compiled(self, key: tuple[str, Any], compile: Callable[[], _T]) -> _T:
         """What was compiled under this key before, or now."""
