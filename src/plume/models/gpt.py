@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from plume.errors import UserError
 from plume.models import ragged
-from plume.models.attention import Place, attend, rotary, rotate
+from plume.models.attention import Place, attend, positions_and_mask, rotary, rotate
 from plume.models.lean import LeanLayer
 from plume.models.prepacked import Prepacked, prepack_layers
 from plume.models.small import OneToken, one_token
@@ -154,17 +154,8 @@ class GPT(nn.Module):
         return self.model.norm(x_BTC), memory
 
     def _place(self, among: ragged.Place, segments_BT: Tensor | None) -> Place:
-        if segments_BT is not None:
-            positions_BT = ragged.segment_positions(segments_BT)
-            mask_BTS = ragged.within_segments(positions_BT)
-            at: Tensor | slice = positions_BT
-        else:
-            at = slice(among.most, among.slots) if among.even else among.positions_BT
-            if among.even and (among.most == 0 or among.count == 1):
-                return Place(among, self._rope(at, among), None)
-            mask_BTS = among.visible()
-        mask_BTS = ragged.additive(mask_BTS, self.model.embed_tokens.weight.dtype)
-        return Place(among, self._rope(at, among), mask_BTS[:, None])
+        at, mask_B1TS = positions_and_mask(among, segments_BT, self.model.embed_tokens.weight.dtype)
+        return Place(among, self._rope(at, among), mask_B1TS)
 
     def _rope(self, at: Tensor | slice, among: ragged.Place) -> tuple[Tensor, Tensor]:
         """Rotary cosines and sines (B or none, T, 1, D) of these positions."""
