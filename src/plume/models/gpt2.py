@@ -86,7 +86,8 @@ class GPT2(nn.Module):
     def state_nbytes(self, tokens: int) -> int:
         """Bytes that one row's state holds at most after so many tokens, padding included."""
         width: int = 2 * self.config.n_embd * self.config.n_layer
-        return ragged.capacity(tokens) * width * self.embeddings.weight.element_size()
+        size: int = self.embeddings.weight.element_size()
+        return ragged.capacity(tokens) * width * size
 
     def save(self, directory: Path) -> NoReturn:
         """Raises ValueError: it answers only."""
