@@ -257,6 +257,8 @@ class LanguageModel(Protocol):
     that many tokens, known before any is read.
     """
 
+    training: bool
+
     @property
     def vocab_size(self) -> int: ...
     @property

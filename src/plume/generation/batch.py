@@ -131,7 +131,8 @@ class Batch:
 
         When the model itself fails (no memory, say), that is raised and every request is dropped.
         """
-        self._model.train(False)
+        if self._model.training:
+            self._model.train(False)
         try:
             with torch.inference_mode():
                 self._admit()

@@ -15,12 +15,29 @@ from plume.models import ragged
 
 
 class Place(NamedTuple):
-    """Where the new tokens stand: among what their rows hold, their rotary cosines and sines, and the additive mask
-    (B or 1, 1, T, S) of what they may look at, None where that is all, or for tokens read first, all before them."""
+    """Where the new tokens stand: among what their rows hold, their rotary cosines and sines where there are such,
+    and the additive mask (B or 1, 1, T, S) of what they may look at, None where that is all, or for tokens read first,
+    all before them."""
 
     among: ragged.Place
-    rope: tuple[Tensor, Tensor]
+    rope: tuple[Tensor, ...]
     mask_B1TS: Tensor | None
+
+
+def positions_and_mask(
+    among: ragged.Place, segments_BT: Tensor | None, dtype: torch.dtype
+) -> tuple[Tensor | slice, Tensor | None]:
+    """The positions of the new tokens, each counted from the start of its segment, and the mask of a `Place`."""
+    at: Tensor | slice
+    if segments_BT is not None:
+        at = ragged.segment_positions(segments_BT)
+        mask_BTS = ragged.within_segments(at)
+    else:
+        at = slice(among.most, among.slots) if among.even else among.positions_BT
+        if among.even and (among.most == 0 or among.count == 1):
+            return at, None
+        mask_BTS = among.visible()
+    return at, ragged.additive(mask_BTS, dtype)[:, None]
 
 
 def attend(

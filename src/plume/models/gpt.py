@@ -19,9 +19,10 @@ from torch.utils.checkpoint import checkpoint
 
 from plume.errors import UserError
 from plume.models import ragged
-from plume.models.attention import Place, attend, rotary, rotate
+from plume.models.attention import Place, attend, positions_and_mask, rotary, rotate
 from plume.models.lean import LeanLayer
 from plume.models.prepacked import Prepacked, prepack_layers
+from plume.models.small import OneToken, one_token
 from plume.models.weights import fill, read_config, widened, write_config, write_tensors
 
 
@@ -112,6 +113,7 @@ class GPT(nn.Module):
         self.config = config
         self.checkpointing = False
         self._rotary: tuple[Tensor, Tensor] | None = None
+        self._one_token: OneToken | None = None
         self.model = Decoder(config)
         self.dropout = nn.Dropout(config.dropout)
         if not config.tie_word_embeddings:
@@ -135,6 +137,10 @@ class GPT(nn.Module):
         """Hidden states (B, T, C) and the state after each row's real tokens: keys and values (B, S, H, D) of every
         layer. None is kept in training, nor of packed documents."""
         ragged.refuse_continued(state, segments_BT)
+        if self._one_token and state and state.buffers and ids_BT.numel() == 1 and lengths_B is None:
+            state.reserve(1)
+            tables = self._tables(state.longest + 1, ids_BT.device)
+            return self._one_token(int(ids_BT), state, tables), state
         memory = state or ragged.Memory.start(ids_BT)
         kept = None if state is None and (self.training or segments_BT is not None) else memory
         place = self._place(memory.place(ids_BT.shape[1], ids_BT.device), segments_BT)
@@ -149,26 +155,20 @@ class GPT(nn.Module):
         return self.model.norm(x_BTC), memory
 
     def _place(self, among: ragged.Place, segments_BT: Tensor | None) -> Place:
-        if segments_BT is not None:
-            positions_BT = ragged.segment_positions(segments_BT)
-            mask_BTS = ragged.within_segments(positions_BT)
-            at: Tensor | slice = positions_BT
-        else:
-            at = slice(among.most, among.slots) if among.even else among.positions_BT
-            if among.even and (among.most == 0 or among.count == 1):
-                return Place(among, self._rope(at, among), None)
-            mask_BTS = among.visible()
-        mask_BTS = ragged.additive(mask_BTS, self.model.embed_tokens.weight.dtype)
-        return Place(among, self._rope(at, among), mask_BTS[:, None])
+        at, mask_B1TS = positions_and_mask(among, segments_BT, self.model.embed_tokens.weight.dtype)
+        return Place(among, self._rope(at, among), mask_B1TS)
 
     def _rope(self, at: Tensor | slice, among: ragged.Place) -> tuple[Tensor, Tensor]:
-        """Rotary cosines and sines (B or none, T, 1, D) of these positions, out of a table that is made once."""
-        device = among.positions_BT.device
-        if self._rotary is None or len(self._rotary[0]) < among.slots or self._rotary[0].device != device:
-            positions = max(among.slots, self.context_length)
-            self._rotary = rotary(self.config.head_dim, self.config.rope_theta, positions, device)
-        cos, sin = self._rotary
+        """Rotary cosines and sines (B or none, T, 1, D) of these positions."""
+        cos, sin = self._tables(among.slots, among.positions_BT.device)
         return cos[at], sin[at]
+
+    def _tables(self, positions: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Rotary cosines and sines (T, 1, D) of at least so many positions, made once."""
+        if self._rotary is None or len(self._rotary[0]) < positions or self._rotary[0].device != device:
+            most = max(positions, self.context_length)
+            self._rotary = rotary(self.config.head_dim, self.config.rope_theta, most, device)
+        return self._rotary
 
     def state_nbytes(self, tokens: int) -> int:
         """Bytes that one row's state holds at most after so many tokens, padding included."""
@@ -198,6 +198,7 @@ class GPT(nn.Module):
         embeddings."""
         self.eval()
         if all(type(module) is nn.Linear for module in self.model.modules() if hasattr(module, "in_features")):
+            self._one_token = one_token(self)
             self.model.layers = nn.ModuleList(LeanLayer(layer) for layer in self.model.layers)
         if not hasattr(self, "lm_head"):
             self.lm_head = Prepacked(self.model.embed_tokens.weight)

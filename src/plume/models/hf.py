@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrai
 from transformers.utils import logging
 
 from plume.errors import UserError
-from plume.models import gpt, hf_cache, ragged
+from plume.models import gpt, gpt2, hf_cache, ragged
 from plume.models.hf_columns import Columns
 from plume.models.prepacked import prepack_layers
 from plume.models.weights import weight_files
@@ -112,15 +112,15 @@ class HFModel(nn.Module):
         if vocab_size > self.vocab_size:
             self.inner.resize_token_embeddings(vocab_size)
 
-    def for_answering(self) -> HFModel | gpt.GPT:
-        """The same model, faster: as our own class where that computes the same. From here on neither it nor this one
-        can be trained or saved."""
+    def for_answering(self) -> HFModel | gpt.GPT | gpt2.GPT2:
+        """The same model, faster: as a class of our own where that computes the same. From here on neither it nor this
+        one can be trained or saved."""
         own = gpt.adopted(self.inner)
         if own is not None:
             return own.for_answering()
         self.eval()
         prepack_layers(self.inner)
-        return self
+        return gpt2.adopted(self.inner) or self
 
     def checkpoint_layers(self, on: bool = True) -> None:
         """Keep each layer's input alone in training; the backward pass computes the layer again."""

@@ -42,6 +42,7 @@ class Int8Linear(nn.Module):
         if kernel_is_exact():
             self._zeros = torch.zeros(self.out_features, dtype=torch.int32)
             self.weight = torch.ops.onednn.qlinear_prepack(self.weight, None)
+            self.scale = self.scale / _STEPS
         else:
             self.weight = self.weight.float() * self.scale[:, None]
 
@@ -49,13 +50,15 @@ class Int8Linear(nn.Module):
         if self._zeros is None:
             return F.linear(x, self.weight, self.bias)
         x_MK = x.reshape(-1, self.in_features)
-        largest_M1 = x_MK.abs().amax(dim=-1, keepdim=True).clamp_(min=1e-30)
-        # One number of 16 bits with 128 added to either byte, as the kernel counts bytes from 128.
-        wide_MK = torch.addcmul(_offset(), x_MK, _STEPS / largest_M1).int()
+        largest_M1 = x_MK.abs().amax(dim=-1, keepdim=True)
+        # One number of 16 bits with 128 added to either byte, as the kernel counts bytes from 128. A row of zeros
+        # becomes any bytes, and is multiplied by zero again.
+        wide_MK = torch.add(_offset(), x_MK / largest_M1, alpha=_STEPS).int()
         bytes_2MK = wide_MK.view(torch.uint8).view(*x_MK.shape, 4)[..., :2].permute(2, 0, 1).flatten(0, 1)
         low_MN, high_MN = _product(bytes_2MK, self.weight, self.scale, self._zeros).chunk(2)
-        y_MN = low_MN.add_(high_MN, alpha=256).mul_(largest_M1 / _STEPS)
-        return _finished(y_MN, self.bias, x)
+        y_MN = low_MN.add_(high_MN, alpha=256)
+        y_MN = y_MN.mul_(largest_M1) if self.bias is None else torch.addcmul(self.bias, y_MN, largest_M1)
+        return y_MN.view(*x.shape[:-1], self.out_features)
 
 
 class Int4Linear(nn.Module):

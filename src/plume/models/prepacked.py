@@ -1,5 +1,6 @@
 """Weights laid out for oneDNN, once and for answering alone: on a CPU decoding then reads them about as fast as memory
-gives them, where `F.linear` takes twice the time and more, and a row comes out the same to the bit in any batch.
+gives them, where `F.linear` takes twice the time and more. A row of up to 1,024 inputs comes out the same to the bit in
+any batch; longer ones are added up in an order that depends on how many there are.
 
 Shape suffixes: N outputs, K inputs.
 """
@@ -13,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 _ROWS = 16  # that the layout is made for; the one made for a single row serves no other number well
-_WIDTH = 1024  # oneDNN adds up longer rows in an order that depends on how many there are
 _WORTH = 2**17  # weights of a layer from which on the product saves more than the call costs
 
 
@@ -29,20 +29,12 @@ class Prepacked(nn.Module):
             whole_NK = torch.cat([weight.detach() for weight in weights_NK]) if len(weights_NK) > 1 else weights_NK[0]
             self.bias_N = None if bias_N is None else bias_N.detach().clone()
             self.packed = gains(whole_NK)
-            parts = whole_NK.detach().split(_WIDTH, dim=1) if self.packed else (whole_NK.detach(),)
-            self.parts = [_packed(part.contiguous()) if self.packed else part for part in parts]
+            self.weight_NK = _packed(whole_NK.detach().contiguous()) if self.packed else whole_NK.detach()
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.packed:
-            return F.linear(x, self.parts[0], self.bias_N)
-        product: Any = torch.ops.mkldnn._linear_pointwise
-        if len(self.parts) == 1:
-            whole: Tensor = product(x, self.parts[0], self.bias_N, "none", [], "")
-            return whole
-        pieces = x.split(_WIDTH, dim=-1)
-        out: Tensor = product(pieces[0], self.parts[0], self.bias_N, "none", [], "")
-        for piece, part in zip(pieces[1:], self.parts[1:], strict=True):
-            out = product.binary(piece, out, part, None, "add")
+            return F.linear(x, self.weight_NK, self.bias_N)
+        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight_NK, self.bias_N, "none", [], "")
         return out
 
     def train(self, mode: bool = True) -> Prepacked:

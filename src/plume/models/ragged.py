@@ -83,13 +83,17 @@ class Memory:
     def place(self, count: int, device: torch.device) -> Place:
         """Where the next `count` tokens of every row will stand; makes room for them."""
         least, most = min(self.lengths), max(self.lengths)
-        if self.buffers and self.buffers[0].shape[1] < most + count:
-            self._rebuild(slice(len(self.lengths)), self.buffers[0].shape[0], most + count)
+        self.reserve(count)
         steps_T = torch.arange(count, device=device)
         rows_B1 = torch.arange(len(self.lengths), device=device)[:, None]
         if least == most:
             return Place((steps_T + most).expand(len(self.lengths), -1), least, most, rows_B1)
         return Place(torch.tensor(self.lengths, device=device)[:, None] + steps_T, least, most, rows_B1)
+
+    def reserve(self, count: int) -> None:
+        """Make room for `count` more tokens in every row."""
+        if self.buffers and self.buffers[0].shape[1] < self.longest + count:
+            self._rebuild(slice(len(self.lengths)), self.buffers[0].shape[0], self.longest + count)
 
     def write(self, number: int, new_BT: Tensor, place: Place) -> Tensor:
         """Put `new_BT` (B, T, …) behind every row's entries of one buffer; what all rows hold then (B, S, …)."""
