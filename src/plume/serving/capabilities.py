@@ -1,0 +1,91 @@
+"""GET /v1/capabilities: what is honoured. Whatever is not listed is refused by name."""
+
+from __future__ import annotations
+
+import typing
+from typing import Any, Literal
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+
+from plume.generation.constrain.schema import ENFORCED, FORMATS
+from plume.serving.keys import Inference
+from plume.serving.service import ServiceDep
+
+router = APIRouter(tags=["capabilities"])
+
+
+class Endpoint(BaseModel):
+    """`parameters` are those of the body."""
+
+    method: str
+    path: str
+    parameters: list[str]
+
+
+class JsonSchema(BaseModel):
+    keywords: list[str]
+    formats: list[str]
+
+
+class LimitsInForce(BaseModel):
+    max_body_bytes: int
+    max_upload_bytes: int
+    request_seconds: float
+    answers_at_once: int
+    answers_waiting: int
+    requests_per_minute: int | None
+    tokens_per_minute: int | None
+
+
+class Capabilities(BaseModel):
+    object: Literal["capabilities"]
+    endpoints: list[Endpoint]
+    json_schema: JsonSchema
+    limits: LimitsInForce
+
+
+@router.get("/v1/capabilities")
+async def capabilities(request: Request, service: ServiceDep, caller: Inference) -> Capabilities:  # noqa: ARG001
+    """Every endpoint with the parameters it honours, the keywords of a JSON Schema that are enforced, and the limits."""
+    settings = service.settings
+    return Capabilities(
+        object="capabilities",
+        endpoints=_endpoints(request.app),
+        json_schema=JsonSchema(keywords=sorted(ENFORCED), formats=sorted(FORMATS)),
+        limits=LimitsInForce(
+            max_body_bytes=settings.max_body_nbytes,
+            max_upload_bytes=settings.max_upload_nbytes,
+            request_seconds=settings.request_seconds,
+            answers_at_once=settings.rows,
+            answers_waiting=settings.queue,
+            requests_per_minute=settings.requests_per_minute,
+            tokens_per_minute=settings.tokens_per_minute,
+        ),
+    )
+
+
+def _endpoints(app: FastAPI) -> list[Endpoint]:
+    return [
+        Endpoint(method=method, path=route.path, parameters=_parameters(route))
+        for route in app.routes
+        if isinstance(route, APIRoute) and route.include_in_schema
+        for method in sorted(route.methods)
+    ]
+
+
+def _parameters(route: APIRoute) -> list[str]:
+    names: list[str] = []
+    for annotation in typing.get_type_hints(route.endpoint).values():
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            names += _fields(annotation) if annotation is not _returned(route) else []
+    return names
+
+
+def _fields(body: type[BaseModel]) -> list[str]:
+    return [field.alias or name for name, field in body.model_fields.items()]
+
+
+def _returned(route: APIRoute) -> Any:
+    return typing.get_type_hints(route.endpoint).get("return")
