@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, TopKLogitsWarper, TopPLogitsWarper
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 from plume.errors import UserError
 from plume.generation.engine import Engine
-from plume.generation.sample import choose, filtered, generator_for, make_sampling
 from plume.generation.stop import TextStream
 from plume.models import gpt, hf
 from plume.models.bundle import Bundle, bundle, for_training, load, save
@@ -96,45 +95,6 @@ def test_a_seed_repeats_a_sample_and_another_changes_it(small: Bundle, prompts: 
     once, again = (text_of(list(engine.stream(prompts[1], sampling))) for _ in range(2))
     assert once == again
     assert text_of(list(engine.stream(prompts[1], replace(sampling, seed=2)))) != once
-
-
-def test_filters_keep_what_transformers_keeps() -> None:
-    logits = torch.randn(50, generator=torch.Generator().manual_seed(0)) * 3
-    ours = filtered(logits, Sampling(temperature=0.7, top_k=12, top_p=0.8))
-    theirs = TopPLogitsWarper(0.8)(None, TopKLogitsWarper(12)(None, logits[None] / 0.7))[0]
-    torch.testing.assert_close(ours, theirs)
-
-
-def test_samples_follow_the_distribution() -> None:
-    sampling = Sampling(temperature=1.0, seed=0)
-    chance = generator_for(sampling, 0)
-    logits = torch.tensor([0.1, 0.6, 0.3]).log()
-    counts = torch.bincount(torch.tensor([choose(logits, sampling, chance) for _ in range(4000)]), minlength=3)
-    torch.testing.assert_close(counts / 4000, torch.tensor([0.1, 0.6, 0.3]), atol=0.03, rtol=0)
-
-
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        ({"top_k": 5}, "has no effect at temperature 0"),
-        ({"seed": 5}, "has no effect at temperature 0"),
-        ({"temperature": -1}, "must be"),
-        ({"temperature": 1, "top_p": 0}, "must be"),
-        ({"max_new_tokens": 0}, "must be"),
-        ({"max_new_tokens": "many"}, "must be"),
-        ({"stop": ""}, "must be"),
-        ({"temprature": 1}, "unknown key"),
-    ],
-)
-def test_settings_that_cannot_be_honoured_are_refused(settings: dict[str, object], said: str) -> None:
-    with pytest.raises(UserError, match=said):
-        make_sampling(settings, Sampling())
-
-
-def test_an_unknown_setting_offers_the_nearest() -> None:
-    with pytest.raises(UserError) as caught:
-        make_sampling({"temprature": 1}, Sampling())
-    assert caught.value.hint == "did you mean temperature?"
 
 
 # --- text that leaves is final ---

@@ -17,6 +17,7 @@ from transformers import (
     GPT2Config,
     GPTNeoConfig,
     LlamaConfig,
+    MistralConfig,
     PhiConfig,
     PreTrainedConfig,
     Qwen3Config,
@@ -92,6 +93,17 @@ ROWS: dict[str, Callable[[], LanguageModel]] = {
     ),
     "hf llama": lambda: from_config(LlamaConfig(**SMALL, num_key_value_heads=2)),
     "hf qwen3": lambda: from_config(Qwen3Config(**SMALL, num_key_value_heads=2, head_dim=8)),
+    "hf mistral, sliding window": lambda: from_config(MistralConfig(**SMALL, num_key_value_heads=2, sliding_window=4)),
+    "hf qwen3, every other layer with a window": lambda: from_config(
+        Qwen3Config(
+            **SMALL,
+            num_key_value_heads=2,
+            head_dim=8,
+            use_sliding_window=True,
+            sliding_window=4,
+            layer_types=["full_attention", "sliding_attention"],
+        )
+    ),
     "hf phi": lambda: from_config(PhiConfig(**SMALL)),
     "hf gpt2": lambda: from_config(
         GPT2Config(
@@ -252,6 +264,118 @@ def test_state_can_be_forked_selected_and_truncated(build: Callable[[], Language
     torch.testing.assert_close(rewound, logits(model, ids[[2, 0], :5])[:, 3:5], atol=1e-5, rtol=1e-5)
 
 
+class Batch:
+    """Rows of one text each, read so far, and their state: after every step it compares with the rows read alone."""
+
+    def __init__(self, model: LanguageModel, texts: list[Tensor], lengths: list[int]) -> None:
+        self.model, self.texts, self.lengths = model, texts, lengths
+        padded = torch.zeros(len(texts), max(lengths), dtype=torch.long)
+        for row, length in enumerate(lengths):
+            padded[row, :length] = texts[row][:length]
+        with torch.no_grad():
+            _, self.state = model(padded, None, torch.tensor(lengths))
+
+    def step(self, count: int = 1) -> "Batch":
+        pairs = list(zip(self.texts, self.lengths, strict=True))
+        following = torch.stack([text[length : length + count] for text, length in pairs])
+        with torch.no_grad():
+            hidden, self.state = self.model(following, self.state)
+        for row, (text, length) in enumerate(pairs):
+            alone = logits(self.model, text[None, : length + count])[0, length:]
+            torch.testing.assert_close(self.model.head(hidden)[row], alone, atol=1e-5, rtol=1e-5)
+        self.lengths = [length + count for length in self.lengths]
+        return self
+
+    def select(self, rows: list[int]) -> "Batch":
+        with torch.no_grad():
+            self.state = self.state.select(torch.tensor(rows))
+        self.texts, self.lengths = [self.texts[row] for row in rows], [self.lengths[row] for row in rows]
+        return self
+
+    def join(self, other: "Batch") -> "Batch":
+        with torch.no_grad():
+            self.state = self.state.join(other.state)
+        self.texts, self.lengths = self.texts + other.texts, self.lengths + other.lengths
+        return self
+
+    def fork(self) -> "Batch":
+        copy = object.__new__(Batch)
+        copy.model, copy.texts, copy.lengths = self.model, list(self.texts), list(self.lengths)
+        with torch.no_grad():
+            copy.state = self.state.fork()
+        return copy
+
+    def truncate(self, n: int) -> "Batch":
+        self.state = self.state.truncate(n)
+        self.lengths = [min(length, n) for length in self.lengths]
+        return self
+
+
+def texts(rows: int) -> list[Tensor]:
+    return list(some_ids(rows, CONTEXT))
+
+
+@EVERY
+def test_rows_of_any_length_join_a_batch_and_leave_it(build: Callable[[], LanguageModel]) -> None:
+    model, some = made(build), texts(9)
+    batch = Batch(model, some[:2], [3, 7]).step().step()
+    batch.join(Batch(model, some[2:5], [1, 12, 4])).step().step(3)  # longer and shorter rows than those there
+    batch.select([0, 4, 2]).step()  # two leave, the last one fills the hole
+    batch.join(Batch(model, some[5:6], [2])).step()
+    batch.join(Batch(model, some[6:8], [40, 5]).step()).step().step()
+    batch.select([5]).step().join(Batch(model, some[8:], [9])).step()  # all but one leave
+
+
+@EVERY
+def test_rows_can_be_repeated_and_reordered(build: Callable[[], LanguageModel]) -> None:
+    model, some = made(build), texts(4)
+    batch = Batch(model, some[:3], [5, 2, 9]).step()
+    batch.select([2, 0, 1]).step()
+    batch.select([1, 1, 0, 2, 1])  # the rows of a beam go on differently from here
+    batch.texts = [torch.cat([text[: batch.lengths[row]], some[3][row:]]) for row, text in enumerate(batch.texts)]
+    batch.step().step().select([4, 3, 3, 0, 1]).step()
+
+
+@EVERY
+def test_a_batch_is_joined_after_it_was_cut(build: Callable[[], LanguageModel]) -> None:
+    model, some = made(build), texts(4)
+    batch = Batch(model, some[:2], [9, 6]).step().truncate(4).join(Batch(model, some[2:3], [8])).step()
+    other = Batch(model, some[3:], [20]).truncate(2)
+    batch.join(other).step().truncate(7).step(4)
+
+
+@EVERY
+def test_a_fork_and_its_original_go_separate_ways(build: Callable[[], LanguageModel]) -> None:
+    model, some = made(build), texts(8)
+    batch = Batch(model, some[:2], [3, 7]).join(Batch(model, some[2:3], [4])).step()  # there is room to spare
+    fork = batch.fork()
+    fork.texts = [torch.cat([text[: fork.lengths[row]], some[3 + row]]) for row, text in enumerate(fork.texts)]
+    fork.step()
+    batch.step()
+    fork.step(2).join(Batch(model, some[6:7], [2]))
+    batch.select([2, 1]).join(Batch(model, some[7:], [5])).step()
+    fork.step()
+    batch.truncate(3).step()
+    fork.step()
+
+
+@EVERY
+def test_a_row_of_nan_leaves_nothing_behind(build: Callable[[], LanguageModel]) -> None:
+    model, some = made(build), texts(5)
+    embeddings = next(parameter for _, parameter in model.named_parameters() if parameter.shape[0] == VOCABULARY)
+    healthy = embeddings.detach().clone()
+    embeddings.data.fill_(float("nan"))
+    sick = Batch(model, some[3:4], [20])
+    embeddings.data.copy_(healthy)
+    batch = Batch(model, some[:3], [4, 6, 3]).step().join(sick)
+    following = torch.stack([text[length] for text, length in zip(batch.texts, batch.lengths, strict=True)])
+    with torch.no_grad():
+        hidden, batch.state = model(following[:, None], batch.state)
+    assert not hidden[:3].isnan().any()
+    batch.lengths = [length + 1 for length in batch.lengths]
+    batch.select([0, 1, 2]).join(Batch(model, some[4:], [2])).step().select([3, 0, 1]).step(3)
+
+
 @EVERY
 def test_state_says_how_much_memory_it_holds(build: Callable[[], LanguageModel]) -> None:
     model = made(build)
@@ -260,6 +384,45 @@ def test_state_says_how_much_memory_it_holds(build: Callable[[], LanguageModel])
         _, long = model(some_ids(1, 40))
     remembers = not isinstance(model, bigram.Bigram)
     assert (long.nbytes > short.nbytes) == remembers
+
+
+@EVERY
+def test_how_much_a_state_will_hold_is_known_beforehand(build: Callable[[], LanguageModel]) -> None:
+    model, some = made(build), texts(3)
+    batch = Batch(model, some, [5, 30, 2])
+    for _ in range(8):
+        assert batch.step().state.nbytes <= 3 * model.state_nbytes(max(batch.lengths))
+    if not isinstance(model, bigram.Bigram):
+        assert 2 * batch.state.nbytes > 3 * model.state_nbytes(max(batch.lengths))  # and not by far too much
+    for row in range(3):
+        batch.join(Batch(model, some[row : row + 1], [4 + row])).step()
+        assert batch.state.nbytes <= 4 * len(batch.texts) * model.state_nbytes(max(batch.lengths))
+    assert batch.select([0]).state.nbytes <= 4 * model.state_nbytes(max(batch.lengths))
+
+
+def addresses(state: Any) -> list[int]:
+    return [buffer.data_ptr() for buffer in getattr(state, "memory", state).buffers]
+
+
+@pytest.mark.parametrize("name", ["gpt", "gru", "hf llama"])
+def test_a_steady_batch_stays_where_it_is(name: str) -> None:
+    model, some = made(ROWS[name]), texts(6)
+    batch = Batch(model, some[:2], [3, 7]).join(Batch(model, some[2:3], [20])).step()
+    places = addresses(batch.state)
+    for text in some[3:]:
+        batch.step().select([0, 2]).join(Batch(model, [text], [9])).step()
+    assert addresses(batch.state) == places
+
+
+@pytest.mark.parametrize("name", [name for name in ROWS if name.startswith("hf")])
+def test_transformers_models_give_the_logits_of_transformers(name: str) -> None:
+    model, ids = made(ROWS[name]), some_ids(2, 40)
+    assert isinstance(model, hf.HFModel)
+    with torch.no_grad():
+        theirs = model.inner(ids).logits
+        hidden, state = model(ids[:, :20])
+        more, _ = model(ids[:, 20:], state)
+    torch.testing.assert_close(model.head(torch.cat([hidden, more], dim=1)), theirs, atol=1e-5, rtol=1e-5)
 
 
 @EVERY

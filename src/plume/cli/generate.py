@@ -29,7 +29,7 @@ def generate(
     temperature is set.
     """
     from plume.generation.engine import Engine, check_text
-    from plume.generation.sample import make_sampling
+    from plume.generation.settings import make_sampling
     from plume.models.bundle import load
 
     check_text(prompt)

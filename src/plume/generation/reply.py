@@ -5,6 +5,8 @@ Shape suffixes: V vocabulary.
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -96,6 +98,27 @@ class Reply:
         if self.finish and self.request.grammar:
             self._judge(self.request.grammar)
         return self.chunks[-1]
+
+    def best(self, logprobs_V: Tensor, count: int) -> list[tuple[float, int]]:
+        """At most so many tokens that may come next, with their scores under the settings, the highest first."""
+        allowed_V = self._constraint.allowed_V() if self._constraint else None
+        stage = self._sampler.shaped(logprobs_V, allowed_V)
+        scores, places = stage.scores_N.topk(min(count, len(stage.scores_N)))
+        ids = (places if stage.ids_N is None else stage.ids_N[places]).tolist()
+        found = [(score, id) for score, id in zip(scores.tolist(), ids, strict=True) if score > -math.inf]
+        if self._constraint is None:
+            return found
+        room = self._limit - len(self.chunks) - 1
+        fitting = [one for one in found if one[1] in self._stop_ids or self._constraint.fits(one[1], room)]
+        return fitting or [(float(logprobs_V[id]), id) for id in self._ending()[:1]]
+
+    def fork(self) -> Reply:
+        """The same answer so far, to go on differently."""
+        twin = copy.copy(self)
+        twin._sampler, twin._text = self._sampler.fork(), self._text.fork()
+        twin._constraint = self._constraint.fork() if self._constraint else None
+        twin.read, twin.chunks = self.read.copy(), self.chunks.copy()
+        return twin
 
     def slide(self) -> bool:
         """Whether the context is full; then `read` becomes the latest half of itself, to be read again."""

@@ -1,80 +1,192 @@
-"""From logits to the next token. Filters apply in transformers' order: temperature, top-k, top-p."""
+"""From logits to the next token. Settings apply in transformers' order: bias, penalties, n-grams, then what a
+constraint allows, then temperature and the filters.
+
+Shape suffixes: B batch, V vocabulary, N what is left of it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
-from typing import Any
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from plume.errors import UserError
-from plume.recipe import unknown_key
-from plume.types import Sampling
+from plume.errors import PlumeError
+from plume.generation import filters
+from plume.generation.said import Said
+from plume.types import Sampling, TokenLogprob
 
 
-def choose(logits_V: Tensor, sampling: Sampling, generator: torch.Generator | None) -> int:
-    """One token id from one row of logits; the most likely one at temperature 0."""
-    if generator is None:
-        return int(logits_V.argmax())
-    probabilities_V = filtered(logits_V, sampling).softmax(dim=-1)
-    return int(torch.multinomial(probabilities_V, 1, generator=generator))
+class Step(NamedTuple):
+    """A setting at work: its name, whether it is on, and scores to scores of the same shape."""
+
+    name: str
+    on: Callable[[Sampling], bool]
+    apply: Callable[[Tensor, Sampling, Said], Tensor]
 
 
-def filtered(logits_V: Tensor, sampling: Sampling) -> Tensor:
-    """Logits at this temperature with what top-k and top-p exclude at minus infinity."""
-    logits_V = logits_V.float() / sampling.temperature
-    if 0 < sampling.top_k < len(logits_V):
-        smallest = logits_V.topk(sampling.top_k).values[-1]
-        logits_V = logits_V.masked_fill(logits_V < smallest, float("-inf"))
-    if sampling.top_p < 1.0:
-        ascending, order = logits_V.sort()
-        outside = ascending.softmax(dim=-1).cumsum(dim=-1) <= 1.0 - sampling.top_p
-        outside[-1] = False
-        logits_V = logits_V.masked_fill(torch.zeros_like(outside).scatter(0, order, outside), float("-inf"))
-    return logits_V
+# Excluding, raising and lowering single tokens, whether the next one is drawn or the likeliest.
+SHAPING = (
+    Step("logit_bias", lambda s: bool(s.logit_bias), lambda x, s, _: filters.logit_bias(x, s.logit_bias)),
+    Step(
+        "repetition_penalty",
+        lambda s: s.repetition_penalty != 1,
+        lambda x, s, said: filters.repetition_penalty(x, said.both.ids_N, s.repetition_penalty),
+    ),
+    Step(
+        "frequency_penalty",
+        lambda s: s.frequency_penalty != 0,
+        lambda x, s, said: filters.frequency_penalty(x, said.reply.ids_N, said.reply.counts_N, s.frequency_penalty),
+    ),
+    Step(
+        "presence_penalty",
+        lambda s: s.presence_penalty != 0,
+        lambda x, s, said: filters.presence_penalty(x, said.reply.ids_N, s.presence_penalty),
+    ),
+    Step(
+        "no_repeat_ngram_size",
+        lambda s: s.no_repeat_ngram_size > 0,
+        lambda x, _, said: filters.without(x, said.reply_ngrams.completing()),
+    ),
+    Step(
+        "encoder_no_repeat_ngram_size",
+        lambda s: s.encoder_no_repeat_ngram_size > 0,
+        lambda x, _, said: filters.without(x, said.prompt_ngrams.completing()),
+    ),
+)
+# What a token is drawn from.
+FILTERS = (
+    Step("temperature", lambda s: s.temperature != 1, lambda x, s, _: x / s.temperature),
+    Step("top_k", lambda s: s.top_k > 0, lambda x, s, _: filters.top_k(x, s.top_k)),
+    Step("top_p", lambda s: s.top_p < 1, lambda x, s, _: filters.top_p(x, s.top_p)),
+    Step("min_p", lambda s: s.min_p > 0, lambda x, s, _: filters.min_p(x, s.min_p)),
+    Step("typical_p", lambda s: s.typical_p < 1, lambda x, s, _: filters.typical_p(x, s.typical_p)),
+)
 
 
-def generator_for(sampling: Sampling, row: int) -> torch.Generator | None:
-    """The row's own source of chance, so that no row depends on its neighbours; None when greedy."""
-    if sampling.temperature == 0:
-        return None
-    return torch.Generator().manual_seed(sampling.seed + row)
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Scores after one step, of the tokens `ids_N`, or of the whole vocabulary where that is None."""
+
+    name: str
+    scores_N: Tensor
+    ids_N: Tensor | None = None
+
+    def scores_V(self, size: int) -> Tensor:
+        """Scores of the whole vocabulary, with what is gone at minus infinity."""
+        if self.ids_N is None:
+            return self.scores_N
+        return self.scores_N.new_full((size,), filters.NONE).index_copy(0, self.ids_N, self.scores_N)
 
 
-def make_sampling(settings: Mapping[str, Any], defaults: Sampling) -> Sampling:
-    """Sampling from `--set` keys. Raises UserError for an unknown key, a wrong value, or one without effect."""
-    known = [field.name for field in fields(Sampling)]
-    for key in settings:
-        if key not in known:
-            raise unknown_key(key, known, "--set")
-    values = dict(settings)
-    if isinstance(values.get("stop"), str):
-        values["stop"] = (values["stop"],)
-    if isinstance(values.get("stop"), list):
-        values["stop"] = tuple(str(text) for text in values["stop"])
-    sampling = replace(defaults, **values)
-    _check(sampling, settings)
-    return sampling
+class Pick(NamedTuple):
+    """A chosen token, with its log-probability where the settings need one."""
+
+    id: int
+    logprob: TokenLogprob | None
 
 
-def _check(sampling: Sampling, given: Mapping[str, Any]) -> None:
-    bounds: dict[str, tuple[tuple[type, ...], Callable[[Any], bool], str]] = {
-        "max_new_tokens": ((int,), lambda count: count >= 1, "a whole number of at least 1"),
-        "temperature": ((int, float), lambda degree: 0 <= degree < float("inf"), "0 (greedy) or more"),
-        "top_k": ((int,), lambda count: count >= 0, "0 (off) or a number of tokens"),
-        "top_p": ((int, float), lambda share: 0 < share <= 1, "above 0 and at most 1"),
-        "seed": ((int,), lambda seed: 0 <= seed < 2**63, "a whole number from 0 to 2**63 - 1"),
-        "stop": ((tuple,), all, "a text, or a list of texts, none empty"),
-    }
-    for name, (kinds, allowed, words) in bounds.items():
-        value = getattr(sampling, name)
-        if isinstance(value, bool) or not isinstance(value, kinds) or not allowed(value):
-            raise UserError(f"--set {name}={given.get(name)!r}: must be {words}")
-    idle = [name for name in ("top_k", "top_p", "seed") if name in given]
-    if sampling.temperature == 0 and idle:
-        raise UserError(
-            f"--set {idle[0]} has no effect at temperature 0: the most likely token is always taken",
-            f"add --set temperature=0.8, or leave {idle[0]} out",
+class Sampler:
+    """One answer's source of tokens: its settings, what it has said, and its own source of chance, so that no answer
+    depends on its neighbours. `choice` counts the answers to one prompt.
+
+    `plain` says that the likeliest token under the model is always taken and nothing else is asked: whoever has the
+    logits of many answers can take it (`check_logits`, argmax) without calling `choose`.
+    """
+
+    def __init__(self, sampling: Sampling, prompt_ids: Sequence[int], choice: int = 0) -> None:
+        self.sampling = sampling
+        self._said = Said(sampling, prompt_ids)
+        greedy = sampling.temperature == 0
+        self._shaping = [step for step in SHAPING if step.on(sampling)]
+        self._filters = [step for step in FILTERS if step.on(sampling) and not greedy]
+        self._chance = None if greedy else torch.Generator().manual_seed(sampling.seed + choice)
+        ranked = sampling.best_of is not None and sampling.best_of > sampling.n
+        self._alternatives = 0 if ranked and sampling.logprobs is None else sampling.logprobs
+        self.plain = greedy and not self._shaping and self._alternatives is None
+
+    def choose(self, logits_V: Tensor, allowed_V: Tensor | None = None) -> Pick:
+        """The next token, of those `allowed_V` (V,) where given. Nothing but chance moves on: the same position may be
+        asked again. Raises PlumeError when the logits are no numbers, or nothing is left to choose from."""
+        check_logits(logits_V)
+        *_, last = self.stages(logits_V, allowed_V)
+        place = int(last.scores_N.argmax()) if self._chance is None else draw(last.scores_N, self._chance)
+        id = place if last.ids_N is None else int(last.ids_N[place])
+        return Pick(id, None if self._alternatives is None else logprob_of(logits_V, id, self._alternatives))
+
+    def shaped(self, logits_V: Tensor, allowed_V: Tensor | None = None) -> Stage:
+        """The scores before temperature and filters, none left perhaps: what a search goes by."""
+        *_, last = self._shape(logits_V, allowed_V)
+        return last
+
+    def stages(self, logits_V: Tensor, allowed_V: Tensor | None = None) -> Iterator[Stage]:
+        """The scores after every step, the model's own first. Raises PlumeError when no token is left."""
+        for stage in self._shape(logits_V, allowed_V):
+            yield stage
+        if not len(stage.scores_N) or float(stage.scores_N.max()) == filters.NONE:
+            raise _nothing_left([step.name for step in self._shaping], constrained=allowed_V is not None)
+        for step in self._filters:
+            stage = Stage(step.name, step.apply(stage.scores_N, self.sampling, self._said), stage.ids_N)
+            if step.name == "top_k":
+                stage = _narrowed(stage)
+            yield stage
+
+    def push(self, id: int) -> None:
+        """This token was taken."""
+        self._said.push(id)
+
+    def fork(self) -> Sampler:
+        """The same answer so far, to go on differently; chance is shared."""
+        twin = copy.copy(self)
+        twin._said = self._said.fork()
+        return twin
+
+    def _shape(self, logits_V: Tensor, allowed_V: Tensor | None) -> Iterator[Stage]:
+        stage = Stage("model", logits_V.float())
+        yield stage
+        for step in self._shaping:
+            stage = Stage(step.name, step.apply(stage.scores_N, self.sampling, self._said))
+            yield stage
+        if allowed_V is not None:
+            stage = _narrowed(Stage("constraint", stage.scores_N.masked_fill(~allowed_V, filters.NONE)))
+            yield stage
+
+
+def draw(scores_N: Tensor, chance: torch.Generator) -> int:
+    """The place of one token drawn by its probability, from one number of `chance` whatever the vocabulary."""
+    mass_N = scores_N.softmax(dim=-1).cumsum(dim=-1, dtype=torch.float64)
+    point = float(torch.rand((), dtype=torch.float64, generator=chance)) * float(mass_N[-1])
+    place = int(torch.searchsorted(mass_N, point, right=True))
+    return place if place < len(mass_N) else int(scores_N.argmax())  # rounding put the point at the very end
+
+
+def check_logits(logits: Tensor) -> None:
+    """Raise PlumeError when logits (V,) or (B, V) are no numbers."""
+    if not logits.amax(dim=-1).isfinite().all():
+        raise PlumeError(
+            "the model's output is not a number",
+            "its weights are damaged or too large: use an earlier checkpoint, or train with a lower learning_rate",
         )
+
+
+def logprob_of(logits_V: Tensor, id: int, alternatives: int) -> TokenLogprob:
+    """How likely the model itself held a token, and as many of the likeliest beside it."""
+    logprobs_V = logits_V.float().log_softmax(dim=-1)
+    values, ids = logprobs_V.topk(min(alternatives, len(logprobs_V)))
+    return TokenLogprob(id, float(logprobs_V[id]), tuple(zip(ids.tolist(), values.tolist(), strict=True)))
+
+
+def _narrowed(stage: Stage) -> Stage:
+    """The same without what is excluded already, so that the steps after it have little to do."""
+    kept = (stage.scores_N > filters.NONE).nonzero()[:, 0]
+    return Stage(stage.name, stage.scores_N[kept], kept if stage.ids_N is None else stage.ids_N[kept])
+
+
+def _nothing_left(settings: Sequence[str], *, constrained: bool) -> PlumeError:
+    what = "every token that the constraint allows" if constrained else "every token"
+    guilty = " and ".join(settings) or "the model"
+    hint = f"leave {guilty} out" if settings else "ask for another shape of answer, or train on it"
+    return PlumeError(f"{guilty} exclude{'s' * (len(settings) < 2)} {what}: nothing is left to say", hint)

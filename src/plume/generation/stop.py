@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import copy
 from collections.abc import Collection
 
 from plume.types import FinishReason, Tokenizer
@@ -24,6 +25,13 @@ class TextStream:
         self._drop_space = reply and tokenizer.prepends_space
         self._held = ""
         self.finish: FinishReason | None = None
+
+    def fork(self) -> TextStream:
+        """The same text so far, to go on differently."""
+        twin = copy.copy(self)
+        twin._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        twin._decoder.setstate(self._decoder.getstate())
+        return twin
 
     def push(self, id: int) -> str:
         """The text made certain by one more id."""

@@ -7,7 +7,6 @@ entropy of the text: the limit that a report prints beside it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,26 +28,6 @@ class BigramConfig(PreTrainedConfig):
     hidden_size: int = 0
     max_position_embeddings: int = 256
     tie_word_embeddings: bool = False
-
-
-@dataclass(slots=True)
-class BigramState:
-    """Nothing but the number of tokens read."""
-
-    lengths_B: Tensor
-
-    @property
-    def nbytes(self) -> int:
-        return 0
-
-    def select(self, rows: Tensor) -> BigramState:
-        return BigramState(self.lengths_B[rows])
-
-    def fork(self) -> BigramState:
-        return BigramState(self.lengths_B.clone())
-
-    def truncate(self, n: int) -> BigramState:
-        return BigramState(self.lengths_B.clamp(max=n))
 
 
 class Bigram(PreTrainedModel):
@@ -80,13 +59,17 @@ class Bigram(PreTrainedModel):
     def forward(
         self,
         ids_BT: Tensor,
-        state: BigramState | None = None,
+        state: ragged.Memory | None = None,
         lengths_B: Tensor | None = None,
         segments_BT: Tensor | None = None,  # noqa: ARG002 - no token sees another
-    ) -> tuple[Tensor, BigramState]:
-        """Hidden states (B, T, C) and the state after them."""
-        before = state.lengths_B if state else ragged.start_lengths(ids_BT)
-        return self.embed_tokens(ids_BT), BigramState(before + ragged.added(lengths_B, ids_BT))
+    ) -> tuple[Tensor, ragged.Memory]:
+        """Hidden states (B, T, C) and the state after them: nothing but the number of tokens read."""
+        memory = state or ragged.Memory.start(ids_BT)
+        memory.advance(ragged.added(lengths_B, ids_BT))
+        return self.embed_tokens(ids_BT), memory
+
+    def state_nbytes(self, tokens: int) -> int:  # noqa: ARG002 - none is remembered
+        return 0
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits (…, V) of hidden states (…, C)."""

@@ -41,35 +41,13 @@ class GPTConfig:
     dropout: float = 0.0
 
 
-@dataclass(slots=True)
-class GPTState:
-    """Keys and values (B, S, H, D) of every layer."""
-
-    keys: list[Tensor]
-    values: list[Tensor]
-    lengths_B: Tensor
-
-    @property
-    def nbytes(self) -> int:
-        return sum(tensor.nbytes for tensor in (*self.keys, *self.values))
-
-    def select(self, rows: Tensor) -> GPTState:
-        return GPTState([k[rows] for k in self.keys], [v[rows] for v in self.values], self.lengths_B[rows])
-
-    def fork(self) -> GPTState:
-        return GPTState([k.clone() for k in self.keys], [v.clone() for v in self.values], self.lengths_B.clone())
-
-    def truncate(self, n: int) -> GPTState:
-        return GPTState(self.keys, self.values, self.lengths_B.clamp(max=n))
-
-
 class Place(NamedTuple):
-    """Where the new tokens stand: rotary cosines and sines, what each row holds already, and for packed documents
-    the mask that keeps them apart."""
+    """Where the new tokens stand: among what their rows hold, their rotary cosines and sines, and the additive mask
+    (B or 1, 1, T, S) of what they may look at, None where that is all, or for tokens read first, all before them."""
 
+    among: ragged.Place
     rope: tuple[Tensor, Tensor]
-    before_B: Tensor
-    mask_BTT: Tensor | None
+    mask_B1TS: Tensor | None
 
 
 class Attention(nn.Module):
@@ -85,27 +63,27 @@ class Attention(nn.Module):
             self.q_norm = nn.RMSNorm(config.head_dim, config.rms_norm_eps)
             self.k_norm = nn.RMSNorm(config.head_dim, config.rms_norm_eps)
 
-    def forward(self, x_BTC: Tensor, place: Place, past: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, x_BTC: Tensor, place: Place, memory: ragged.Memory | None, number: int) -> Tensor:
         batch, count, _ = x_BTC.shape
         heads = (batch, count, -1, self.config.head_dim)
         q_BTHD, k_BTHD, v_BTHD = (p(x_BTC).view(heads) for p in (self.q_proj, self.k_proj, self.v_proj))
         if self.config.qk_norm:
             q_BTHD, k_BTHD = self.q_norm(q_BTHD), self.k_norm(k_BTHD)
         q_BTHD, k_BTHD = _rotate(q_BTHD, *place.rope), _rotate(k_BTHD, *place.rope)
-        keys = ragged.append(past[0] if past else None, k_BTHD, place.before_B)
-        values = ragged.append(past[1] if past else None, v_BTHD, place.before_B)
-        mixed = self._mix(q_BTHD, keys, values, place, fresh=past is None)
-        return self.o_proj(mixed.transpose(1, 2).reshape(batch, count, -1)), keys, values
-
-    def _mix(self, q_BTHD: Tensor, keys: Tensor, values: Tensor, place: Place, *, fresh: bool) -> Tensor:
-        count = q_BTHD.shape[1]
-        slots = count if fresh else int(place.before_B.max()) + count
-        q, k, v = (t.transpose(1, 2) for t in (q_BTHD, keys[:, :slots], values[:, :slots]))
-        grouped = self.config.num_key_value_heads != self.config.num_attention_heads
-        if fresh and place.mask_BTT is None:
-            return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
-        mask_BTS = ragged.visible(place.before_B, count, slots) if place.mask_BTT is None else place.mask_BTT
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask_BTS[:, None], enable_gqa=grouped)
+        k_BSHD, v_BSHD = k_BTHD, v_BTHD
+        if memory is not None:
+            k_BSHD = memory.write(2 * number, k_BTHD, place.among)
+            v_BSHD = memory.write(2 * number + 1, v_BTHD, place.among)
+        mixed_BHTD = F.scaled_dot_product_attention(
+            q_BTHD.transpose(1, 2),
+            k_BSHD.transpose(1, 2),
+            v_BSHD.transpose(1, 2),
+            attn_mask=place.mask_B1TS,
+            is_causal=place.mask_B1TS is None and count > 1,
+            enable_gqa=self.config.num_key_value_heads != self.config.num_attention_heads,
+        )
+        mixed: Tensor = self.o_proj(mixed_BHTD.transpose(1, 2).reshape(batch, count, -1))
+        return mixed
 
 
 class MLP(nn.Module):
@@ -129,10 +107,10 @@ class Layer(nn.Module):
         self.mlp = MLP(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x_BTC: Tensor, place: Place, past: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
-        mixed, keys, values = self.self_attn(self.input_layernorm(x_BTC), place, past)
-        x_BTC = x_BTC + self.dropout(mixed)
-        return x_BTC + self.dropout(self.mlp(self.post_attention_layernorm(x_BTC))), keys, values
+    def forward(self, x_BTC: Tensor, place: Place, memory: ragged.Memory | None, number: int) -> Tensor:
+        x_BTC = x_BTC + self.dropout(self.self_attn(self.input_layernorm(x_BTC), place, memory, number))
+        out: Tensor = x_BTC + self.dropout(self.mlp(self.post_attention_layernorm(x_BTC)))
+        return out
 
 
 class Decoder(nn.Module):
@@ -166,34 +144,46 @@ class GPT(nn.Module):
     def forward(
         self,
         ids_BT: Tensor,
-        state: GPTState | None = None,
+        state: ragged.Memory | None = None,
         lengths_B: Tensor | None = None,
         segments_BT: Tensor | None = None,
-    ) -> tuple[Tensor, GPTState]:
-        """Hidden states (B, T, C) and the state after each row's real tokens."""
+    ) -> tuple[Tensor, ragged.Memory]:
+        """Hidden states (B, T, C) and the state after each row's real tokens: keys and values (B, S, H, D) of every
+        layer. None is kept in training, nor of packed documents."""
         ragged.refuse_continued(state, segments_BT)
-        before_B = state.lengths_B if state else ragged.start_lengths(ids_BT)
-        place = _place(self.config, before_B, ids_BT.shape[1], segments_BT)
+        memory = state or ragged.Memory.start(ids_BT)
+        kept = None if state is None and (self.training or segments_BT is not None) else memory
+        place = self._place(memory.place(ids_BT.shape[1], ids_BT.device), segments_BT)
         x_BTC = self.dropout(self.model.embed_tokens(ids_BT))
-        if self.checkpointing and self.training and state is None:
-            return self._forgetful(x_BTC, place)
-        keys, values = [], []
         for number, layer in enumerate(self.model.layers):
-            past = (state.keys[number], state.values[number]) if state else None
-            x_BTC, key, value = layer(x_BTC, place, past)
-            keys.append(key)
-            values.append(value)
-        return self.model.norm(x_BTC), GPTState(keys, values, before_B + ragged.added(lengths_B, ids_BT))
+            if self.checkpointing and self.training and kept is None:
+                x_BTC = checkpoint(layer, x_BTC, place, None, number, use_reentrant=False)
+            else:
+                x_BTC = layer(x_BTC, place, kept, number)
+        if kept is not None:
+            kept.advance(ragged.added(lengths_B, ids_BT))
+        return self.model.norm(x_BTC), memory
+
+    def _place(self, among: ragged.Place, segments_BT: Tensor | None) -> Place:
+        if segments_BT is not None:
+            positions_BT = ragged.segment_positions(segments_BT)
+            mask_BTS = ragged.within_segments(positions_BT)
+        else:
+            positions_BT = among.positions_BT[:1] if among.even else among.positions_BT
+            if among.even and (among.most == 0 or among.count == 1):
+                return Place(among, _rope(self.config, positions_BT), None)
+            mask_BTS = among.visible()
+        mask_BTS = ragged.additive(mask_BTS, self.model.embed_tokens.weight.dtype)
+        return Place(among, _rope(self.config, positions_BT), mask_BTS[:, None])
+
+    def state_nbytes(self, tokens: int) -> int:
+        """Bytes that one row's state holds at most after so many tokens, padding included."""
+        width = 2 * self.config.num_key_value_heads * self.config.head_dim * self.config.num_hidden_layers
+        return ragged.capacity(tokens) * width * self.model.embed_tokens.weight.element_size()
 
     def checkpoint_layers(self, on: bool = True) -> None:
         """Keep each layer's input alone in training; the backward pass computes the layer again (Chen et al. 2016)."""
         self.checkpointing = on
-
-    def _forgetful(self, x_BTC: Tensor, place: Place) -> tuple[Tensor, GPTState]:
-        """Training with checkpoints: keys and values are not kept, so the state is that of nothing read."""
-        for layer in self.model.layers:
-            x_BTC, _, _ = checkpoint(layer, x_BTC, place, None, use_reentrant=False)
-        return self.model.norm(x_BTC), GPTState([], [], place.before_B)
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits (…, V) of hidden states (…, C)."""
@@ -215,13 +205,6 @@ class GPT(nn.Module):
         """Write config.json and model.safetensors in the layout of the stock class."""
         write_config(directory, _stock_config(self.config))
         write_tensors(directory / "model.safetensors", self.state_dict())
-
-
-def _place(config: GPTConfig, before_B: Tensor, count: int, segments_BT: Tensor | None) -> Place:
-    if segments_BT is None:
-        return Place(_rope(config, ragged.new_positions(before_B, count)), before_B, None)
-    positions_BT = ragged.segment_positions(segments_BT)
-    return Place(_rope(config, positions_BT), before_B, ragged.within_segments(positions_BT))
 
 
 def _rope(config: GPTConfig, positions_BT: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ Shape suffixes: B batch, T time, S past, C width, A attention, N tokens, V vocab
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,53 +48,46 @@ class GRUConfig(PreTrainedConfig):
 
 @dataclass(slots=True)
 class GRUState:
-    """Every layer's output at the positions still held, and the top layer's attention keys there.
+    """Every layer's output (B, S, C) at the positions still held, and the top layer's attention keys (B, S, A) there;
+    the first `dropped` of each row's tokens can no longer be looked back at."""
 
-    `lengths_B` tokens were read; the first `dropped_B` of them can no longer be looked back at.
-    """
-
-    outputs_LBSC: list[Tensor]
-    keys_BSA: Tensor
-    lengths_B: Tensor
-    dropped_B: Tensor
+    memory: ragged.Memory
+    dropped: list[int]
 
     @property
     def nbytes(self) -> int:
-        return sum(tensor.nbytes for tensor in (*self.outputs_LBSC, self.keys_BSA))
-
-    @property
-    def held_B(self) -> Tensor:
-        return self.lengths_B - self.dropped_B
+        return self.memory.nbytes
 
     def select(self, rows: Tensor) -> GRUState:
-        outputs = [layer[rows] for layer in self.outputs_LBSC]
-        return GRUState(outputs, self.keys_BSA[rows], self.lengths_B[rows], self.dropped_B[rows])
+        return GRUState(self.memory.select(rows), [self.dropped[row] for row in rows.tolist()])
+
+    def join(self, other: GRUState) -> GRUState:
+        return GRUState(self.memory.join(other.memory), self.dropped + other.dropped)
 
     def fork(self) -> GRUState:
-        outputs = [layer.clone() for layer in self.outputs_LBSC]
-        return GRUState(outputs, self.keys_BSA.clone(), self.lengths_B.clone(), self.dropped_B.clone())
+        return GRUState(self.memory.fork(), list(self.dropped))
 
     def truncate(self, n: int) -> GRUState:
         """Raises ValueError when what the n-th token looks back at is no longer held."""
-        if bool(((self.dropped_B > 0) & (self.lengths_B > n)).any()):
+        rows = list(zip(self.memory.lengths, self.dropped, strict=True))
+        if any(dropped and held + dropped > n for held, dropped in rows):
             raise ValueError(f"the window has moved on: a GRU cannot go back to {n} tokens; read the text again")
-        return replace(self, lengths_B=self.lengths_B.clamp(max=n))
+        self.memory.lengths = [held if dropped else min(held, n) for held, dropped in rows]
+        return self
 
     def last_BC(self, layer: int) -> Tensor:
         """A layer's hidden vector after each row's last real token; zero before the first."""
-        outputs, held_B = self.outputs_LBSC[layer], self.held_B
-        rows = torch.arange(len(held_B), device=outputs.device)
-        last = outputs[rows, (held_B - 1).clamp(min=0)]
-        return torch.where(held_B[:, None] > 0, last, torch.zeros_like(last))
+        outputs_RSC, lengths = self.memory.buffers[layer], self.memory.lengths
+        held_B = torch.tensor(lengths, device=outputs_RSC.device)
+        last_BC = outputs_RSC[torch.arange(len(lengths), device=outputs_RSC.device), (held_B - 1).clamp(min=0)]
+        return last_BC * (held_B > 0)[:, None]
 
-    def within(self, window: int | None) -> GRUState:
-        """Without what no later token can look back at; now and then, so that not every token pays for a copy."""
-        held_B = self.held_B
-        if window is None or int(held_B.max()) <= window + ragged.GROWTH:
-            return self
-        outputs = [ragged.latest(layer, held_B, window) for layer in self.outputs_LBSC]
-        keys_BSA = ragged.latest(self.keys_BSA, held_B, window)
-        return GRUState(outputs, keys_BSA, self.lengths_B, self.dropped_B + (held_B - window).clamp(min=0))
+    def forget_beyond(self, window: int | None) -> None:
+        """Drop what no later token can look back at; now and then, so that not every token pays for a copy."""
+        if window is not None and self.memory.longest > window + ragged.BLOCK:
+            rows = zip(self.memory.lengths, self.dropped, strict=True)
+            self.dropped = [dropped + max(0, held - window) for held, dropped in rows]
+            self.memory.keep_latest(window)
 
 
 class GRU(PreTrainedModel):
@@ -152,45 +145,47 @@ class GRU(PreTrainedModel):
 
         Where the number in `segments_BT` changes along a row, reading begins anew; only without a `state`.
         """
-        added_B = ragged.added(lengths_B, ids_BT)
+        added = ragged.added(lengths_B, ids_BT)
         if segments_BT is not None:
-            if state is not None:
-                raise ValueError("packed segments begin anew: they cannot continue a state")
-            cut = apart(ids_BT, added_B, segments_BT)
-            hidden_NTC, state = self._read(cut.ids_NT, None, cut.lengths_N)
-            return cut.together(hidden_NTC), state.select(cut.last_B)
-        return self._read(ids_BT, state, added_B)
+            ragged.refuse_continued(state, segments_BT)
+            cut = apart(ids_BT, torch.tensor(added, device=ids_BT.device), segments_BT)
+            hidden_NTC, last = self._read(cut.ids_NT, None, cut.lengths_N.tolist())
+            return cut.together(hidden_NTC), last.select(cut.last_B)
+        return self._read(ids_BT, state, added)
 
-    def _read(self, ids_BT: Tensor, state: GRUState | None, added_B: Tensor) -> tuple[Tensor, GRUState]:
-        held_B = state.held_B if state else ragged.start_lengths(ids_BT)
+    def _read(self, ids_BT: Tensor, state: GRUState | None, added: list[int]) -> tuple[Tensor, GRUState]:
+        after = state or GRUState(ragged.Memory.start(ids_BT), [0] * len(ids_BT))
+        place = after.memory.place(ids_BT.shape[1], ids_BT.device)
         x_BTC = self.dropout(self.embed_tokens(ids_BT))
-        outputs = []
         for number, layer in enumerate(self.layers):
-            initial = state.last_BC(number)[None].contiguous() if state else None
+            initial = after.last_BC(number)[None].contiguous() if state else None
             x_BTC, _ = layer(x_BTC, initial)
-            outputs.append(ragged.append(state.outputs_LBSC[number] if state else None, x_BTC, held_B))
+            outputs_BSC = after.memory.write(number, x_BTC, place)
             x_BTC = self.dropout(x_BTC)
-        keys_BSA = ragged.append(state.keys_BSA if state else None, self.key(x_BTC), held_B)
-        context_BTC = self._attend(x_BTC, outputs[-1], keys_BSA, held_B)
+        keys_BSA = after.memory.write(len(self.layers), self.key(x_BTC), place)
+        context_BTC = self._attend(x_BTC, outputs_BSC, keys_BSA, place)
         hidden_BTC = torch.tanh(self.project(torch.cat([x_BTC, context_BTC], dim=-1)))
-        dropped_B = state.dropped_B if state else torch.zeros_like(held_B)
-        after = GRUState(outputs, keys_BSA, held_B + dropped_B + added_B, dropped_B)
-        return self.dropout(hidden_BTC), after.within(self.config.attention_window)
+        after.memory.advance(added)
+        after.forget_beyond(self.config.attention_window)
+        return self.dropout(hidden_BTC), after
 
-    def _attend(self, new_BTC: Tensor, past_BSC: Tensor, keys_BSA: Tensor, held_B: Tensor) -> Tensor:
+    def state_nbytes(self, tokens: int) -> int:
+        """Bytes that one row's state holds at most after so many tokens, padding included."""
+        window = self.config.attention_window
+        width = self.config.num_hidden_layers * self.config.hidden_size + self.config.attention_size
+        held = tokens if window is None else min(tokens, window + ragged.BLOCK)
+        return ragged.capacity(held) * width * self.embed_tokens.weight.element_size()
+
+    def _attend(self, new_BTC: Tensor, past_BSC: Tensor, keys_BSA: Tensor, place: ragged.Place) -> Tensor:
         """What each new position finds when it looks back over itself and the window before it."""
-        count, window = new_BTC.shape[1], self.config.attention_window
+        window = self.config.attention_window
         queries_BTA = self.query(new_BTC)
-        least, most = int(held_B.min()), int(held_B.max())
         blocks = []
-        for start in range(0, count, _QUERY_BLOCK):
+        for start in range(0, new_BTC.shape[1], _QUERY_BLOCK):
+            block = place.part(start, start + _QUERY_BLOCK, window)
+            slots = slice(block.first, block.slots)
             query_BTA = queries_BTA[:, start : start + _QUERY_BLOCK]
-            first = max(0, least + start - window + 1) if window else 0
-            slots = slice(first, most + start + query_BTA.shape[1])
-            seen_BTS = ragged.visible(held_B + start - first, query_BTA.shape[1], slots.stop - first)
-            if window:
-                seen_BTS &= ~ragged.visible(held_B + start - first - window, query_BTA.shape[1], slots.stop - first)
-            blocks.append(self._look_back(query_BTA, keys_BSA[:, slots], past_BSC[:, slots], seen_BTS))
+            blocks.append(self._look_back(query_BTA, keys_BSA[:, slots], past_BSC[:, slots], block.visible(window)))
         return torch.cat(blocks, dim=1)
 
     def _look_back(self, query_BTA: Tensor, keys_BSA: Tensor, past_BSC: Tensor, seen_BTS: Tensor) -> Tensor:

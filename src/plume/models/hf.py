@@ -1,13 +1,10 @@
 """Any causal language model that transformers knows, behind Plume's protocol.
 
-The cache grows by whole columns, so a shorter row has holes in it; the attention mask hides them and
-positions count real tokens only. Shape suffixes: B batch, T new tokens, S slots.
+Shape suffixes: B batch, T new tokens, C width, V vocabulary.
 """
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,53 +15,12 @@ from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 from transformers.utils import logging
 
 from plume.errors import UserError
-from plume.models import ragged
+from plume.models import hf_cache, ragged
+from plume.models.hf_columns import Columns
 
 # Its bars and advice would stand among our own output; its errors still come through as exceptions.
 logging.disable_progress_bar()
 logging.set_verbosity_error()
-
-
-@dataclass(slots=True)
-class HFState:
-    """transformers' cache, which tokens in it are real (B, S), and how many each row has."""
-
-    cache: DynamicCache
-    real_BS: Tensor
-    lengths_B: Tensor
-
-    @property
-    def nbytes(self) -> int:
-        layers: list[Any] = self.cache.layers
-        return sum(int(layer.keys.nbytes + layer.values.nbytes) for layer in layers)
-
-    def select(self, rows: Tensor) -> HFState:
-        self.cache.batch_select_indices(rows)
-        return HFState(self.cache, self.real_BS[rows], self.lengths_B[rows])
-
-    def fork(self) -> HFState:
-        return HFState(copy.deepcopy(self.cache), self.real_BS.clone(), self.lengths_B.clone())
-
-    def truncate(self, n: int) -> HFState:
-        """Forget every row's tokens from the n-th on: hidden, and cut off where no row needs the column."""
-        real_BS = self.real_BS & (self.real_BS.cumsum(dim=1) <= n)
-        needed = int(real_BS.any(dim=0).nonzero().max()) + 1 if real_BS.any() else 0
-        self.cache.crop(needed - real_BS.shape[1])
-        return HFState(self.cache, real_BS[:, :needed], real_BS.sum(dim=1))
-
-    def aligned(self) -> HFState:
-        """Every row's tokens moved to the end, without holes: a window over columns (GPT-Neo's local attention) then
-        holds as many tokens as in a row read alone."""
-        order_BS = self.real_BS.long().argsort(dim=1, stable=True)
-        empty = self.real_BS.shape[1] - int(self.lengths_B.max())
-        if not empty and bool((order_BS.diff(dim=1) > 0).all()):
-            return self
-        order_BS = order_BS[:, empty:]
-        layers: list[Any] = self.cache.layers
-        for layer in layers:
-            order_BHSD = order_BS[:, None, :, None].expand(-1, layer.keys.shape[1], -1, layer.keys.shape[3])
-            layer.keys, layer.values = layer.keys.gather(2, order_BHSD), layer.values.gather(2, order_BHSD)
-        return HFState(self.cache, self.real_BS.gather(1, order_BS), self.lengths_B)
 
 
 class HFModel(nn.Module):
@@ -75,7 +31,10 @@ class HFModel(nn.Module):
         self.inner = inner
         self._isolates: bool | None = None
         self.checkpointing = False
-        self._check_head()
+        self._windows = hf_cache.windows(inner.config)
+        self._layers = len(DynamicCache(config=inner.config).layers)
+        self._slot_nbytes = 0
+        self._probe()
 
     @property
     def vocab_size(self) -> int:
@@ -88,46 +47,53 @@ class HFModel(nn.Module):
     def forward(
         self,
         ids_BT: Tensor,
-        state: HFState | None = None,
+        state: ragged.Memory | Columns | None = None,
         lengths_B: Tensor | None = None,
         segments_BT: Tensor | None = None,
-    ) -> tuple[Tensor, HFState]:
+    ) -> tuple[Tensor, ragged.Memory | Columns]:
         """Hidden states (B, T, C) and the state after each row's real tokens; none is kept in training."""
         ragged.refuse_continued(state, segments_BT)
         if state is None and (self.training or segments_BT is not None):
             return self._stateless(ids_BT, segments_BT)
-        if state and "local" in getattr(self.inner.config, "attention_layers", ()):
-            state = state.aligned()
-        before_B = state.lengths_B if state else ragged.start_lengths(ids_BT)
-        added_B = ragged.added(lengths_B, ids_BT)
-        new_BT = torch.arange(ids_BT.shape[1], device=ids_BT.device) < added_B[:, None]
-        real_BS = torch.cat([state.real_BS, new_BT], dim=1) if state else new_BT
-        cache = state.cache if state else DynamicCache(config=self.inner.config)
-        positions = ragged.new_positions(before_B, ids_BT.shape[1]).clamp(max=self.context_length - 1)
-        output = self.inner.base_model(
-            input_ids=ids_BT,
-            attention_mask=real_BS.long(),
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
+        if isinstance(state, Columns) or self._windows is None:
+            return self._by_columns(ids_BT, state, lengths_B)
+        memory = state or ragged.Memory.start(ids_BT)
+        place = memory.place(ids_BT.shape[1], ids_BT.device)
+        hidden_BTC = self._read(
+            ids_BT,
+            place.positions_BT,
+            attention_mask=hf_cache.mask(place, self._windows, self.inner.dtype),
+            past_key_values=hf_cache.cache(memory, place, self._layers),
         )
-        return output.last_hidden_state, HFState(output.past_key_values, real_BS, before_B + added_B)
+        memory.advance(ragged.added(lengths_B, ids_BT))
+        return hidden_BTC, memory
 
-    def _stateless(self, ids_BT: Tensor, segments_BT: Tensor | None) -> tuple[Tensor, HFState]:
+    def _by_columns(self, ids_BT: Tensor, state: Any, lengths_B: Tensor | None) -> tuple[Tensor, Columns]:
+        columns = state.aligned() if state else Columns(DynamicCache(config=self.inner.config), ids_BT[:, :0].bool())
+        steps_T = torch.arange(ids_BT.shape[1], device=ids_BT.device)
+        added_B1 = torch.tensor(ragged.added(lengths_B, ids_BT), device=ids_BT.device)[:, None]
+        real_BS = torch.cat([columns.real_BS, steps_T < added_B1], dim=1)
+        positions_BT = columns.lengths_B[:, None] + steps_T
+        hidden_BTC = self._read(ids_BT, positions_BT, attention_mask=real_BS.long(), past_key_values=columns.cache)
+        return hidden_BTC, Columns(columns.cache, real_BS)
+
+    def state_nbytes(self, tokens: int) -> int:
+        """Bytes that one row's state holds at most after so many tokens, padding included."""
+        return (tokens if self._windows is None else ragged.capacity(tokens)) * self._slot_nbytes
+
+    def _stateless(self, ids_BT: Tensor, segments_BT: Tensor | None) -> tuple[Tensor, ragged.Memory]:
         """Without mask or cache: no token looks at the padding right of it, and transformers keeps documents apart
         where positions start again."""
-        before_B = ragged.start_lengths(ids_BT)
         if segments_BT is None:
-            positions_BT = ragged.new_positions(before_B, ids_BT.shape[1])
+            positions_BT = torch.arange(ids_BT.shape[1], device=ids_BT.device).expand(len(ids_BT), -1)
         else:
             self.check_packing()
             positions_BT = ragged.segment_positions(segments_BT)
-        hidden_BTC = self._read(ids_BT, positions_BT)
-        return hidden_BTC, HFState(DynamicCache(config=self.inner.config), ids_BT[:, :0].bool(), before_B)
+        return self._read(ids_BT, positions_BT, use_cache=False), ragged.Memory.start(ids_BT)
 
-    def _read(self, ids_BT: Tensor, positions_BT: Tensor) -> Tensor:
-        positions_BT = positions_BT.clamp(max=self.context_length - 1)
-        output = self.inner.base_model(input_ids=ids_BT, position_ids=positions_BT, use_cache=False)
+    def _read(self, ids_BT: Tensor, positions_BT: Tensor, **past: Any) -> Tensor:
+        positions_BT = positions_BT.clamp(max=self.context_length - 1)  # padding may stand beyond
+        output = self.inner.base_model(input_ids=ids_BT, position_ids=positions_BT, **past)
         hidden_BTC: Tensor = output.last_hidden_state
         return hidden_BTC
 
@@ -162,7 +128,7 @@ class HFModel(nn.Module):
             training = self.inner.training
             self.inner.eval()
             ids_BT = torch.tensor([[0, 1, 0, 1]], device=self.inner.device)
-            packed_BTC = self._read(ids_BT, torch.tensor([[0, 1, 0, 1]], device=self.inner.device))
+            packed_BTC = self._read(ids_BT, torch.tensor([[0, 1, 0, 1]], device=self.inner.device), use_cache=False)
             self._isolates = torch.allclose(packed_BTC[:, :2], packed_BTC[:, 2:], atol=1e-4)
             self.inner.train(training)
         if not self._isolates:
@@ -170,17 +136,36 @@ class HFModel(nn.Module):
             raise UserError(f"the architecture {kind} does not keep packed documents apart", "set packing=false")
 
     @torch.no_grad()
-    def _check_head(self) -> None:
-        """Some architectures scale or cap logits behind the head; then `head` alone would be wrong."""
-        self.inner.eval()
-        ids = torch.tensor([[0, 1]], device=self.inner.device)
-        hidden, _ = self(ids)
-        if not torch.allclose(self.head(hidden), self.inner(input_ids=ids).logits, atol=1e-4):
-            kind = self.inner.config.model_type
+    def _probe(self) -> None:
+        """Find out how rows of different lengths can be continued, and whether `head` gives the logits: some
+        architectures scale or cap them behind it."""
+        self.eval()
+        kind = self.inner.config.model_type
+        if not (self._windows and self._continues()):
+            self._windows = None
+            if not self._continues():
+                raise UserError(
+                    f"the architecture {kind} cannot go on with rows of different lengths, which Plume needs",
+                    "use a model whose layers remember keys and values",
+                )
+        ids_BT = torch.tensor([[0, 1]], device=self.inner.device)
+        hidden_BTC, _ = self(ids_BT)
+        if not torch.allclose(self.head(hidden_BTC), self.inner(input_ids=ids_BT).logits, atol=1e-4):
             raise UserError(
                 f"the architecture {kind} changes its logits behind the output layer, which is not supported",
                 "use a model without logit scaling or soft-capping",
             )
+
+    def _continues(self) -> bool:
+        """Whether a token means the same read behind a shorter row of two as read at once."""
+        ids_BT = torch.tensor([[0, 1], [0, 0]], device=self.inner.device)
+        try:
+            read_BTC, state = self(ids_BT, None, torch.tensor([2, 1], device=self.inner.device))
+            self._slot_nbytes = state.nbytes // (2 * (2 if self._windows is None else ragged.BLOCK))
+            next_BTC, _ = self(ids_BT[0, 1].expand(2, 1), state)
+        except (AttributeError, IndexError, NotImplementedError, RuntimeError, TypeError, ValueError):
+            return False
+        return torch.allclose(next_BTC[1, 0], read_BTC[0, 1], atol=1e-4)
 
 
 def load(directory: Path) -> HFModel:
