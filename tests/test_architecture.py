@@ -23,6 +23,7 @@ LAYERS = [
     {"generation"},
     {"evaluation"},
     {"training"},
+    {"serving"},
     {"cli"},
 ]
 ROW = {name: row for row, names in enumerate(LAYERS) for name in names}

@@ -184,7 +184,9 @@ def _sampling(settings: Mapping[str, Any]) -> Sampling:
     if not settings.get("do_sample"):
         return Sampling()
     names = ("temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty")
-    return Sampling(**{"temperature": 1.0, **{name: settings[name] for name in names if settings.get(name) is not None}})
+    return Sampling(
+        **{"temperature": 1.0, **{name: settings[name] for name in names if settings.get(name) is not None}}
+    )
 
 
 def _generation_config(directory: Path) -> dict[str, Any]:

@@ -96,5 +96,3 @@ def account(request: HttpRequest, service: Service, caller: Caller, prompt: int,
     service.limits.written(caller, written)
     request.state.usage = {"prompt_tokens": prompt, "completion_tokens": written}
     return usage
-
-

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import typing
 from typing import Any, Literal
 
 from fastapi import APIRouter, FastAPI, Request
-from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 from plume.generation.constrain.schema import ENFORCED, FORMATS
@@ -67,25 +65,18 @@ async def capabilities(request: Request, service: ServiceDep, caller: Inference)
 
 
 def _endpoints(app: FastAPI) -> list[Endpoint]:
+    """As the application's own OpenAPI document has them, so that nothing is listed that is not there."""
+    document = app.openapi()
     return [
-        Endpoint(method=method, path=route.path, parameters=_parameters(route))
-        for route in app.routes
-        if isinstance(route, APIRoute) and route.include_in_schema
-        for method in sorted(route.methods)
+        Endpoint(method=method.upper(), path=path, parameters=_parameters(operation, document))
+        for path, operations in document["paths"].items()
+        for method, operation in operations.items()
     ]
 
 
-def _parameters(route: APIRoute) -> list[str]:
-    names: list[str] = []
-    for annotation in typing.get_type_hints(route.endpoint).values():
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            names += _fields(annotation) if annotation is not _returned(route) else []
-    return names
-
-
-def _fields(body: type[BaseModel]) -> list[str]:
-    return [field.alias or name for name, field in body.model_fields.items()]
-
-
-def _returned(route: APIRoute) -> Any:
-    return typing.get_type_hints(route.endpoint).get("return")
+def _parameters(operation: dict[str, Any], document: dict[str, Any]) -> list[str]:
+    """The keys of the body that may say something."""
+    kinds = operation.get("requestBody", {}).get("content", {}).values()
+    names = [kind["schema"].get("$ref", "").rpartition("/")[2] for kind in kinds]
+    found = [document["components"]["schemas"].get(name, {}).get("properties", {}) for name in names]
+    return [key for properties in found for key, value in properties.items() if value.get("type") != "null"]

@@ -94,22 +94,21 @@ def planned(body: ChatBody, messages: tuple[Message, ...], loaded: Loaded, calle
     calling = None
     if mode != "none":
         key = syntax.arguments if syntax else _BARE
-        grammar = formats.call_grammar(tools, key, bundle)
+        shape = formats.call_grammar(tools, key, bundle)
         named = isinstance(body.tool_choice, formats.NamedTool)
         begin = syntax.begin if syntax else ""
-        calling = Calling(grammar, begin, key, mode == "required", "stop" if named else "tool_calls")
+        calling = Calling(shape, begin, key, mode == "required", "stop" if named else "tool_calls")
         if calling.must:
             ids = (*ids, *bundle.tokenizer.encode(begin))
     room = room_for(len(ids), bundle, "messages")
-    most = min(room, _asked(body) or bundle.max_new_tokens)
-    grammar_now = calling.grammar if calling and calling.must else formats.format_grammar(body.response_format, bundle)
-    if grammar_now is not None and grammar_now.shortest > most:
-        raise invalid(
-            "max_completion_tokens",
-            f"the shortest answer of that shape has {grammar_now.shortest} tokens; at most {most} are allowed",
-        )
+    grammar = calling.grammar if calling and calling.must else formats.format_grammar(body.response_format, bundle)
+    # Answers of a shape that was not trained are longer than those the model was made for.
+    most = min(room, _asked(body) or (room if grammar or calling else bundle.max_new_tokens))
+    if grammar is not None and grammar.shortest > most:
+        message = f"the shortest answer of that shape has {grammar.shortest} tokens; at most {most} are allowed"
+        raise invalid("max_completion_tokens", message)
     sampling = sampling_of(body, bundle, max_new_tokens=most, logprobs=_alternatives(body))
-    return Plan(EngineRequest(ids, sampling, grammar_now, scope=scope_of(body, caller.tenant)), calling)
+    return Plan(EngineRequest(ids, sampling, grammar, scope=scope_of(body, caller.tenant)), calling)
 
 
 def _asked(body: ChatBody) -> int | None:

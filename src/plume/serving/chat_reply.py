@@ -62,7 +62,9 @@ class Whole:
             calls = self._calls[piece.choice]
             before = calls.get(piece.call.index)
             new = piece.call
-            calls[new.index] = CallPiece(new.index, before.arguments + new.arguments, before.id, before.name) if before else new
+            calls[new.index] = (
+                CallPiece(new.index, before.arguments + new.arguments, before.id, before.name) if before else new
+            )
 
     def completion(self, usage: CompletionUsage) -> ChatCompletion:
         return ChatCompletion(
@@ -77,7 +79,9 @@ class Whole:
 
     def _choice(self, number: int) -> whole.Choice:
         calls = self._calls[number]
-        message = ChatCompletionMessage(role="assistant", content=self._texts[number] or (None if calls else ""), refusal=None)
+        message = ChatCompletionMessage(
+            role="assistant", content=self._texts[number] or (None if calls else ""), refusal=None
+        )
         if calls:
             message.tool_calls = [
                 ChatCompletionMessageFunctionToolCall(

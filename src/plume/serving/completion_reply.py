@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import secrets
 import time
 from collections.abc import AsyncGenerator, Sequence
@@ -15,6 +16,8 @@ from plume.serving.models import Loaded
 from plume.serving.said import Piece
 from plume.serving.token_texts import TokenTexts
 from plume.types import TokenLogprob
+
+_UTF8 = codecs.getincrementaldecoder("utf-8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,7 @@ class _Choice:
     tokens: list[TokenLogprob | None] = field(default_factory=list)
     ids: list[int] = field(default_factory=list)
     offsets: list[int] = field(default_factory=list)
+    decoder: codecs.IncrementalDecoder = field(default_factory=lambda: _UTF8(errors="replace"))
 
 
 class Whole:
@@ -100,9 +104,7 @@ class Whole:
 
     def echoed(self) -> list[CompletionChoice]:
         """The prompts as the first parts of a stream."""
-        return [
-            self._shown(number, choice.text, None, 0) for number, choice in enumerate(self.choices) if choice.text
-        ]
+        return [self._shown(number, choice.text, None, 0) for number, choice in enumerate(self.choices) if choice.text]
 
     def completion(self, usage: CompletionUsage) -> Completion:
         made = self.head.completion(
@@ -119,8 +121,7 @@ class Whole:
             choice.ids.append(id)
             choice.tokens.append(score)
             choice.offsets.append(choice.offset)
-            text = self.head.texts.text(id)
-            choice.offset += 0 if self.head.texts.silent(id) else len(text)
+            choice.offset += len(choice.decoder.decode(self.head.texts.bytes(id)))
 
     def _shown(self, number: int, text: str, finish: str | None, begin: int) -> CompletionChoice:
         choice = self.choices[number]

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Request
 from openai.types import Completion
-from pydantic import FailFast, Field
+from pydantic import Field
 from starlette.responses import Response
 
 from plume.generation.reply import Request as EngineRequest
@@ -31,9 +31,9 @@ _DEFAULT_MAX_TOKENS = 16
 _PROMPTS = 2048
 _READ = 4096  # tokens scored between two tokens of answers
 
-_Ids = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], FailFast(), Field(min_length=1)]
-_Texts = Annotated[list[str], FailFast(), Field(min_length=1, max_length=_PROMPTS)]
-_Rows = Annotated[list[_Ids], FailFast(), Field(min_length=1, max_length=_PROMPTS)]
+_Ids = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(fail_fast=True, min_length=1)]
+_Texts = Annotated[list[str], Field(fail_fast=True, min_length=1, max_length=_PROMPTS)]
+_Rows = Annotated[list[_Ids], Field(fail_fast=True, min_length=1, max_length=_PROMPTS)]
 
 
 class CompletionBody(SamplingBody):
@@ -87,7 +87,9 @@ def planned(body: CompletionBody, loaded: Loaded, caller: Caller) -> Plan:
     most = _DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
     sampling = sampling_of(body, bundle, max_new_tokens=max(1, most), logprobs=body.logprobs, best_of=body.best_of)
     requests = [
-        EngineRequest(prompt.ids, _own(sampling, number, prompt, most, bundle), None, False, scope_of(body, caller.tenant))
+        EngineRequest(
+            prompt.ids, _own(sampling, number, prompt, most, bundle), None, False, scope_of(body, caller.tenant)
+        )
         for number, prompt in enumerate(asked)
         if most
     ]

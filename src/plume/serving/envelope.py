@@ -89,7 +89,11 @@ class _Exchange:
                 message = await self._receive()
         except TimeoutError:
             raise ApiError(
-                408, "the body did not arrive in time", code="request_timeout", retry=False, headers={"connection": "close"}
+                408,
+                "the body did not arrive in time",
+                code="request_timeout",
+                retry=False,
+                headers={"connection": "close"},
             ) from None
         if message["type"] == "http.request":
             self._received += len(message.get("body", b""))

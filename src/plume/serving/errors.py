@@ -14,7 +14,9 @@ from starlette.responses import JSONResponse, Response
 
 from plume.errors import PlumeError, UserError
 
-ErrorType = Literal["invalid_request_error", "authentication_error", "permission_error", "rate_limit_error", "server_error"]
+ErrorType = Literal[
+    "invalid_request_error", "authentication_error", "permission_error", "rate_limit_error", "server_error"
+]
 _SHOWN = 200  # characters of a value in a message
 
 
@@ -96,7 +98,9 @@ def response(error: ApiError) -> Response:
 
 def internal_error() -> ApiError:
     """Nothing of the fault itself: that stands in the server's log under the request's id."""
-    return ApiError(500, "the server failed; its log says more", type="server_error", code="internal_error", retry=False)
+    return ApiError(
+        500, "the server failed; its log says more", type="server_error", code="internal_error", retry=False
+    )
 
 
 def install(app: FastAPI) -> None:

@@ -78,7 +78,9 @@ class AllowedToolsChoice(Body):
     allowed_tools: AllowedTools
 
 
-ToolChoice = Literal["none", "auto", "required"] | Annotated[NamedTool | AllowedToolsChoice, Field(discriminator="type")]
+ToolChoice = (
+    Literal["none", "auto", "required"] | Annotated[NamedTool | AllowedToolsChoice, Field(discriminator="type")]
+)
 
 
 def format_grammar(given: ResponseFormat | None, bundle: Bundle) -> Grammar | None:
@@ -98,7 +100,9 @@ def schema_grammar(schema: Mapping[str, Any], bundle: Bundle, param: str) -> Gra
         raise ApiError(400, f"{error.message}{hint}", param=param, code="unsupported_schema") from None
 
 
-def chosen(tools: Sequence[Tool], choice: ToolChoice | None) -> tuple[Sequence[Tool], Literal["none", "auto", "required"]]:
+def chosen(
+    tools: Sequence[Tool], choice: ToolChoice | None
+) -> tuple[Sequence[Tool], Literal["none", "auto", "required"]]:
     """The tools that may be called and whether one must be. Raises ApiError for a choice of what is not there."""
     names = [tool.function.name for tool in tools]
     if len(set(names)) < len(names):

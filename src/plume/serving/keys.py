@@ -48,7 +48,9 @@ def identify(request: Request, service: ServiceDep) -> Caller:
     if found is not None:
         caller = Caller(found.tenant, found.id, found.scopes)
     elif service.settings.needs_key:
-        message = "this API key is not known here" if secret.strip() else "an API key is needed: Authorization: Bearer KEY"
+        message = (
+            "this API key is not known here" if secret.strip() else "an API key is needed: Authorization: Bearer KEY"
+        )
         raise ApiError(
             401, message, type="authentication_error", code="invalid_api_key", headers={"www-authenticate": "Bearer"}
         )

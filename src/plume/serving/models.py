@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from plume.errors import PlumeError, UserError
-from plume.generation.engine import available
 from plume.models.bundle import Bundle, load
 from plume.models.catalog import CATALOG, find_directory
+from plume.models.memory import free
 from plume.runs import fingerprint
-from plume.serving.errors import ApiError, from_plume, not_found
+from plume.serving.errors import ApiError, not_found
 from plume.serving.settings import Settings
 from plume.serving.worker import Worker
 
@@ -83,7 +83,7 @@ class Models:
     def __init__(self, settings: Settings, sources: Iterable[Source] = ()) -> None:
         """Raises UserError for a model that is not there, or a name that two would bear."""
         self._settings = settings
-        self.budget = settings.memory_nbytes or int(_SHARE * (available() or _FALLBACK))
+        self.budget = settings.memory_nbytes or int(_SHARE * (free() or _FALLBACK))
         given = [_given(name) for name in settings.models]
         self.sources: list[Source] = [lambda: given, lambda: _lying_in(settings.data_dir / "models"), *sources]
         _refuse_twins(given)
@@ -156,7 +156,9 @@ class Models:
         try:
             bundle, mark = await asyncio.to_thread(_opened, entry.directory)
         except UserError as error:  # the directory is at fault, not the request
-            raise ApiError(500, f"{entry.id}: {error.message}", type="server_error", code="model_broken", retry=False) from None
+            raise ApiError(
+                500, f"{entry.id}: {error.message}", type="server_error", code="model_broken", retry=False
+            ) from None
         loaded = Loaded(entry, bundle, self._settings, self.budget)
         loaded.fingerprint = mark
         self._make_room(loaded.nbytes, entry)

@@ -25,9 +25,9 @@ class TokenTexts:
         except UnicodeDecodeError:
             return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
 
-    def silent(self, id: int) -> bool:
-        """Whether the token is no part of the text."""
-        return not self._tokenizer.token_bytes(id)
+    def bytes(self, id: int) -> bytes:
+        """What the token adds to the text."""
+        return self._tokenizer.token_bytes(id)
 
     def shown(self, tokens: tuple[TokenLogprob, ...]) -> list[ChatCompletionTokenLogprob]:
         """The tokens that stand for text, as chat completions report them."""

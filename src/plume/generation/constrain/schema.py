@@ -15,12 +15,12 @@ from plume.errors import UserError
 
 LARGEST = 2**20  # bytes of a schema
 _DEEPEST = 100  # schemas within schemas
-_ENFORCED = """
+ENFORCED = """
     $ref additionalItems additionalProperties allOf anyOf const enum exclusiveMaximum exclusiveMinimum format items
     maxItems maxLength maxProperties maximum minItems minLength minProperties minimum multipleOf oneOf pattern
     patternProperties prefixItems properties required type
 """.split()  # noqa: SIM905 - a list of words
-_KEPT = frozenset([*_ENFORCED, "$id", "$anchor", "$schema", "id"])
+_KEPT = frozenset([*ENFORCED, "$id", "$anchor", "$schema", "id"])
 _REFUSED = """
     $dynamicAnchor $dynamicRef $recursiveAnchor $recursiveRef contains dependencies dependentRequired dependentSchemas
     else if maxContains minContains not propertyNames then unevaluatedItems unevaluatedProperties uniqueItems
