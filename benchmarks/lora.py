@@ -117,7 +117,7 @@ def run_side(side: str, folder: Path, steps: int) -> dict[str, Any]:
     import peft  # noqa: F401 - an import, and so no part of what training takes
 
     import plume
-    from plume.training.memory import resident
+    from plume.models.memory import resident
     from plume.types import Finished, Step
 
     common: dict[str, Any] = {

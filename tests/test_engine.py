@@ -183,7 +183,7 @@ class Poisoned(torch.nn.Module):
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 def test_output_that_is_no_number_ends_that_answer_alone(asked: Bundle, temperature: float) -> None:
-    poisoned = replace(asked, model=Poisoned(asked.model, poison=7))  # type: ignore[arg-type]
+    poisoned = replace(asked, model=Poisoned(asked.model, poison=7))
     batch = batch_of(poisoned)
     sampling = Sampling(max_new_tokens=6, temperature=temperature, logit_bias={7: -100.0})
     healthy = batch.submit(Request(PROMPTS[1], sampling))
@@ -210,11 +210,9 @@ def test_a_failing_model_ends_every_stream_with_an_error(asked: Bundle, monkeypa
 
     monkeypatch.setattr(type(asked.model), "forward", fails)
     with pytest.raises(MemoryError):
-        for _ in range(50):
-            next(first)
+        list(first)
     with pytest.raises(PlumeError, match="no memory left"):
-        for _ in range(50):
-            next(second)
+        list(second)
     assert engine.running == 0
 
 
@@ -248,9 +246,8 @@ def test_memory_is_refused_with_numbers_and_never_exceeded(asked: Bundle) -> Non
     assert most == 3
 
 
-def test_ten_thousand_requests_wait_their_turn(asked: Bundle) -> None:
-    bigrams = made("bigram")
-    batch = batch_of(bigrams, rows=64)
+def test_ten_thousand_requests_wait_their_turn() -> None:
+    batch = batch_of(made("bigram"), rows=64)
     numbers = [batch.submit(Request(PROMPTS[at % len(PROMPTS)], Sampling(max_new_tokens=2))) for at in range(10_000)]
     said = drained(batch)
     assert sorted(said) == numbers
@@ -284,13 +281,14 @@ def test_the_best_of_several_is_the_likeliest(asked: Bundle) -> None:
 def counted(made: Bundle, monkeypatch: Any) -> list[int]:
     """Tokens of every call of the model, as they come."""
     seen: list[int] = []
-    forward = type(made.model).forward
+    kind: Any = type(made.model)
+    forward = kind.forward
 
     def counting(self: Any, ids_BT: torch.Tensor, *rest: Any, **options: Any) -> Any:
         seen.append(ids_BT.shape[1])
         return forward(self, ids_BT, *rest, **options)
 
-    monkeypatch.setattr(type(made.model), "forward", counting)
+    monkeypatch.setattr(kind, "forward", counting)
     return seen
 
 

@@ -9,6 +9,7 @@ import torch
 
 from conftest import TINY
 from plume.cli.costs import lines
+from plume.models import memory as machine
 from plume.recipe import parse_recipe
 from plume.training import loop, memory, opening
 from plume.training.batches import batches
@@ -97,7 +98,7 @@ def test_plain_text(tmp_path: Path) -> None:
 def test_a_run_that_does_not_fit_is_not_tried(qa_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = prepared(qa_file, max_steps=40)
     whole = preflight(made).peak
-    monkeypatch.setattr(memory, "available", lambda: whole // 100)
+    monkeypatch.setattr(machine, "available", lambda: whole // 100)
     found = preflight(made)
     assert not found.fits
     assert found.seconds is None
@@ -110,7 +111,7 @@ def test_a_batch_that_fits_is_proposed(qa_file: Path, monkeypatch: pytest.Monkey
     """The numbers of a large model: 2 GiB whatever the batch, 1 GiB for each of 12 rows, 8 GiB to be had."""
     made = prepared(qa_file, max_steps=40, per_device_train_batch_size=12)
     monkeypatch.setattr(memory, "estimate", lambda *_: memory.Need(2 * GIB, GIB, 14 * GIB))
-    monkeypatch.setattr(memory, "available", lambda: 8 * GIB)
+    monkeypatch.setattr(machine, "available", lambda: 8 * GIB)
     finding = next(finding for finding in preflight(made).findings if finding.code == "D505")
     assert "per_device_train_batch_size=6" in finding.hint
     assert "gradient_accumulation_steps=2" in finding.hint

@@ -51,9 +51,7 @@ def ask(
     turns = [*([Message("system", system)] if system else []), Message("user", question)]
     began = time.monotonic()
     pieces, count, finish = [], 0, None
-    for chunk in engine.stream(
-        engine.prompt(turns), sampling, grammar=make_grammar(bundle) if make_grammar else None
-    ):
+    for chunk in engine.stream(engine.prompt(turns), sampling, grammar=make_grammar(bundle) if make_grammar else None):
         pieces.append(chunk.text)
         count += len(chunk.ids)
         finish = chunk.finish

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 
 from plume.errors import PlumeError, UserError
@@ -12,10 +12,12 @@ from plume.generation import scoring
 from plume.generation.batch import Batch
 from plume.generation.reply import Request
 from plume.models.bundle import Bundle
+from plume.models.memory import free
 from plume.types import Answer, Chunk, Encoded, Grammar, Message, Sampling, Score
 
 _ROWS = 64
 _CACHE_SHARE = 0.5  # of the memory that is free when the engine is made
+_UNKNOWN = 2**31  # bytes taken for free where the system does not say
 
 
 class Engine:
@@ -27,7 +29,7 @@ class Engine:
 
     def __init__(self, bundle: Bundle, *, rows: int = _ROWS, cache_nbytes: int | None = None) -> None:
         self.bundle = bundle
-        nbytes = int(_CACHE_SHARE * available()) if cache_nbytes is None else cache_nbytes
+        nbytes = int(_CACHE_SHARE * (free() or _UNKNOWN)) if cache_nbytes is None else cache_nbytes
         self._batch = Batch(bundle, rows=rows, cache_nbytes=nbytes, prefix_nbytes=nbytes // 4)
         self._lock = threading.Lock()
         self._arrived: dict[int, deque[Chunk | PlumeError]] = {}
@@ -58,11 +60,12 @@ class Engine:
         reply: bool = True,
         grammar: Grammar | None = None,
         scope: str = "",
-    ) -> Iterator[Chunk]:
+    ) -> Generator[Chunk]:
         """Decode one prompt; closing the iterator cancels. With `n` answers their chunks come as they are ready.
 
         Without `reply` the text continues the prompt, and beyond the context it goes on from the latest half of it.
-        Nothing that was read in one `scope` makes another faster. Raises UserError when the request cannot be answered, PlumeError when the model's output is not a number.
+        Nothing that was read in one `scope` makes another faster. Raises UserError when the request cannot be answered,
+        PlumeError when the model's output is not a number.
         """
         ticket = self._submit(Request(tuple(ids), sampling, grammar, reply, scope))
         try:
@@ -100,7 +103,7 @@ class Engine:
         return ticket
 
     def _next(self, ticket: int) -> Chunk | None:
-        """The ticket's next chunk; where none has arrived, everybody's next tokens are decoded. None when it is over."""
+        """The ticket's next chunk, None when it is over; where none has arrived, the next tokens of all are decoded."""
         while True:
             with self._lock:
                 if arrived := self._arrived[ticket]:

@@ -17,6 +17,7 @@ import torch
 
 from plume.checks.settings import RunFacts, settings_findings
 from plume.generation.engine import Engine
+from plume.models import memory as machine
 from plume.models.bundle import Bundle
 from plume.training import memory, plan
 from plume.training.batches import collate
@@ -55,14 +56,14 @@ def preflight(prepared: Prepared) -> Preflight:
     with torch.random.fork_rng(devices=[]):
         longest = collate([largest[number] for number in fullest], bundle.tokenizer.pad_id, packing=packing)
         need = memory.estimate(bundle.model, longest, len(lines))
-        available = memory.available()
-        fits = available is None or need.peak <= available
+        room = machine.available()
+        fits = room is None or need.peak <= room
         seconds = _seconds(prepared, epoch) if fits else None
     peak = max(need.peak, _tried(prepared)) if seconds else need.peak
     padding = 1 - float(epoch.inputs.sum() / sizes.sum())
     findings = [*settings_findings(recipe, facts(prepared)), *_wasteful(prepared, padding)]
-    if available is not None and not fits:
-        findings.append(_too_large(prepared, need, available, len(largest)))
+    if room is not None and not fits:
+        findings.append(_too_large(prepared, need, room, len(largest)))
     return Preflight(
         steps=recipe.max_steps or 0,
         epochs=recipe.num_train_epochs or 0.0,
@@ -70,7 +71,7 @@ def preflight(prepared: Prepared) -> Preflight:
         cut_rows=_cut_rows(prepared),
         padding=padding,
         peak=peak,
-        available=available,
+        available=room,
         seconds=seconds,
         findings=tuple(findings),
     )
@@ -124,7 +125,7 @@ def _cut_rows(prepared: Prepared) -> int:
 
 def _tried(prepared: Prepared) -> int:
     """The most that the probe made this process hold, less the copy that training will not have."""
-    return (memory.highest() or 0) - sum(parameter.nbytes for parameter in prepared.bundle.model.parameters())
+    return (machine.highest() or 0) - sum(parameter.nbytes for parameter in prepared.bundle.model.parameters())
 
 
 # --- time ----------------------------------------------------------------------------------------
