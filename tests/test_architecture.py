@@ -18,7 +18,7 @@ LAYERS = [
     {"errors", "types", "files", "processors"},
     {"recipe", "similar", "redact"},
     {"text", "data", "runs", "cache"},
-    {"checks"},
+    {"checks", "memory"},
     {"models"},
     {"generation"},
     {"evaluation"},

@@ -8,9 +8,9 @@ from importlib import metadata
 
 from fastapi import FastAPI
 
+from plume.memory.store import Store
 from plume.serving import capabilities, chat, completions, errors, health, listing, tokens
 from plume.serving.envelope import Envelope
-from plume.serving.keys import KeyTable
 from plume.serving.limits import Limits
 from plume.serving.models import Models, Source
 from plume.serving.service import Service
@@ -26,13 +26,13 @@ _ROUTERS = (
 )
 
 
-def create_app(settings: Settings, keys: KeyTable | None = None, sources: Iterable[Source] = ()) -> FastAPI:
-    """The server as an ASGI application. `sources` say which models there are besides those of the settings.
+def create_app(settings: Settings, store: Store, sources: Iterable[Source] = ()) -> FastAPI:
+    """The server as an ASGI application; `store` keeps keys and conversations. `sources` say which models there are besides those of the settings.
 
     Raises UserError for settings that cannot be meant and models that are not there.
     """
     check(settings)
-    service = Service(settings, Models(settings, sources), Limits(settings), keys)
+    service = Service(settings, Models(settings, sources), Limits(settings), store)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, FastAPI, Request
 from pydantic import BaseModel
 
 from plume.generation.constrain.schema import ENFORCED, FORMATS
-from plume.serving.keys import Inference
+from plume.serving.keys import Reader
 from plume.serving.service import ServiceDep
 
 router = APIRouter(tags=["capabilities"])
@@ -45,7 +45,7 @@ class Capabilities(BaseModel):
 
 
 @router.get("/v1/capabilities")
-async def capabilities(request: Request, service: ServiceDep, caller: Inference) -> Capabilities:  # noqa: ARG001
+async def capabilities(request: Request, service: ServiceDep, caller: Reader) -> Capabilities:  # noqa: ARG001
     """Every endpoint with the parameters it honours, the keywords of a JSON Schema that are enforced, and the limits."""
     settings = service.settings
     return Capabilities(

@@ -19,7 +19,7 @@ from plume.serving.answers import account, told, unless_gone
 from plume.serving.chat_reply import Head, Whole, streamed, usage_event
 from plume.serving.errors import from_plume, invalid, unsupported
 from plume.serving.formats import ResponseFormat, Tool, ToolChoice
-from plume.serving.keys import Caller, Inference
+from plume.serving.keys import Caller, Writer
 from plume.serving.messages import ChatMessage, messages_of
 from plume.serving.models import Loaded
 from plume.serving.said import Calling, said
@@ -60,7 +60,7 @@ class Plan:
 
 
 @router.post("/v1/chat/completions", response_model=ChatCompletion)
-async def create(body: ChatBody, request: Request, service: ServiceDep, caller: Inference) -> Response:
+async def create(body: ChatBody, request: Request, service: ServiceDep, caller: Writer) -> Response:
     """The next message of a conversation, whole or as a stream of `chat.completion.chunk`."""
     request.state.model = body.model
     messages = messages_of(body.messages)

@@ -18,7 +18,7 @@ from plume.models.bundle import Bundle
 from plume.serving.answers import account, on_model, told, unless_gone
 from plume.serving.completion_reply import Asked, Head, Whole, streamed, usage_event
 from plume.serving.errors import ApiError, invalid
-from plume.serving.keys import Caller, Inference
+from plume.serving.keys import Caller, Writer
 from plume.serving.models import Loaded
 from plume.serving.said import said
 from plume.serving.sampling import SamplingBody, room_for, sampling_of, scope_of
@@ -61,7 +61,7 @@ class Plan:
 
 
 @router.post("/v1/completions", response_model=Completion)
-async def create(body: CompletionBody, request: Request, service: ServiceDep, caller: Inference) -> Response:
+async def create(body: CompletionBody, request: Request, service: ServiceDep, caller: Writer) -> Response:
     """Continuations of one or several prompts, whole or as a stream; with `echo` the prompts themselves come first, with
     `logprobs` how likely their tokens are too. Token ids are taken as they are: no BOS is added."""
     request.state.model = body.model

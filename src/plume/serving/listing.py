@@ -9,7 +9,7 @@ from openai.types import Model
 from pydantic import BaseModel
 
 from plume.serving.errors import not_found
-from plume.serving.keys import Inference
+from plume.serving.keys import Reader
 from plume.serving.models import Entry, Models
 from plume.serving.service import ServiceDep
 
@@ -29,13 +29,13 @@ class ModelList(BaseModel):
 
 
 @router.get("/v1/models")
-async def list_models(service: ServiceDep, caller: Inference) -> ModelList:  # noqa: ARG001 - it may ask
+async def list_models(service: ServiceDep, caller: Reader) -> ModelList:  # noqa: ARG001 - it may ask
     """Every model by name, those that can be asked first."""
     return ModelList(object="list", data=list(_all(service.models).values()))
 
 
 @router.get("/v1/models/{model:path}")
-async def retrieve_model(model: str, service: ServiceDep, caller: Inference) -> ServedModel:  # noqa: ARG001
+async def retrieve_model(model: str, service: ServiceDep, caller: Reader) -> ServedModel:  # noqa: ARG001
     """One model by its name, which may hold a slash."""
     found = _all(service.models).get(model)
     if found is None:

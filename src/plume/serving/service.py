@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from fastapi import Depends, Request
 
 from plume.errors import PlumeError
+from plume.memory.store import Store
 from plume.serving.limits import Limits
 from plume.serving.models import Models
 from plume.serving.settings import Settings
-
-if TYPE_CHECKING:
-    from plume.serving.keys import KeyTable
 
 log = logging.getLogger("plume.serving")
 _LAST_WORDS = 5.0  # seconds for the errors of cancelled requests to leave
@@ -32,7 +30,7 @@ class Service:
     settings: Settings
     models: Models
     limits: Limits
-    keys: KeyTable | None = None
+    store: Store
     draining: asyncio.Event = field(default_factory=asyncio.Event)
     idle: asyncio.Event = field(default_factory=asyncio.Event)
     active: int = 0

@@ -12,11 +12,13 @@ from plume.errors import UserError
 @dataclass(frozen=True, slots=True)
 class Settings:
     """`rows` answers of one model are decoded together, and `queue` more may wait for it. `memory_nbytes` bounds what
-    loaded models may hold together, None for most of what is free. Sizes in bytes, times in seconds; rates are for one
+    loaded models may hold together, None for most of what is free. `store` is a store's URL, None for a file of
+    `data_dir`. Sizes in bytes, times in seconds; rates are for one
     key, None for no bound."""
 
     models: tuple[str, ...] = ()
     data_dir: Path = Path("plume-data")
+    store: str | None = None
     host: str = "127.0.0.1"
     port: int = 8000
     require_key: bool = False
@@ -42,6 +44,10 @@ class Settings:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+    @property
+    def store_url(self) -> str:
+        return self.store or f"sqlite:///{(self.data_dir / 'plume.db').absolute()}"
 
     @property
     def needs_key(self) -> bool:

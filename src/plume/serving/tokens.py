@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from plume.serving.errors import invalid
-from plume.serving.keys import Inference
+from plume.serving.keys import Reader
 from plume.serving.models import Loaded
 from plume.serving.sampling import Body
 from plume.serving.service import Service, ServiceDep
@@ -54,7 +54,7 @@ class Detokenized(BaseModel):
 
 
 @router.get("/tokenizer_info")
-async def tokenizer_info(service: ServiceDep, caller: Inference, model: str | None = None) -> TokenizerInfo:  # noqa: ARG001
+async def tokenizer_info(service: ServiceDep, caller: Reader, model: str | None = None) -> TokenizerInfo:  # noqa: ARG001
     """The special tokens and the chat template of a model, of the first that is served where none is named."""
     loaded = await _loaded(service, model)
     names = loaded.bundle.tokenizer.special_token_names
@@ -71,7 +71,7 @@ async def tokenizer_info(service: ServiceDep, caller: Inference, model: str | No
 
 
 @router.post("/tokenize")
-async def tokenize(body: TokenizeBody, service: ServiceDep, caller: Inference) -> Tokenized:  # noqa: ARG001
+async def tokenize(body: TokenizeBody, service: ServiceDep, caller: Reader) -> Tokenized:  # noqa: ARG001
     """The ids of a text, with what the tokenizer adds by default unless that is declined."""
     loaded = await _loaded(service, body.model)
     added = body.add_special_tokens is not False
@@ -80,7 +80,7 @@ async def tokenize(body: TokenizeBody, service: ServiceDep, caller: Inference) -
 
 
 @router.post("/detokenize")
-async def detokenize(body: DetokenizeBody, service: ServiceDep, caller: Inference) -> Detokenized:  # noqa: ARG001
+async def detokenize(body: DetokenizeBody, service: ServiceDep, caller: Reader) -> Detokenized:  # noqa: ARG001
     """The text of ids, special tokens left out."""
     loaded = await _loaded(service, body.model)
     size = loaded.bundle.tokenizer.vocab_size

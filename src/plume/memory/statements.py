@@ -1,0 +1,75 @@
+"""The statements of the SQL stores, made once for each store. Every value in them is a parameter.
+
+`now` is a parameter, too, or the server's clock.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import BigInteger, Select, and_, bindparam, cast, literal_column, null, or_, select, union_all
+from sqlalchemy.sql import ColumnElement
+from sqlalchemy.sql.elements import BindParameter
+from sqlalchemy.sql.selectable import CompoundSelect
+
+from plume.memory.tables import Name, conversations, documents, items
+
+_c, _i, _d = conversations.c, items.c, documents.c
+
+
+class Statements:
+    """Parameters: `tenant`, `id`, `kind`, `item`, `names`, `low`, `high`, `limit`, `created_at`, `after`, `now`."""
+
+    def __init__(self, clock: ColumnElement[int] | None) -> None:
+        now: ColumnElement[Any] = bindparam("now", type_=BigInteger()) if clock is None else clock
+        tenant, id, kind = _name("tenant"), _name("id"), _name("kind")
+        seen = or_(_c.expires_at.is_(None), _c.expires_at > now)
+        own, mine = and_(_c.tenant == tenant, _c.id == id), and_(_i.tenant == tenant, _i.conversation == id)
+        self.now = select(now.label("now"))
+        self.conversation = select(conversations).where(own, seen)
+        self.locked = select(conversations, now.label("now")).where(own).with_for_update()
+        self.known = select(items).where(mine, _i.id.in_(bindparam("names", expanding=True)))
+        self.item = (
+            select(items)
+            .join(conversations, and_(_c.tenant == _i.tenant, _c.id == _i.conversation))
+            .where(mine, seen, _i.id == _name("item"))
+        )
+        head = select(
+            literal_column("-1").label("position"), _c.id, _c.created_at, _c.body, _c.head, _c.updated_at, _c.expires_at
+        ).where(own, seen)
+        # One statement sees one moment: the conversation first, its messages under it.
+        self.read_first = _under(head, _between(mine).order_by(_i.position).limit(bindparam("limit")))
+        self.read_last = _under(head, _between(mine).order_by(_i.position.desc()).limit(bindparam("limit")))
+        self.page = _page(conversations, [_c.tenant == tenant, seen])
+        self.next_page = _page(conversations, [_c.tenant == tenant, seen], continued=True)
+
+        seen = or_(_d.expires_at.is_(None), _d.expires_at > now)
+        kept = and_(_d.tenant == tenant, _d.kind == kind, _d.id == id)
+        self.document = select(documents).where(kept, seen)
+        self.locked_document = select(documents, now.label("now")).where(kept).with_for_update()
+        self.documents = _page(documents, [_d.tenant == tenant, _d.kind == kind, seen])
+        self.next_documents = _page(documents, [_d.tenant == tenant, _d.kind == kind, seen], continued=True)
+
+
+def _between(mine: ColumnElement[bool]) -> Select[Any]:
+    none = cast(null(), BigInteger)
+    low, high = bindparam("low", type_=BigInteger()), bindparam("high", type_=BigInteger())
+    columns = (_i.position, _i.id, _i.created_at, _i.body, none.label("a"), none.label("b"), none.label("c"))
+    return select(*columns).where(mine, _i.position > low, _i.position < high)
+
+
+def _under(head: Select[Any], rows: Select[Any]) -> CompoundSelect[Any]:
+    return union_all(head, select(rows.subquery()))
+
+
+def _page(table: Any, mine: list[ColumnElement[bool]], *, continued: bool = False) -> Select[Any]:
+    """Newest first; `continued` behind the row that `created_at` and `after` name."""
+    made, id = table.c.created_at, table.c.id
+    if continued:
+        moment = bindparam("created_at", type_=BigInteger())
+        mine = [*mine, or_(made < moment, and_(made == moment, id < _name("after")))]
+    return select(table).where(*mine).order_by(made.desc(), id.desc()).limit(bindparam("limit"))
+
+
+def _name(parameter: str) -> BindParameter[str]:
+    return bindparam(parameter, type_=Name())
