@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -36,7 +36,7 @@ class Bundle:
     max_new_tokens: int = _DEFAULT_MAX_NEW_TOKENS
     own_template: bool = True
     adapter: Adapter | None = None
-    sampling: Sampling = Sampling()
+    sampling: Sampling = field(default_factory=Sampling)
 
     def whole(self) -> Bundle:
         """The same without an adapter, once that is merged into the model."""

@@ -27,7 +27,8 @@ _ROUTERS = (
 
 
 def create_app(settings: Settings, store: Store, sources: Iterable[Source] = ()) -> FastAPI:
-    """The server as an ASGI application; `store` keeps keys and conversations. `sources` say which models there are besides those of the settings.
+    """The server as an ASGI application; `store` keeps keys and conversations, `sources` say which models there are
+    besides those of the settings.
 
     Raises UserError for settings that cannot be meant and models that are not there.
     """

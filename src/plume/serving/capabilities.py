@@ -46,7 +46,7 @@ class Capabilities(BaseModel):
 
 @router.get("/v1/capabilities")
 async def capabilities(request: Request, service: ServiceDep, caller: Reader) -> Capabilities:  # noqa: ARG001
-    """Every endpoint with the parameters it honours, the keywords of a JSON Schema that are enforced, and the limits."""
+    """Every endpoint with the parameters it honours, what of a JSON Schema is enforced, and the limits."""
     settings = service.settings
     return Capabilities(
         object="capabilities",

@@ -62,8 +62,8 @@ class Plan:
 
 @router.post("/v1/completions", response_model=Completion)
 async def create(body: CompletionBody, request: Request, service: ServiceDep, caller: Writer) -> Response:
-    """Continuations of one or several prompts, whole or as a stream; with `echo` the prompts themselves come first, with
-    `logprobs` how likely their tokens are too. Token ids are taken as they are: no BOS is added."""
+    """Continuations of one or several prompts, whole or as a stream; with `echo` the prompts themselves come first,
+    with `logprobs` how likely their tokens are too. Token ids are taken as they are: no BOS is added."""
     request.state.model = body.model
     if body.best_of is not None and body.stream:
         raise invalid("best_of", "best_of cannot be streamed: which answers are best is known at the end")
@@ -108,8 +108,8 @@ def _prompts(body: CompletionBody, bundle: Bundle) -> tuple[Asked, ...]:
     if isinstance(given, str):
         return (_text(given, bundle),)
     if isinstance(given[0], int):
-        return (_ids(given, bundle),)  # type: ignore[arg-type]
-    return tuple(_text(one, bundle) if isinstance(one, str) else _ids(one, bundle) for one in given)  # type: ignore[arg-type]
+        return (_ids(given, bundle),)
+    return tuple(_text(one, bundle) if isinstance(one, str) else _ids(one, bundle) for one in given)
 
 
 def _text(text: str, bundle: Bundle) -> Asked:

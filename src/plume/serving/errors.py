@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from plume.errors import PlumeError, UserError
+from plume.errors import AlreadyExists, ConversationChanged, DocumentChanged, NotFound, PlumeError, UserError
 
 ErrorType = Literal[
     "invalid_request_error", "authentication_error", "permission_error", "rate_limit_error", "server_error"
@@ -87,6 +87,10 @@ def not_found(message: str, *, param: str | None = None, code: str = "not_found"
 def from_plume(error: PlumeError, param: str | None = None) -> ApiError:
     """What the layers below say: the request's fault, or a failure that repeating it would not mend."""
     message = f"{error.message} ({error.hint})" if error.hint else error.message
+    if isinstance(error, NotFound):
+        return not_found(message, param=param)
+    if isinstance(error, AlreadyExists | ConversationChanged | DocumentChanged):
+        return ApiError(409, message, param=param, code="conflict", retry=False)
     if isinstance(error, UserError):
         return ApiError(400, message, param=param, code="invalid_value" if param else None)
     return ApiError(500, message, type="server_error", code="failed", retry=False)

@@ -78,9 +78,8 @@ class AllowedToolsChoice(Body):
     allowed_tools: AllowedTools
 
 
-ToolChoice = (
-    Literal["none", "auto", "required"] | Annotated[NamedTool | AllowedToolsChoice, Field(discriminator="type")]
-)
+Mode = Literal["none", "auto", "required"]
+ToolChoice = Mode | Annotated[NamedTool | AllowedToolsChoice, Field(discriminator="type")]
 
 
 def format_grammar(given: ResponseFormat | None, bundle: Bundle) -> Grammar | None:
@@ -100,9 +99,7 @@ def schema_grammar(schema: Mapping[str, Any], bundle: Bundle, param: str) -> Gra
         raise ApiError(400, f"{error.message}{hint}", param=param, code="unsupported_schema") from None
 
 
-def chosen(
-    tools: Sequence[Tool], choice: ToolChoice | None
-) -> tuple[Sequence[Tool], Literal["none", "auto", "required"]]:
+def chosen(tools: Sequence[Tool], choice: ToolChoice | None) -> tuple[Sequence[Tool], Mode]:
     """The tools that may be called and whether one must be. Raises ApiError for a choice of what is not there."""
     names = [tool.function.name for tool in tools]
     if len(set(names)) < len(names):
@@ -113,7 +110,7 @@ def chosen(
         for name in wanted:
             if name not in names:
                 raise invalid("tool_choice", f"tool_choice: there is no tool {name!r}")
-        mode = "required" if isinstance(choice, NamedTool) else choice.allowed_tools.mode
+        mode: Mode = "required" if isinstance(choice, NamedTool) else choice.allowed_tools.mode
         return [tool for tool in tools if tool.function.name in wanted], mode
     if not tools:
         if choice in ("auto", "required"):

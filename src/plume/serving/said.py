@@ -114,15 +114,15 @@ async def _either(
     async with await submit(service, loaded, marked) as ticket:
         yield Piece(0)
         async for choice, chunk in ticket:
-            piece = texts[choice].push(chunk)
+            text = texts[choice].push(chunk)
             if chunk.finish == "stop" and texts[choice].stopped_at(mark, loaded.bundle):
                 following = _following(alone[choice], texts[choice], calling, loaded.bundle)
                 if following is not None:
                     begun.append((choice, following))
-                yield Piece(choice, piece, None, (), None if following else "length", len(chunk.ids))
+                yield Piece(choice, text, None, (), None if following else "length", len(chunk.ids))
             else:
                 held = texts[choice].rest() if chunk.finish else ""
-                yield Piece(choice, piece + held, None, chunk.logprobs, _finish(chunk), len(chunk.ids))
+                yield Piece(choice, text + held, None, chunk.logprobs, _finish(chunk), len(chunk.ids))
     if begun:
         calls = _calls(service, loaded, [request for _, request in begun], calling, [choice for choice, _ in begun])
         try:

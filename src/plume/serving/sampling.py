@@ -15,7 +15,7 @@ from plume.types import Sampling
 _MOST_ANSWERS = 128
 _Penalty = Annotated[float, Field(ge=-2, le=2)]
 _Stop = Annotated[str, Field(min_length=1)]
-_ONE_STOP, _STOPS = _Stop, Annotated[list[_Stop], Field(max_length=4)]
+_Stops = Annotated[list[_Stop], Field(max_length=4)]
 
 
 class Body(BaseModel):
@@ -43,7 +43,7 @@ class SamplingBody(Body):
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
     n: Annotated[int, Field(ge=1, le=_MOST_ANSWERS)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    stop: _ONE_STOP | _STOPS | None = None
+    stop: _Stop | _Stops | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: str | None = None

@@ -1,4 +1,4 @@
-"""Server-sent events: what is made leaves at once, silence is filled with comments, and a client that goes away ends it."""
+"""Server-sent events: each leaves at once, silence is filled with comments, a client that goes away ends it all."""
 
 from __future__ import annotations
 

@@ -138,8 +138,8 @@ class Worker:
         return self._batch.nbytes
 
     async def submit(self, requests: Sequence[Request], seconds: float) -> Ticket:
-        """Hand in requests that may take so long. Raises Overloaded when the queue is full, UserError when one cannot be
-        answered."""
+        """Hand in requests that may take so long. Raises Overloaded when the queue is full, UserError when one cannot
+        be answered."""
         ticket = Ticket(self, requests, seconds)
         try:
             self._reserve(ticket.answers)
