@@ -48,7 +48,6 @@ def create_app(settings: Settings, store: Store, sources: Iterable[Source] = ())
         version=metadata.version("plume-lm"),
         lifespan=lifespan,
         responses=errors.RESPONSES,
-        max_body_size=settings.max_body_nbytes,
         docs_url=None,
         redoc_url=None,
     )

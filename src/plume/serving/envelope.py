@@ -18,6 +18,7 @@ from plume.serving.service import Service
 
 log = logging.getLogger("plume.serving.requests")
 _ALWAYS = ("/healthz", "/readyz", "/metrics")  # answered while draining, and not waited for
+_UPLOADS = ("/v1/files",)  # whose bodies may be as large as a file
 _SLOWEST = 64 * 2**10  # bytes a second that a body must keep up after its first seconds
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 
@@ -32,12 +33,15 @@ class Envelope:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(scope, receive, send, self._service.settings.body_seconds)
+        settings = self._service.settings
+        most = settings.max_upload_nbytes if scope["path"] in _UPLOADS else settings.max_body_nbytes
+        exchange = _Exchange(scope, receive, send, most, settings.body_seconds)
         counted = scope["path"] not in _ALWAYS
         if counted:
             self._service.begin()
         try:
             self._admit(scope, counted)
+            exchange.check_length()
             await self._app(scope, exchange.receive, exchange.send)
         except ClientDisconnect:
             exchange.status = exchange.status or 499
@@ -69,18 +73,24 @@ class Envelope:
 class _Exchange:
     """One request and its answer on the way through."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, body_seconds: float) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, most: int, body_seconds: float) -> None:
         self.id = f"req_{secrets.token_hex(16)}"
         self._scope, self._receive, self._send = scope, receive, send
-        self._body_seconds = body_seconds
+        self._most, self._body_seconds = most, body_seconds
         self._began = time.monotonic()
         self._received = 0
         self._whole = False
         self.status = 0
         scope.setdefault("state", {})["request_id"] = self.id
 
+    def check_length(self) -> None:
+        """Raises ApiError 413 for a body that says itself that it is too large."""
+        length = Headers(scope=self._scope).get("content-length", "")
+        if length.isdecimal() and int(length) > self._most:
+            raise self._too_large()
+
     async def receive(self) -> Message:
-        """The next of the body. Raises ApiError 408 where it comes too slowly."""
+        """The next of the body. Raises ApiError 408 where it comes too slowly, 413 where it is too much."""
         if self._whole:
             return await self._receive()
         due = self._began + self._body_seconds + self._received / _SLOWEST
@@ -98,7 +108,13 @@ class _Exchange:
         if message["type"] == "http.request":
             self._received += len(message.get("body", b""))
             self._whole = not message.get("more_body", False)
+            if self._received > self._most:
+                raise self._too_large()
         return message
+
+    def _too_large(self) -> ApiError:
+        message, headers = f"the body is larger than {self._most:,} bytes", {"connection": "close"}
+        return ApiError(413, message, code="request_too_large", headers=headers)
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":

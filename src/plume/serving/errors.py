@@ -135,7 +135,7 @@ def install(app: FastAPI) -> None:
 def _from_http(error: HTTPException) -> ApiError:
     if isinstance(error.__cause__, ApiError):  # what stopped the reading of a body
         return error.__cause__
-    codes = {404: "unknown_url", 405: "method_not_allowed", 413: "request_too_large", 415: "unsupported_media_type"}
+    codes = {404: "unknown_url", 405: "method_not_allowed"}
     messages = {404: "there is no such URL here", 405: "this URL does not take that method"}
     status = 400 if error.status_code == 422 else error.status_code
     message = messages.get(status, str(error.detail))
@@ -144,8 +144,9 @@ def _from_http(error: HTTPException) -> ApiError:
 
 
 def from_validation(error: RequestValidationError) -> ApiError:
-    """The first thing that is wrong with a body, by the name of the parameter."""
-    first = error.errors()[0]
+    """What is wrong with the first parameter at fault; of the types it might have had, the one that came furthest."""
+    found = error.errors()
+    first = max((one for one in found if one["loc"][:2] == found[0]["loc"][:2]), key=lambda one: len(one["loc"]))
     param = _param(first["loc"], error.body)
     if first["type"] in ("extra_forbidden", "none_required"):
         return unsupported(param or "body")

@@ -45,9 +45,8 @@ Source = Callable[[], Iterable[Entry]]
 class Loaded:
     """A model in memory. What needs its tokenizer or template runs in one thread of its own, one thing at a time."""
 
-    def __init__(self, entry: Entry, bundle: Bundle, settings: Settings, budget: int) -> None:
-        self.entry, self.bundle = entry, bundle
-        self.fingerprint = ""
+    def __init__(self, entry: Entry, bundle: Bundle, mark: str, settings: Settings, budget: int) -> None:
+        self.entry, self.bundle, self.fingerprint = entry, bundle, mark
         weights = sum(parameter.nbytes for parameter in bundle.model.parameters())
         most = settings.rows * bundle.model.state_nbytes(bundle.model.context_length)
         cache = max(1, min(most, int(_CACHE_SHARE * budget)))
@@ -155,13 +154,16 @@ class Models:
         began = time.monotonic()
         try:
             bundle, mark = await asyncio.to_thread(_opened, entry.directory)
-        except UserError as error:  # the directory is at fault, not the request
-            raise ApiError(
-                500, f"{entry.id}: {error.message}", type="server_error", code="model_broken", retry=False
-            ) from None
-        loaded = Loaded(entry, bundle, self._settings, self.budget)
-        loaded.fingerprint = mark
-        self._make_room(loaded.nbytes, entry)
+        except PlumeError as error:  # the directory is at fault, not the request
+            log.error("%s: %s", entry.id, error.message)
+            message = f"{entry.id} cannot be opened; the server's log says why"
+            raise ApiError(500, message, type="server_error", code="model_broken", retry=False) from None
+        loaded = Loaded(entry, bundle, mark, self._settings, self.budget)
+        try:
+            self._make_room(loaded.nbytes, entry)
+        except ApiError:
+            loaded.retire()
+            raise
         self._loaded[entry.id] = loaded
         log.info("loaded %s in %.2f s, up to %.0f MiB", entry.id, time.monotonic() - began, loaded.nbytes / 2**20)
         return loaded

@@ -26,20 +26,20 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._service, self._started = service, started
         self._finishing: asyncio.Task[None] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
         self.interrupted = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._started()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler
         self.interrupted = sig == signal.SIGINT
-        if self._loop is None or self._service.draining.is_set():
+        if self.loop is None or self._service.draining.is_set():
             self.should_exit = self.force_exit = True
         else:
-            self._loop.call_soon_threadsafe(self.stop)
+            self.loop.call_soon_threadsafe(self.stop)
 
     def stop(self) -> None:
         """Begin to end. Called in the event loop."""
