@@ -45,7 +45,7 @@ def untrained(template: str = "chat", *, context: int = CONTEXT) -> Bundle:
     return bundle(model, tokenizer, TEMPLATES[template], 20)
 
 
-FIND: dict[str, Any] = {
+FIND: Any = {
     "type": "function",
     "function": {
         "name": "find",

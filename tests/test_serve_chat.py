@@ -381,7 +381,7 @@ def test_the_model_chooses_between_text_and_a_call(client: openai.OpenAI, stream
 
 
 def test_the_result_of_a_call_is_read(client: openai.OpenAI) -> None:
-    first = client.chat.completions.create(model="caller", messages=BOAT, tools=[FIND]).choices[0].message
+    first: Any = client.chat.completions.create(model="caller", messages=BOAT, tools=[FIND]).choices[0].message
     (call,) = first.tool_calls
     history = [*BOAT, first.model_dump(), {"role": "tool", "tool_call_id": call.id, "content": "harbour"}]
     answer = client.chat.completions.create(model="caller", messages=history, tools=[FIND])
@@ -389,7 +389,8 @@ def test_the_result_of_a_call_is_read(client: openai.OpenAI) -> None:
 
 
 def test_several_choices_call_each_for_itself(client: openai.OpenAI) -> None:
-    answer = client.chat.completions.create(model="caller", messages=BOAT, tools=[FIND], n=3, temperature=0.01, seed=3)
+    asked: Any = {"model": "caller", "messages": BOAT, "tools": [FIND], "n": 3, "temperature": 0.01, "seed": 3}
+    answer: Any = client.chat.completions.create(**asked)
     assert [len(choice.message.tool_calls or ()) for choice in answer.choices] == [1, 1, 1]
     assert len({choice.message.tool_calls[0].id for choice in answer.choices}) == 3
 

@@ -79,7 +79,7 @@ def test_the_best_of_several_are_the_likeliest(client: openai.OpenAI) -> None:
     best = client.completions.create(**asked, n=2, best_of=6).choices
 
     def mean(choice: Any) -> float:
-        return sum(choice.logprobs.token_logprobs) / len(choice.logprobs.token_logprobs)
+        return float(sum(choice.logprobs.token_logprobs) / len(choice.logprobs.token_logprobs))
 
     expected = sorted(drawn, key=mean, reverse=True)[:2]
     assert [choice.text for choice in best] == [choice.text for choice in expected]

@@ -32,7 +32,7 @@ Serve = Callable[..., Running]
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Serve]:
     """Servers with settings of their own, ended with the test."""
-    ended = []
+    ended: list[Any] = []
 
     def start(**settings: Any) -> Running:
         context = running(tmp_path / str(len(ended)), {"any": untrained()}, **settings)

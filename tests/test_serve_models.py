@@ -38,13 +38,16 @@ def saved(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def served(tmp_path: Path, saved: Path) -> Iterator[Running]:
+def found() -> list[Entry]:
+    """What the server's further source finds."""
+    return []
+
+
+@pytest.fixture
+def served(tmp_path: Path, found: list[Entry]) -> Iterator[Running]:
     """Two models under the data directory, and a source that finds a third as soon as it is there."""
-    found: list[Entry] = []
     names = {"one": untrained(), "two": untrained("raw")}
     with running(tmp_path, names, sources=[lambda: found]) as server:
-        server.found = found  # type: ignore[attr-defined]
-        server.saved = saved  # type: ignore[attr-defined]
         yield server
 
 
@@ -70,26 +73,27 @@ def test_models_are_listed_and_found_by_their_names(served: Running) -> None:
             client.models.retrieve("org/name")
 
 
-def test_a_model_that_is_finished_while_the_server_runs_can_be_asked_at_once(served: Running) -> None:
+def test_a_model_that_is_finished_while_the_server_runs_can_be_asked_at_once(
+    served: Running, found: list[Entry], saved: Path
+) -> None:
     name = "ft:gpt:anna:harbour/été:1"
     with served.client() as client:
         with pytest.raises(openai.NotFoundError):
             ask(client, name)
-        served.found.append(Entry(name, served.saved, 1, "anna"))  # type: ignore[attr-defined]
+        found.append(Entry(name, saved, 1, "anna"))
         assert [model.id for model in client.models.list().data].count(name) == 1
         assert client.models.retrieve(name).owned_by == "anna"
         ask(client, name)
-    del served.found[:]  # type: ignore[attr-defined]
 
 
 def test_models_are_loaded_when_they_are_first_asked(served: Running) -> None:
-    assert served.service.models.loaded == ()
+    assert len(served.service.models.loaded) == 0
     with served.client() as client:
         ask(client, "one")
     assert [loaded.entry.id for loaded in served.service.models.loaded] == ["one"]
 
 
-def test_the_least_recently_used_makes_room(served: Running) -> None:
+def test_the_least_recently_used_makes_room(served: Running, found: list[Entry], saved: Path) -> None:
     models = served.service.models
     with served.client() as client:
         for name in ("one", "two"):
@@ -97,7 +101,7 @@ def test_the_least_recently_used_makes_room(served: Running) -> None:
         each = max(loaded.nbytes for loaded in models.loaded)
         models.budget = 2 * each + each // 2
         ask(client, "one")
-        served.found.append(Entry("three", served.saved, 1))  # type: ignore[attr-defined]
+        found.append(Entry("three", saved, 1))
         ask(client, "three")
         assert {loaded.entry.id for loaded in models.loaded} == {"one", "three"}
         ask(client, "two")
@@ -124,9 +128,9 @@ def test_a_model_that_is_answering_is_not_dropped(served: Running) -> None:
         assert (never.value.code, never.value.response.headers["x-should-retry"]) == ("model_too_large", "false")
 
 
-def test_a_broken_model_says_so_and_hides_its_place(served: Running, saved: Path) -> None:
+def test_a_broken_model_says_so_and_hides_its_place(served: Running, found: list[Entry], saved: Path) -> None:
     (saved / "tokenizer.json").unlink()
-    served.found.append(Entry("broken", saved, 1))  # type: ignore[attr-defined]
+    found.append(Entry("broken", saved, 1))
     with served.client() as client:
         with pytest.raises(openai.InternalServerError) as broken:
             ask(client, "broken")
@@ -142,7 +146,8 @@ def test_models_given_by_name_come_first_and_two_of_one_name_are_refused(tmp_pat
     twin = tmp_path / "second" / "other"
     twin.parent.mkdir()
     saved.rename(twin)
-    save(untrained(), saved, "") if saved.mkdir() is None else None
+    saved.mkdir()
+    save(untrained(), saved, "")
     with pytest.raises(UserError, match="two models would be called 'other'"):
         create_app(Settings(models=(str(saved), str(twin)), data_dir=tmp_path), store)
     with pytest.raises(UserError, match="unknown model"):
