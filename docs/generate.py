@@ -65,8 +65,8 @@ This is what `plume --help` and `plume VERB --help` print. Results go to stdout,
 | 130 | interrupted with Ctrl-C |
 
 `MODEL` is a run directory, a model directory, or a hub id such as `org/name`. The keys of `--set` are those of
-[the recipe](recipe.md) for `plume train` and `plume tune`. For `plume ask` and `plume generate` they are
-`max_new_tokens`, `temperature`, `top_k`, `top_p`, `seed` and `stop`.
+[the recipe](recipe.md) for `plume train` and `plume tune`; for `plume ask` and `plume generate` they are
+[the settings of an answer](generation.md).
 
 """
 

@@ -72,14 +72,79 @@ def test_ask_says_when_an_answer_was_cut(plume: Plume, trained: Path) -> None:
     assert "cut at 2 tokens" in err
 
 
-def test_ask_checks_the_answer_against_a_schema(plume: Plume, trained: Path, tmp_path: Path) -> None:
-    schema = tmp_path / "schema.json"
-    schema.write_text('{"required": ["lieu"]}', encoding="utf-8")
-    assert plume("ask", str(trained), "Where is the boat?", "--schema", str(schema))[0] == 0
-    schema.write_text('{"required": ["age"]}', encoding="utf-8")
-    code, out, err = plume("ask", str(trained), "Where is the boat?", "--schema", str(schema))
-    assert (code, out) == (1, '{"lieu": "harbour été"}\n')
-    assert "does not satisfy" in err
+PLACE = {"type": "object", "properties": {"lieu": {"type": "string"}}, "required": ["lieu"]}
+AGED = {**PLACE, "properties": {**PLACE["properties"], "age": {"type": "integer"}}, "required": ["lieu", "age"]}
+
+
+def schema_file(tmp_path: Path, schema: Any) -> str:
+    file = tmp_path / "schema.json"
+    file.write_text(json.dumps(schema), encoding="utf-8")
+    return str(file)
+
+
+def test_a_schema_leaves_a_fitting_answer_alone(plume: Plume, trained: Path, tmp_path: Path) -> None:
+    file = schema_file(tmp_path, PLACE)
+    assert plume("ask", str(trained), "Where is the boat?", "--schema", file)[:2] == (0, '{"lieu": "harbour été"}\n')
+
+
+@pytest.mark.parametrize("tokens", [24, 40])
+def test_an_answer_has_the_shape_of_its_schema(plume: Plume, trained: Path, tmp_path: Path, tokens: int) -> None:
+    limit = f"max_new_tokens={tokens}"
+    file = schema_file(tmp_path, AGED)
+    code, out, _ = plume("ask", str(trained), "Where is the boat?", "--schema", file, "--set", limit, "--json")
+    value = json.loads(out)
+    answer = json.loads(value["answer"])
+    assert (code, value["finish"]) == (0, "stop")
+    assert isinstance(answer["age"], int)
+    assert isinstance(answer["lieu"], str)
+    assert value["tokens"] <= tokens
+
+
+def test_a_limit_below_the_shortest_answer_is_refused(plume: Plume, trained: Path, tmp_path: Path) -> None:
+    file = schema_file(tmp_path, AGED)
+    code, out, err = plume("ask", str(trained), "Where?", "--schema", file, "--set", "max_new_tokens=3")
+    assert (code, out) == (2, "")
+    assert "at most 3 are allowed" in err
+    assert "set max_new_tokens to" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--choice", "yes", "--choice", "oui"], {"yes", "oui"}),
+        (["--regex", "[0-4]{2}"], {f"{a}{b}" for a in range(5) for b in range(5)}),
+        (["--grammar", "rules.lark"], {"abab", "ab"}),
+    ],
+)
+def test_other_shapes_are_kept_too(plume: Plume, trained: Path, options: list[str], expected: set[str]) -> None:
+    Path("rules.lark").write_text('start: pair | pair pair\npair: "a" "b"\n', encoding="utf-8")
+    for seed in ("1", "2"):
+        settings = ["--set", "temperature=1.5", "--set", f"seed={seed}"]
+        code, out, _ = plume("ask", str(trained), "Where is the boat?", *options, *settings)
+        assert code == 0
+        assert out.removesuffix("\n") in expected
+
+
+def test_any_json_is_json(plume: Plume, trained: Path) -> None:
+    settings = ["--set", "temperature=1.5", "--set", "seed=1", "--set", "max_new_tokens=9"]
+    code, out, _ = plume("ask", str(trained), "Tell me a story", "--any-json", *settings)
+    assert code == 0
+    json.loads(out)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--regex", "a", "--choice", "b"], "cannot be asked together"),
+        (["--grammar", "nowhere.lark"], "no such file"),
+        (["--regex", "a("], "regex"),
+        (["--regex", "[0-9]+", "--set", "no_repeat_ngram_size=2"], "no_repeat_ngram_size"),
+    ],
+)
+def test_shapes_that_cannot_be_kept_are_refused(plume: Plume, trained: Path, options: list[str], said: str) -> None:
+    code, out, err = plume("ask", str(trained), "Where?", *options)
+    assert (code, out) == (2, "")
+    assert said in err
 
 
 def test_ask_refuses_settings_without_effect(plume: Plume, trained: Path) -> None:

@@ -13,7 +13,7 @@ from plume.errors import UserError
 from plume.generation.engine import Engine
 from plume.generation.stop import TextStream
 from plume.models import gpt, hf
-from plume.models.bundle import Bundle, bundle, for_training, load, save
+from plume.models.bundle import Bundle, bundle, for_answering, for_training, load, save
 from plume.text.template import TEMPLATES, ChatTemplate
 from plume.text.tokenizer import train_tokenizer
 from plume.types import Chunk, Encoded, Message, Sampling
@@ -77,6 +77,20 @@ def test_a_real_model_continues_as_transformers_does() -> None:
     theirs = model.generate(**inputs, max_new_tokens=150, do_sample=False)
     assert [*ids, *(id for chunk in chunks for id in chunk.ids)] == theirs[0].tolist()
     assert text_of(chunks).startswith(", there was")
+
+
+def test_a_bundle_for_answering_continues_as_transformers_does() -> None:
+    """A few of the thousand continuations that `benchmarks/decode.py --stories` compares."""
+    if not STORIES.is_dir():
+        pytest.skip("the real model is not here")
+    made = for_answering(load(STORIES))
+    assert isinstance(made.model, gpt.GPT)
+    model: Any = AutoModelForCausalLM.from_pretrained(STORIES)
+    for text in ("Tom and the lamp", "An old boat and her brother. Lily and a red kite", "The"):
+        ids = made.tokenizer.encode(text, add_special_tokens=True)
+        chunks = Engine(made).stream(ids, Sampling(max_new_tokens=60), reply=False)
+        theirs = model.generate(torch.tensor([ids]), max_new_tokens=60, do_sample=False)[0, len(ids) :].tolist()
+        assert [id for chunk in chunks for id in chunk.ids] == theirs
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.9])

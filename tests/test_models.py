@@ -26,6 +26,7 @@ from transformers import (
 from plume.errors import UserError
 from plume.models import bigram, gpt, gru, hf
 from plume.models.catalog import build_model, load_model
+from plume.models.prepacked import Prepacked
 from plume.types import LanguageModel
 
 VOCABULARY, CONTEXT = 50, 64
@@ -423,6 +424,72 @@ def test_transformers_models_give_the_logits_of_transformers(name: str) -> None:
         hidden, state = model(ids[:, :20])
         more, _ = model(ids[:, 20:], state)
     torch.testing.assert_close(model.head(torch.cat([hidden, more], dim=1)), theirs, atol=1e-5, rtol=1e-5)
+
+
+LARGE: dict[str, Callable[[], LanguageModel]] = {  # layers that are large enough to be laid out anew, one of them wide
+    "gpt": lambda: gpt.build({**SIZES, "vocab_size": 600, "hidden_size": 416}),
+    "gpt, untied, grouped": lambda: gpt.GPT(
+        gpt.GPTConfig(600, 416, 1100, 2, 8, 4, 52, CONTEXT, qk_norm=False, tie_word_embeddings=False)
+    ),
+    "hf llama": lambda: from_config(LlamaConfig(**{**SMALL, "vocab_size": 600, "hidden_size": 416})),
+    "hf gpt2": lambda: from_config(
+        GPT2Config(vocab_size=600, n_embd=416, n_layer=2, n_head=4, n_positions=CONTEXT, **IDS)
+    ),
+}
+
+
+@pytest.mark.parametrize("build", list(LARGE.values()), ids=list(LARGE))
+def test_a_model_laid_out_for_answering_gives_the_same_logits(build: Callable[[], LanguageModel]) -> None:
+    model, some = made(build), texts(3)
+    assert isinstance(model, gpt.GPT | hf.HFModel)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(0.2 if parameter.dim() > 1 else 1.0)  # logits of ordinary size
+    before, size = [logits(model, text[None]) for text in some], model.vocab_size
+    model = model.for_answering()
+    for text, whole in zip(some, before, strict=True):
+        torch.testing.assert_close(logits(model, text[None]), whole, atol=1e-5, rtol=1e-5)
+    Batch(model, some[:2], [3, 7]).step().join(Batch(model, some[2:], [5])).step()
+    assert model.vocab_size == size
+
+
+def test_a_model_laid_out_for_answering_is_neither_trained_nor_saved(tmp_path: Path) -> None:
+    for name in ("gpt", "hf gpt2"):
+        model = made(LARGE[name])
+        assert isinstance(model, gpt.GPT | hf.HFModel)
+        for spent in (model.for_answering(), model):
+            with pytest.raises(ValueError, match="load the model again"):
+                spent.train()
+            with pytest.raises(ValueError, match="load the model again"):
+                spent.save(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [("hf llama", True), ("hf qwen3", True), ("hf qwen3, every other layer with a window", False), ("hf gpt2", False)],
+)
+def test_a_stock_model_answers_as_our_own_class_where_that_computes_the_same(name: str, own: bool) -> None:
+    model, ids = made(ROWS[name]), some_ids(2, 20)
+    assert isinstance(model, hf.HFModel)
+    before = logits(model, ids)
+    lean = model.for_answering()
+    assert isinstance(lean, gpt.GPT) == own
+    torch.testing.assert_close(logits(lean, ids), before, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("changed", [{"attention_bias": True}, {"hidden_act": "gelu"}, {"mlp_bias": True}])
+def test_a_stock_model_that_computes_otherwise_stays_what_it_is(changed: dict[str, Any]) -> None:
+    model = made(lambda: from_config(LlamaConfig(**SMALL, **changed)))
+    assert isinstance(model, hf.HFModel)
+    assert model.for_answering() is model
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
+def test_a_product_laid_out_is_the_same_to_the_bit_in_any_batch() -> None:
+    rows = torch.randn(33, 3072, generator=torch.Generator().manual_seed(0))
+    layer = Prepacked(torch.randn(128, 3072, generator=torch.Generator().manual_seed(1)))
+    alone = torch.cat([layer(row[None]) for row in rows])
+    assert all(torch.equal(layer(rows[:count]), alone[:count]) for count in (2, 3, 4, 8, 9, 16, 17, 32, 33))
 
 
 @EVERY

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from plume.errors import PlumeError, UserError
+from plume.generation import constrain
 from plume.generation.beams import beam_search
 from plume.generation.lookup import Guesser, prompt_lookup
 from plume.generation.reply import Reply, Request
@@ -223,6 +225,30 @@ def test_the_best_beam_under_a_constraint_is_the_likeliest_answer_there_is(ours:
         return sum(float(logprobs[len(prompt) - 1 + place, id]) for place, id in enumerate(ids))
 
     assert best.text == TOKENIZER.decode(max(PLACES[1:2] + PLACES[3:], key=likelihood))
+
+
+def test_beams_of_json_are_whole_at_the_shortest_limit_and_beyond(ours: Bundle) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"lieu": {"type": "string"}, "marée": {"enum": ["haute", "basse"]}},
+        "required": ["lieu", "marée"],
+        "additionalProperties": False,
+    }
+    grammar = constrain.json_schema(schema, ours)
+    for more in (0, 1, 3, 20):
+        sampling = Sampling(max_new_tokens=grammar.shortest + more, num_beams=3, n=2)
+        for search in (beam_search, prompt_lookup):
+            own = (
+                sampling
+                if search is beam_search
+                else Sampling(
+                    max_new_tokens=grammar.shortest + more, prompt_lookup_num_tokens=4, temperature=1.5, seed=more
+                )
+            )
+            chunks = [chunk for chunk in search(ours, Request((5, 6, 7), own, grammar)) if chunk]
+            for choice in {chunk.choice for chunk in chunks}:
+                text = "".join(chunk.text for chunk in chunks if chunk.choice == choice)
+                assert set(json.loads(text)) == {"lieu", "marée"}
 
 
 def test_fewer_answers_than_asked_for_is_said(ours: Bundle) -> None:

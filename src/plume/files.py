@@ -33,6 +33,19 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 
 
 @contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield the name of a file to write; on success it becomes `path` (replacing an older one), else it vanishes."""
+    beside = path.with_name(f".{path.name}.writing-{os.getpid()}")
+    try:
+        yield beside
+        _sync_file(beside)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    _sync_directory(path.parent)
+
+
+@contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
     """Yield a directory to fill; on success it becomes `path` (replacing an older one), else it vanishes."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from plume.cli import options, output, shape
+from plume.cli import answers, options, output, shape
 from plume.recipe import parse_settings
-from plume.types import Message, Sampling
+from plume.types import Chunk, Message, Sampling
 
 EXAMPLES = (
     "Examples: plume ask runs/qa 'Who keeps the lighthouse?' · "
@@ -29,6 +29,7 @@ def ask(
     grammar: shape.GrammarFile = None,
     system: Annotated[str | None, typer.Option(metavar="TEXT", help="A system turn before the question.")] = None,
     settings: options.Settings = [],  # noqa: B006 - typer reads the default, nobody writes it
+    quantization: options.Quantization = None,
     json: options.Json = False,
 ) -> None:
     """Ask a model one question and print its answer, in the template it was trained with.
@@ -37,30 +38,32 @@ def ask(
     shape, whatever the settings: it is closed in time where max_new_tokens would cut it.
     """
     from plume.generation.engine import Engine
-    from plume.generation.settings import make_sampling
-    from plume.models.bundle import load
+    from plume.generation.settings import check_for, make_sampling
+    from plume.models.bundle import for_answering, load
 
     chosen = parse_settings(settings)
     make_sampling(chosen, Sampling())
     make_grammar = shape.reader(shape.Shape(schema, any_json, regex, choice, grammar))
-    bundle = load(model)
+    bundle = for_answering(load(model, quantization))
     if not bundle.own_template:
         output.note("note: the model brings no chat template; the question is given as raw text")
     sampling = make_sampling(chosen, Sampling(max_new_tokens=bundle.max_new_tokens))
+    check_for(sampling, bundle.model.vocab_size)
+    answers.remarks(sampling, json=json)
     engine = Engine(bundle)
     turns = [*([Message("system", system)] if system else []), Message("user", question)]
     began = time.monotonic()
-    pieces, count, finish = [], 0, None
-    for chunk in engine.stream(engine.prompt(turns), sampling, grammar=make_grammar(bundle) if make_grammar else None):
-        pieces.append(chunk.text)
-        count += len(chunk.ids)
-        finish = chunk.finish
-        if not json:
-            output.write(chunk.text, end="")
+    grown = make_grammar(bundle) if make_grammar else None
+    given = answers.show(engine.stream(engine.prompt(turns), sampling, grammar=grown), sampling, json=json)
+    seconds = round(time.monotonic() - began, 4)
     if json:
-        seconds = round(time.monotonic() - began, 4)
-        output.write_json({"answer": "".join(pieces), "finish": finish, "tokens": count, "seconds": seconds})
-    else:
-        output.write("")
-    if finish == "length":
-        output.note(f"note: the answer was cut at {count} tokens (--set max_new_tokens=N)")
+        output.write_json(answers.with_others([_value(chunks, seconds, sampling) for chunks in given]))
+    for chunks in given:
+        if chunks[-1].finish == "length":
+            output.note(f"note: the answer was cut at {len(answers.ids(chunks))} tokens (--set max_new_tokens=N)")
+
+
+def _value(chunks: list[Chunk], seconds: float, sampling: Sampling) -> dict[str, Any]:
+    count = len(answers.ids(chunks))
+    said = {"answer": answers.text(chunks), "finish": chunks[-1].finish, "tokens": count, "seconds": seconds}
+    return {**said, **answers.logprobs(chunks, sampling)}

@@ -39,6 +39,7 @@ def evaluate(
     prompt_column: options.PromptColumn = None,
     completion_column: options.CompletionColumn = None,
     query: options.Query = None,
+    quantization: options.Quantization = None,
     json: options.Json = False,
 ) -> None:
     """Ask every question of a file and compare the answers given with the answers expected.
@@ -60,7 +61,7 @@ def evaluate(
     from plume.models.bundle import load
 
     wanted = read_schema(schema) if schema else None
-    bundle = load(model)
+    bundle = load(model, quantization)
     run = run_of(Path(model))
     findings = _leaks(run, examined.examples)
     output.show_findings(findings)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from rich.console import Console
 from rich.text import Text
 
@@ -31,7 +33,7 @@ def show_row(
             shown.append("⟦", style=_TRAINED)
         elif position and not (before and not learnt):
             shown.append(_BETWEEN, style=_GIVEN)
-        shown.append(_visible(id, names, tokenizer), style=_TRAINED if learnt else _GIVEN)
+        shown.append(visible(id, names, tokenizer), style=_TRAINED if learnt else _GIVEN)
         if ids:
             shown.append(f"({id})", style=_ID)
         if learnt and not after:
@@ -41,7 +43,8 @@ def show_row(
     console.print(_legend(len(row.ids), trained, names, row.ids), style=_GIVEN, markup=False)
 
 
-def _visible(id: int, names: dict[int, str], tokenizer: Tokenizer) -> str:
+def visible(id: int, names: Mapping[int, str], tokenizer: Tokenizer) -> str:
+    """A token as a person can see it: marks for line ends and tabs, \\xNN for bytes that are no character."""
     if id in names:
         return names[id]
     text = tokenizer.token_bytes(id).decode("utf-8", errors="backslashreplace")

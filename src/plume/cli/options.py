@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -18,3 +18,6 @@ PromptColumn = Annotated[str | None, typer.Option(metavar="NAME", help="The colu
 CompletionColumn = Annotated[str | None, typer.Option(metavar="NAME", help="The column that answers.")]
 Query = Annotated[str | None, typer.Option(metavar="SQL", help="Which rows, when DATA is a database URL.")]
 ForceFormat = Annotated[Layout | None, typer.Option(help="Read as this, whatever the name says.")]
+Quantization = Annotated[
+    Literal["int8", "int4"] | None, typer.Option(help="Open the copy in fewer bits that `plume export` wrote.")
+]

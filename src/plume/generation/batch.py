@@ -21,7 +21,7 @@ from plume.generation.lookup import prompt_lookup
 from plume.generation.prefix import PrefixCache
 from plume.generation.reply import Reply, Request, limit
 from plume.generation.scoring import padded
-from plume.generation.settings import check_constrained
+from plume.generation.settings import check_constrained, check_for
 from plume.models.bundle import Bundle
 from plume.types import Chunk, State
 
@@ -103,6 +103,7 @@ class Batch:
         """Accept a request; its chunks come under the number returned. Raises UserError when it cannot be answered."""
         sampling = request.sampling
         most = limit(request, self._bundle)
+        check_for(sampling, self._model.vocab_size)
         _check(request, most, self._model.context_length)
         rows = max(sampling.num_beams, sampling.best_of or sampling.n)
         ticket = _Ticket(request, rows, min(len(request.ids) + most, self._model.context_length))

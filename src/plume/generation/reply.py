@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from plume.errors import PlumeError
-from plume.generation.sample import Pick, Sampler
+from plume.generation.sample import Pick, Sampler, Stage
 from plume.generation.stop import TextStream
 from plume.models.bundle import Bundle
 from plume.types import Chunk, FinishReason, Grammar, Sampling, TokenLogprob
@@ -98,6 +98,10 @@ class Reply:
         if self.finish and self.request.grammar:
             self._judge(self.request.grammar)
         return self.chunks[-1]
+
+    def stages(self, logits_V: Tensor) -> Iterator[Stage]:
+        """What each setting leaves of the next token's scores; nothing is chosen."""
+        return self._sampler.stages(logits_V, self._constraint.allowed_V() if self._constraint else None)
 
     def best(self, logprobs_V: Tensor, count: int) -> list[tuple[float, int]]:
         """At most so many tokens that may come next, with their scores under the settings, the highest first."""

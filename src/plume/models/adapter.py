@@ -18,7 +18,7 @@ from torch import nn
 from plume.errors import DataError, UserError
 from plume.files import write_atomic
 from plume.models.catalog import find_directory
-from plume.models.weights import read_tensors, write_tensors
+from plume.models.weights import read_tensors, weight_files, write_tensors
 from plume.runs import fingerprint
 from plume.types import Finding, LanguageModel, Source
 
@@ -139,7 +139,7 @@ def base_of(directory: Path) -> Path:
 def base_fingerprint(directory: Path) -> str:
     """sha256 over config.json and the weights: what the adapter was trained against."""
     whole = hashlib.sha256()
-    for file in sorted([directory / "config.json", *directory.glob("*.safetensors")]):
+    for file in sorted([directory / "config.json", *weight_files(directory)]):
         whole.update(f"{file.name}\0{fingerprint(str(file))}\0".encode())
     return whole.hexdigest()
 

@@ -101,11 +101,15 @@ def build(sizes: Mapping[str, Any]) -> Bigram:
     )
 
 
+def empty(directory: Path) -> Bigram:
+    """A saved model without its weights, which take no memory yet."""
+    with torch.device("meta"):
+        return Bigram(BigramConfig.from_dict(read_config(directory)))
+
+
 def load(directory: Path) -> Bigram:
     """Read a saved model. Raises UserError when files are missing or damaged."""
-    config = read_config(directory)
-    with torch.device("meta"):
-        model = Bigram(BigramConfig.from_dict(config))
+    model = empty(directory)
     fill(model, directory)
     return model
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 from plume.errors import UserError
 from plume.files import write_atomic
 from plume.models.adapter import Adapter, base_of, is_adapter, load_adapter, save_adapter
-from plume.models.catalog import find_directory, load_model
+from plume.models.catalog import find_directory, load_model, load_model_file
 from plume.text.template import RAW, TEMPLATES, ChatTemplate
 from plume.text.tokenizer import ROLE_TOKENS, SPECIAL_NAMES, TextTokenizer, load_tokenizer, read_chat_template
 from plume.types import LanguageModel, Sampling
@@ -51,15 +51,27 @@ def bundle(
     return Bundle(model, tokenizer, chat, _stop_ids(tokenizer, chat, ()), max_new_tokens, own_template)
 
 
-def load(name: str | Path) -> Bundle:
+def load(name: str | Path, quantization: str | None = None) -> Bundle:
     """Open MODEL: a run directory, a directory of a model or an adapter, or a hub id. Raises UserError.
+
+    `quantization` (int8 or int4) opens the file that `plume export` wrote, in less memory.
 
     >>> plume.load("runs/demo")  # doctest: +SKIP
     """
     directory = find_directory(str(name))
     if is_adapter(directory):
+        if quantization:
+            raise UserError(
+                f"{directory} is an adapter, which has no quantised weights of its own",
+                f"merge it first, and export that: plume merge {directory} --output-dir DIR",
+            )
         return _load_adapted(directory)
-    return _opened(directory, load_tokenizer(directory), lambda: load_model(directory))
+    return _opened(directory, load_tokenizer(directory), lambda: load_model(directory, quantization))
+
+
+def load_file(directory: Path, file: Path) -> Bundle:
+    """The bundle of a directory with the weights of a quantised file, wherever that lies."""
+    return _opened(directory, load_tokenizer(directory), lambda: load_model_file(directory, file))
 
 
 def _load_adapted(directory: Path) -> Bundle:
@@ -113,6 +125,21 @@ def save(bundle: Bundle, directory: Path, card: str) -> None:
     }
     write_atomic(directory / "generation_config.json", json.dumps(settings, indent=2) + "\n")
     write_atomic(directory / "README.md", card)
+
+
+@runtime_checkable
+class _Answering(Protocol):
+    """A model that has a faster form for answering."""
+
+    def for_answering(self) -> LanguageModel: ...
+
+
+def for_answering(opened: Bundle) -> Bundle:
+    """The bundle to ask from now on: faster, but its model can be neither trained nor saved any more. One with an
+    adapter stays as it is."""
+    if opened.adapter or not isinstance(opened.model, _Answering):
+        return opened
+    return replace(opened, model=opened.model.for_answering())
 
 
 @runtime_checkable

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 
 from plume.errors import UserError
+from plume.models import memory
+from plume.models.quantized import existing_file, load_quantized
 from plume.models.weights import read_config
 from plume.types import LanguageModel
 
@@ -36,12 +38,30 @@ def parameter_count(name: str, sizes: Mapping[str, Any]) -> int:
         return sum(parameter.numel() for parameter in build_model(name, sizes).parameters())
 
 
-def load_model(directory: Path) -> LanguageModel:
-    """The model of a directory: ours when it was saved by ours, else through transformers."""
+def load_model(directory: Path, quantization: str | None = None) -> LanguageModel:
+    """The model of a directory: ours when it was saved by ours, else through transformers.
+
+    Raises UserError when it does not fit into memory, or lacks the quantised weights asked for.
+    """
+    if quantization:
+        return load_model_file(directory, existing_file(directory, quantization))
+    module = _module(directory)
+    memory.refuse_too_large(directory)
+    model: LanguageModel = module.load(directory)
+    return model
+
+
+def load_model_file(directory: Path, file: Path) -> LanguageModel:
+    """The model of a directory with the weights of a quantised file."""
+    module = _module(directory)
+    memory.refuse_too_large(directory, file)
+    return load_quantized(directory, file, module.empty)
+
+
+def _module(directory: Path) -> Any:
     config = read_config(directory)
     name = _BY_TYPE.get(config.get("model_type", ""), config.get("plume", ""))
-    load: Callable[[Path], LanguageModel] = importlib.import_module(CATALOG.get(name, _ANY)).load
-    return load(directory)
+    return importlib.import_module(CATALOG.get(name, _ANY))
 
 
 def find_directory(name: str) -> Path:

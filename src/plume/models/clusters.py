@@ -34,21 +34,19 @@ def summed_loss(
     return loss
 
 
-def log_probabilities(
-    hidden: Tensor, weight_VC: Tensor, bias_V: Tensor, entries: torch.nn.Linear, cut: Sequence[int]
-) -> Tensor:
-    """Log-probabilities (…, V) of every word."""
-    weights, biases = _parts(weight_VC, cut), _parts(bias_V, cut)
-    first = torch.cat([F.linear(hidden, weights[0], biases[0]), entries(hidden)], dim=-1).log_softmax(dim=-1)
-    rare = [
-        F.linear(hidden, weights[number], biases[number]).log_softmax(dim=-1) + first[..., cut[0] + number - 1, None]
-        for number in range(1, len(weights))
-    ]
+def log_probabilities(logits: Tensor, entries: Tensor, cut: Sequence[int]) -> Tensor:
+    """Log-probabilities (…, V) of every word, from its logits (…, V) and those of the clusters (…, clusters)."""
+    frequent, *clusters = logits.split(_sizes(logits.shape[-1], cut), dim=-1)
+    first = torch.cat([frequent, entries], dim=-1).log_softmax(dim=-1)
+    rare = [cluster.log_softmax(dim=-1) + first[..., cut[0] + number, None] for number, cluster in enumerate(clusters)]
     return torch.cat([first[..., : cut[0]], *rare], dim=-1)
 
 
 def _parts(tensor: Tensor, cut: Sequence[int]) -> tuple[Tensor, ...]:
     """Rows of the frequent words and of each cluster; one split, so that the backward pass joins them once."""
-    ends = [*cut, len(tensor)]
-    parts: tuple[Tensor, ...] = tensor.split([end - start for start, end in zip([0, *cut], ends, strict=True)])
+    parts: tuple[Tensor, ...] = tensor.split(_sizes(len(tensor), cut))
     return parts
+
+
+def _sizes(count: int, cut: Sequence[int]) -> list[int]:
+    return [end - start for start, end in zip([0, *cut], [*cut, count], strict=True)]

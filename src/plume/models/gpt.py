@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,9 @@ from torch.utils.checkpoint import checkpoint
 
 from plume.errors import UserError
 from plume.models import ragged
+from plume.models.attention import Place, attend, rotary, rotate
+from plume.models.lean import LeanLayer
+from plume.models.prepacked import Prepacked, prepack_layers
 from plume.models.weights import fill, read_config, widened, write_config, write_tensors
 
 
@@ -41,15 +44,6 @@ class GPTConfig:
     dropout: float = 0.0
 
 
-class Place(NamedTuple):
-    """Where the new tokens stand: among what their rows hold, their rotary cosines and sines, and the additive mask
-    (B or 1, 1, T, S) of what they may look at, None where that is all, or for tokens read first, all before them."""
-
-    among: ragged.Place
-    rope: tuple[Tensor, Tensor]
-    mask_B1TS: Tensor | None
-
-
 class Attention(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -69,20 +63,8 @@ class Attention(nn.Module):
         q_BTHD, k_BTHD, v_BTHD = (p(x_BTC).view(heads) for p in (self.q_proj, self.k_proj, self.v_proj))
         if self.config.qk_norm:
             q_BTHD, k_BTHD = self.q_norm(q_BTHD), self.k_norm(k_BTHD)
-        q_BTHD, k_BTHD = _rotate(q_BTHD, *place.rope), _rotate(k_BTHD, *place.rope)
-        k_BSHD, v_BSHD = k_BTHD, v_BTHD
-        if memory is not None:
-            k_BSHD = memory.write(2 * number, k_BTHD, place.among)
-            v_BSHD = memory.write(2 * number + 1, v_BTHD, place.among)
-        mixed_BHTD = F.scaled_dot_product_attention(
-            q_BTHD.transpose(1, 2),
-            k_BSHD.transpose(1, 2),
-            v_BSHD.transpose(1, 2),
-            attn_mask=place.mask_B1TS,
-            is_causal=place.mask_B1TS is None and count > 1,
-            enable_gqa=self.config.num_key_value_heads != self.config.num_attention_heads,
-        )
-        mixed: Tensor = self.o_proj(mixed_BHTD.transpose(1, 2).reshape(batch, count, -1))
+        q_BTHD, k_BTHD = rotate(q_BTHD, *place.rope), rotate(k_BTHD, *place.rope)
+        mixed: Tensor = self.o_proj(attend(q_BTHD, k_BTHD, v_BTHD, place, memory, number))
         return mixed
 
 
@@ -128,10 +110,11 @@ class GPT(nn.Module):
         super().__init__()
         self.config = config
         self.checkpointing = False
+        self._rotary: tuple[Tensor, Tensor] | None = None
         self.model = Decoder(config)
         self.dropout = nn.Dropout(config.dropout)
         if not config.tie_word_embeddings:
-            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+            self.lm_head: Any = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
 
     @property
     def vocab_size(self) -> int:
@@ -168,13 +151,23 @@ class GPT(nn.Module):
         if segments_BT is not None:
             positions_BT = ragged.segment_positions(segments_BT)
             mask_BTS = ragged.within_segments(positions_BT)
+            at: Tensor | slice = positions_BT
         else:
-            positions_BT = among.positions_BT[:1] if among.even else among.positions_BT
+            at = slice(among.most, among.slots) if among.even else among.positions_BT
             if among.even and (among.most == 0 or among.count == 1):
-                return Place(among, _rope(self.config, positions_BT), None)
+                return Place(among, self._rope(at, among), None)
             mask_BTS = among.visible()
         mask_BTS = ragged.additive(mask_BTS, self.model.embed_tokens.weight.dtype)
-        return Place(among, _rope(self.config, positions_BT), mask_BTS[:, None])
+        return Place(among, self._rope(at, among), mask_BTS[:, None])
+
+    def _rope(self, at: Tensor | slice, among: ragged.Place) -> tuple[Tensor, Tensor]:
+        """Rotary cosines and sines (B or none, T, 1, D) of these positions, out of a table that is made once."""
+        device = among.positions_BT.device
+        if self._rotary is None or len(self._rotary[0]) < among.slots or self._rotary[0].device != device:
+            positions = max(among.slots, self.context_length)
+            self._rotary = rotary(self.config.head_dim, self.config.rope_theta, positions, device)
+        cos, sin = self._rotary
+        return cos[at], sin[at]
 
     def state_nbytes(self, tokens: int) -> int:
         """Bytes that one row's state holds at most after so many tokens, padding included."""
@@ -187,8 +180,28 @@ class GPT(nn.Module):
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits (…, V) of hidden states (…, C)."""
-        weight = self.model.embed_tokens.weight if self.config.tie_word_embeddings else self.lm_head.weight
-        return F.linear(hidden, weight)
+        if self.config.tie_word_embeddings and not hasattr(self, "lm_head"):
+            return F.linear(hidden, self.model.embed_tokens.weight)
+        logits: Tensor = self.lm_head(hidden)
+        return logits
+
+    def untie(self) -> None:
+        """Give the output layer a matrix of its own, with the numbers of the embeddings."""
+        if self.config.tie_word_embeddings:
+            self.lm_head = nn.Linear(self.config.hidden_size, self.vocab_size, bias=False, device="meta")
+            self.lm_head.weight = self.model.embed_tokens.weight
+            self.config = replace(self.config, tie_word_embeddings=False)
+
+    def for_answering(self) -> GPT:
+        """Itself, faster: from here on it can be neither trained nor saved. A tied output layer is laid out beside the
+        embeddings."""
+        self.eval()
+        if all(type(module) is nn.Linear for module in self.model.modules() if hasattr(module, "in_features")):
+            self.model.layers = nn.ModuleList(LeanLayer(layer) for layer in self.model.layers)
+        if not hasattr(self, "lm_head"):
+            self.lm_head = Prepacked(self.model.embed_tokens.weight)
+        prepack_layers(self)
+        return self
 
     def resize(self, vocab_size: int) -> None:
         """Widen the vocabulary; the ids that there were keep their weights."""
@@ -205,19 +218,6 @@ class GPT(nn.Module):
         """Write config.json and model.safetensors in the layout of the stock class."""
         write_config(directory, _stock_config(self.config))
         write_tensors(directory / "model.safetensors", self.state_dict())
-
-
-def _rope(config: GPTConfig, positions_BT: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (B, T, 1, D) of rotary positions (Su et al. 2021), halves convention."""
-    half = torch.arange(0, config.head_dim, 2, device=positions_BT.device, dtype=torch.float32)
-    angles = positions_BT[:, :, None, None].float() / config.rope_theta ** (half / config.head_dim)
-    angles = torch.cat([angles, angles], dim=-1)
-    return angles.cos(), angles.sin()
-
-
-def _rotate(x_BTHD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    first, second = x_BTHD.chunk(2, dim=-1)
-    return x_BTHD * cos + torch.cat([-second, first], dim=-1) * sin
 
 
 def build(sizes: Mapping[str, Any]) -> GPT:
@@ -253,8 +253,8 @@ def build(sizes: Mapping[str, Any]) -> GPT:
     return model
 
 
-def load(directory: Path) -> GPT:
-    """Read a saved model. Raises UserError when files are missing or damaged."""
+def empty(directory: Path) -> GPT:
+    """A saved model without its weights, which take no memory yet."""
     stock = read_config(directory)
     names = GPTConfig.__dataclass_fields__
     kept = {name: stock[name] for name in names if name in stock}
@@ -263,9 +263,38 @@ def load(directory: Path) -> GPT:
         **{**kept, "qk_norm": stock["model_type"] == "qwen3", "rope_theta": rope.get("rope_theta", 10000.0)}
     )
     with torch.device("meta"):
-        model = GPT(config)
+        return GPT(config)
+
+
+def load(directory: Path) -> GPT:
+    """Read a saved model. Raises UserError when files are missing or damaged."""
+    model = empty(directory)
     fill(model, directory)
     return model
+
+
+def adopted(stock: Any) -> GPT | None:
+    """A GPT around the very weights of a transformers model, if that is one with the same mathematics."""
+    config, rope = stock.config, getattr(stock.config, "rope_parameters", None) or {}
+    known = type(stock).__name__ in ("LlamaForCausalLM", "Qwen3ForCausalLM")
+    if not known or config.hidden_act != "silu" or rope.get("rope_type") != "default" or _windowed(config):
+        return None
+    sizes = {name: getattr(config, name) for name in GPTConfig.__dataclass_fields__ if hasattr(config, name)}
+    sizes |= {"qk_norm": config.model_type == "qwen3", "rope_theta": rope["rope_theta"], "dropout": 0.0}
+    with torch.device("meta"):
+        model = GPT(GPTConfig(**sizes))
+    weights = stock.state_dict()
+    if config.tie_word_embeddings:
+        weights.pop("lm_head.weight", None)
+    if weights.keys() != model.state_dict().keys():  # biases, or layers put in from outside
+        return None
+    model.load_state_dict(weights, assign=True)
+    model.eval()
+    return model
+
+
+def _windowed(config: Any) -> bool:
+    return any(kind != "full_attention" for kind in getattr(config, "layer_types", None) or ())
 
 
 def _stock_config(config: GPTConfig) -> dict[str, Any]:

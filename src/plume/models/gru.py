@@ -203,10 +203,19 @@ class GRU(PreTrainedModel):
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits (…, V) of hidden states (…, C); with `cutoffs` they are log-probabilities."""
-        weight_VC, bias_V = self._output()
+        tied = self.config.tie_word_embeddings
+        logits: Tensor = F.linear(hidden, *self._output()) if tied else self.lm_head(hidden)
         if self.config.cutoffs:
-            return clusters.log_probabilities(hidden, weight_VC, bias_V, self.entries, self.config.cutoffs)
-        return F.linear(hidden, weight_VC, bias_V)
+            return clusters.log_probabilities(logits, self.entries(hidden), self.config.cutoffs)
+        return logits
+
+    def untie(self) -> None:
+        """Give the output layer a matrix of its own, with the numbers of the embeddings."""
+        if self.config.tie_word_embeddings:
+            self.lm_head = nn.Linear(self.config.hidden_size, self.vocab_size, device="meta")
+            self.lm_head.weight, self.lm_head.bias = self.embed_tokens.weight, self.output_bias
+            del self.output_bias
+            self.config.tie_word_embeddings = False
 
     def summed_loss(self, hidden_NC: Tensor, labels_N: Tensor) -> Tensor:
         """Negative log-likelihood in nats, summed, without logits of clusters in which no label lies."""
@@ -259,10 +268,15 @@ def build(sizes: Mapping[str, Any]) -> GRU:
     )
 
 
+def empty(directory: Path) -> GRU:
+    """A saved model without its weights, which take no memory yet."""
+    with torch.device("meta"):
+        return GRU(GRUConfig.from_dict(read_config(directory)))
+
+
 def load(directory: Path) -> GRU:
     """Read a saved model. Raises UserError when files are missing or damaged."""
-    with torch.device("meta"):
-        model = GRU(GRUConfig.from_dict(read_config(directory)))
+    model = empty(directory)
     fill(model, directory)
     return model
 

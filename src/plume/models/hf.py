@@ -11,12 +11,15 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
+from torch.overrides import TorchFunctionMode
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrainedModel
 from transformers.utils import logging
 
 from plume.errors import UserError
-from plume.models import hf_cache, ragged
+from plume.models import gpt, hf_cache, ragged
 from plume.models.hf_columns import Columns
+from plume.models.prepacked import prepack_layers
+from plume.models.weights import weight_files
 
 # Its bars and advice would stand among our own output; its errors still come through as exceptions.
 logging.disable_progress_bar()
@@ -26,7 +29,8 @@ logging.set_verbosity_error()
 class HFModel(nn.Module):
     """`plume.types.LanguageModel` around an `AutoModelForCausalLM`."""
 
-    def __init__(self, inner: PreTrainedModel) -> None:
+    def __init__(self, inner: PreTrainedModel, *, filled: bool = True) -> None:
+        """`filled` says that it has its weights; else `probe` it when it has."""
         super().__init__()
         self.inner = inner
         self._isolates: bool | None = None
@@ -34,11 +38,13 @@ class HFModel(nn.Module):
         self._windows = hf_cache.windows(inner.config)
         self._layers = len(DynamicCache(config=inner.config).layers)
         self._slot_nbytes = 0
-        self._probe()
+        self._vocab_size: int | None = None
+        if filled:
+            self.probe()
 
     @property
     def vocab_size(self) -> int:
-        return int(self.inner.get_output_embeddings().weight.shape[0])
+        return self._vocab_size or int(self.inner.get_output_embeddings().out_features)
 
     @property
     def context_length(self) -> int:
@@ -107,6 +113,17 @@ class HFModel(nn.Module):
         if vocab_size > self.vocab_size:
             self.inner.resize_token_embeddings(vocab_size)
 
+    def for_answering(self) -> HFModel | gpt.GPT:
+        """The same model, faster: as our own class where that computes the same. From here on neither it nor this one
+        can be trained or saved."""
+        own = gpt.adopted(self.inner)
+        if own is not None:
+            return own.for_answering()
+        self.eval()
+        self._vocab_size = self.vocab_size
+        prepack_layers(self.inner)
+        return self
+
     def checkpoint_layers(self, on: bool = True) -> None:
         """Keep each layer's input alone in training; the backward pass computes the layer again."""
         self.checkpointing = on
@@ -136,9 +153,9 @@ class HFModel(nn.Module):
             raise UserError(f"the architecture {kind} does not keep packed documents apart", "set packing=false")
 
     @torch.no_grad()
-    def _probe(self) -> None:
+    def probe(self) -> None:
         """Find out how rows of different lengths can be continued, and whether `head` gives the logits: some
-        architectures scale or cap them behind it."""
+        architectures scale or cap them behind it. Raises UserError where they cannot, or it does not."""
         self.eval()
         kind = self.inner.config.model_type
         if not (self._windows and self._continues()):
@@ -168,9 +185,28 @@ class HFModel(nn.Module):
         return torch.allclose(next_BTC[1, 0], read_BTC[0, 1], atol=1e-4)
 
 
+class _Unfilled(TorchFunctionMode):
+    """Parameters take no memory, tables that are computed do: transformers' buffers stand in no file."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **{**(kwargs or {}), **({"device": "meta"} if func is torch.empty else {})})
+
+
+def empty(directory: Path) -> HFModel:
+    """The model of a directory without its weights, which take no memory yet."""
+    try:
+        config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+        config.tie_word_embeddings = False
+        with _Unfilled():
+            return HFModel(AutoModelForCausalLM.from_config(config, dtype=torch.float32), filled=False)
+    except (ValueError, OSError, KeyError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"{directory}: transformers cannot open it: {first}", "check config.json") from None
+
+
 def load(directory: Path) -> HFModel:
     """Read a transformers model directory in float32. Raises UserError when it is not one."""
-    if not any(directory.glob("*.safetensors")):
+    if not weight_files(directory):
         raise UserError(
             f"{directory} has no weights in safetensors",
             "Plume reads safetensors only; convert older weights with transformers: model.save_pretrained(DIR)",

@@ -1,10 +1,41 @@
-"""How much memory there is."""
+"""How much memory there is, and whether a model fits into it, known before it is opened."""
 
 from __future__ import annotations
 
 import os
 import sys
 from pathlib import Path
+
+from plume.errors import UserError
+from plume.models.weights import quantized_file, read_header, weight_files
+
+_WORKING = 128 * 2**20  # bytes beside the weights: parts of torch that are imported only then, and a short answer
+
+
+def refuse_too_large(directory: Path, file: Path | None = None) -> None:
+    """Raise UserError when a model, or its quantised `file`, would not fit into the memory that is free."""
+    room, needed = free(), need(directory, file)
+    if room is None or needed <= room:
+        return
+    said = f"{directory} needs {_gb(needed)} of memory, {_gb(room)} are available"
+    copies = {kind: quantized_file(directory, kind) for kind in ("int8", "int4")}
+    sizes = {kind: need(directory, copy) for kind, copy in copies.items() if copy.is_file() and copy != file}
+    fitting = [f"--quantization {kind} needs {_gb(size)}" for kind, size in sizes.items() if size <= room]
+    hint = "; ".join(fitting) or "close other programs, or use a smaller model"
+    if not fitting and not file and not sizes:
+        hint += "; plume export --format int8, where there is room, makes a copy of about a third of the size"
+    raise UserError(said, hint)
+
+
+def need(directory: Path, file: Path | None = None) -> int:
+    """Bytes that opening a model takes, read off the headers of its files: weights as float32, or as quantised."""
+    if file:
+        return _WORKING + read_header(file).nbytes
+    return _WORKING + sum(read_header(weights).nbytes_f32 for weights in weight_files(directory))
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 5e7 else f"{size / 1e6:.0f} MB"
 
 
 def resident() -> int | None:

@@ -11,6 +11,7 @@ from plume.data.records import Reading
 from plume.data.sql import is_url, safe_name
 from plume.errors import UserError
 from plume.models.catalog import find_directory
+from plume.models.weights import is_quantized
 from plume.recipe import Recipe
 from plume.runs import fingerprint
 from plume.types import Example
@@ -52,7 +53,7 @@ def fingerprints(recipe: Recipe) -> dict[str, str]:
 def _model_digest(directory: Path) -> str:
     """Of what makes a model answer: weights, configurations, tokenizer, template; not of what is said about it."""
     whole = hashlib.sha256()
-    for file in sorted(file for file in directory.iterdir() if file.suffix in _OF_A_MODEL):
+    for file in sorted(file for file in directory.iterdir() if file.suffix in _OF_A_MODEL and not is_quantized(file)):
         whole.update(f"{file.name}\0{fingerprint(str(file))}\0".encode())
     return whole.hexdigest()
 

@@ -8,16 +8,21 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any, NamedTuple
 
-from llguidance import LLMatcher, LLParserLimits, regex_to_lark
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer, regex_to_lark
 
 from plume.errors import UserError
 from plume.generation.constrain.compiled import Compiled
-from plume.generation.constrain.ending import Walk, greedy, shorten
-from plume.generation.constrain.schema import judge, prepare
+from plume.generation.constrain.ending import Walk, complete, shorten
+from plume.generation.constrain.ending import written as writable
+from plume.generation.constrain.judge import judge
+from plume.generation.constrain.schema import places, prepare, written
 from plume.generation.constrain.strict import Place
 from plume.generation.constrain.vocabulary import Vocabulary, byte_tokens, vocabulary
+from plume.generation.constrain.witness import witnesses
 from plume.models.bundle import Bundle
 
 __all__ = ["any_json", "choice", "grammar", "json_schema", "regex"]
@@ -31,23 +36,34 @@ _JSON = {
     "lenient": False,
 }
 _ANY_CUT = '%llguidance {"no_forcing": true}\n'  # else a mask holds one way alone to cut what must come
-_LONGEST = 100_000  # bytes of the shortest answer
+_LONGEST = 20_000  # bytes of the shortest answer
 _STEPS = 20_000  # of the search for it
+_STATES = 50_000  # of the automaton of strings, up to 2 kB each
+_DEADLINE = 30  # seconds; limits on work end nearly everything sooner
+
+
+class Source(NamedTuple):
+    """What is compiled: its name in errors, its text in llguidance's Lark, the schema it comes from."""
+
+    name: str
+    lark: str
+    schema: Any = None
 
 
 def json_schema(schema: Mapping[str, Any] | bool, bundle: Bundle) -> Compiled:
     """Text that is JSON and that the schema allows (draft 2020-12 unless `$schema` names another)."""
     words = vocabulary(bundle)
-    key = hashlib.sha256(json.dumps(schema, default=repr).encode()).hexdigest()
-    return words.compiled(("schema", key), lambda: _schema(schema, words))
+    text = written(schema)
+    return words.compiled(("schema", hashlib.sha256(text.encode()).hexdigest()), lambda: _schema(text, words))
 
 
-def _schema(schema: Mapping[str, Any] | bool, words: Vocabulary) -> Compiled:
-    valid = judge(schema)
-    prepared = prepare(schema)
-    source = "start: %json " + json.dumps({"x-guidance": _JSON, **_object(prepared)})
-    exact = any(f'"{name}"' in json.dumps(prepared) for name in ("exclusiveMinimum", "exclusiveMaximum", "multipleOf"))
-    return _compile(source, words, valid, Place(digits=15 if exact else 17), "the schema")
+def _schema(text: str, words: Vocabulary) -> Compiled:
+    prepared = prepare(text)
+    valid = judge(text)
+    source = json.dumps({"x-guidance": _JSON, **_object(prepared.schema)})
+    place = Place(digits=15 if '"multipleOf"' in source else 17)
+    made = _compile(Source("the schema", "start: %json " + source, prepared.schema), words, valid, place)
+    return replace(made, notes=tuple(prepared.notes))
 
 
 def any_json(bundle: Bundle) -> Compiled:
@@ -59,7 +75,9 @@ def regex(pattern: str, bundle: Bundle) -> Compiled:
     """Text that matches a regular expression from its beginning to its end (Rust's syntax, without lookaround)."""
     words = vocabulary(bundle)
     source = f"start: /{regex_to_lark(pattern)}/"
-    return words.compiled(("regex", pattern), lambda: _compile(source, words, _accepted(source), None, "the pattern"))
+    return words.compiled(
+        ("regex", pattern), lambda: _compile(Source("the pattern", source), words, _accepted(source), None)
+    )
 
 
 def choice(options: Sequence[str], bundle: Bundle) -> Compiled:
@@ -69,13 +87,15 @@ def choice(options: Sequence[str], bundle: Bundle) -> Compiled:
     words = vocabulary(bundle)
     source = "start: " + " | ".join(json.dumps(option, ensure_ascii=False) for option in options)
     known = frozenset(options)
-    return words.compiled(("choice", known), lambda: _compile(source, words, known.__contains__, None, "the choice"))
+    return words.compiled(
+        ("choice", known), lambda: _compile(Source("the choice", source), words, known.__contains__, None)
+    )
 
 
 def grammar(lark: str, bundle: Bundle) -> Compiled:
     """Text of a context-free grammar in llguidance's dialect of Lark, from the rule `start`."""
     words = vocabulary(bundle)
-    return words.compiled(("lark", lark), lambda: _compile(lark, words, _accepted(lark), None, "the grammar"))
+    return words.compiled(("lark", lark), lambda: _compile(Source("the grammar", lark), words, _accepted(lark), None))
 
 
 def _object(schema: Any) -> dict[str, Any]:
@@ -83,24 +103,44 @@ def _object(schema: Any) -> dict[str, Any]:
     return schema if isinstance(schema, dict) else {} if schema else {"anyOf": []}
 
 
-def _compile(source: str, words: Vocabulary, valid: Callable[[str], bool], place: Place | None, what: str) -> Compiled:
-    limits = LLParserLimits(verbose_errors=False)
-    bytewise = LLMatcher(byte_tokens(), LLMatcher.grammar_from_lark(source), log_level=0, limits=limits)
-    if bytewise.is_error():
-        raise UserError(f"{what} cannot be enforced: {_reason(bytewise)}", "simplify it")
-    matcher = LLMatcher(words.tokens, LLMatcher.grammar_from_lark(_ANY_CUT + source), log_level=0, limits=limits)
-    if matcher.is_error():
-        raise UserError(f"{what} cannot be enforced: {_reason(matcher)}", "simplify it")
-    here = Walk(bytewise.deep_copy(), place)
-    first = greedy(here, _LONGEST)
+def _compile(source: Source, words: Vocabulary, valid: Callable[[str], bool], place: Place | None) -> Compiled:
+    """Raises UserError for what cannot be compiled within the limits, and for what the tokenizer cannot write."""
+    worker = ThreadPoolExecutor(max_workers=1)
+    try:
+        return worker.submit(_compiled, source, words, valid, place).result(timeout=_DEADLINE)
+    except TimeoutError:
+        raise UserError(f"{source.name} took more than {_DEADLINE} seconds to compile", "simplify it") from None
+    finally:
+        worker.shutdown(wait=False)
+
+
+def _compiled(source: Source, words: Vocabulary, valid: Callable[[str], bool], place: Place | None) -> Compiled:
+    bytewise = _matcher(byte_tokens(), source.lark, source)
+    matcher = _matcher(words.tokens, _ANY_CUT + source.lark, source)
+    guesses = witnesses(source.schema)
+    here = Walk(bytewise.deep_copy(), place, guesses)
+    first = complete(here, _LONGEST)
     if first is None:
-        raise UserError(f"no answer to {what} of at most {_LONGEST} bytes was found", "simplify it")
-    first = shorten(here, first, _STEPS)
-    if words.segment(first) is None:
-        at = words.written(first)
-        text = first[at:].decode("utf-8", errors="replace")[:20]
-        raise UserError(f"this tokenizer cannot write {text!r}, which {what} needs", "use a byte-level tokenizer")
-    return Compiled(words, matcher, bytewise, place, first, valid)
+        reason = here.error or f"no answer of at most {_LONGEST} bytes was found"
+        raise UserError(f"{source.name} cannot be enforced: {reason}", "simplify it")
+    least = shorten(here, first, _STEPS)
+    first = writable(here, least, words)
+    if first is None:
+        at = words.written(least)
+        text = least[at:].decode("utf-8", errors="replace")[:20]
+        raise UserError(
+            f"this tokenizer cannot write {text!r}, which {source.name} needs", "use a byte-level tokenizer"
+        )
+    return Compiled(words, matcher, bytewise, place, first, valid, guesses)
+
+
+def _matcher(tokens: LLTokenizer, lark: str, source: Source) -> LLMatcher:
+    limits = LLParserLimits(max_lexer_states=_STATES, verbose_errors=False)
+    matcher = LLMatcher(tokens, LLMatcher.grammar_from_lark(lark), log_level=0, limits=limits)
+    if matcher.is_error():
+        reason = str(matcher.get_error()).split("\n")[0].rpartition("failed to compile JSON schema: ")[2][:300]
+        raise UserError(f"{source.name} cannot be enforced: {reason}{places(reason, source.schema)}", "simplify it")
+    return matcher
 
 
 def _accepted(source: str) -> Callable[[str], bool]:
@@ -112,7 +152,3 @@ def _accepted(source: str) -> Callable[[str], bool]:
         return bool(matcher.validate_tokens(ids) == len(ids))
 
     return valid
-
-
-def _reason(matcher: LLMatcher) -> str:
-    return str(matcher.get_error()).split("\n")[0][:300]

@@ -12,12 +12,12 @@ from llguidance import LLMatcher
 from torch import Tensor
 
 from plume.errors import PlumeError
-from plume.generation.constrain.ending import Walk, greedy, repair, shorten
+from plume.generation.constrain.ending import Walk, complete, repair, shorten, written
 from plume.generation.constrain.strict import Place, walk, watched
 from plume.generation.constrain.vocabulary import Vocabulary
 
-_LONG = 100_000  # bytes of an ending
-_STEPS = 2_000  # of a search for a shorter ending
+_LONG = 20_000  # bytes of an ending
+_STEPS = 600  # of a search for a shorter ending
 
 
 @dataclass
@@ -33,7 +33,8 @@ class Counts:
 @dataclass(frozen=True)
 class Compiled:
     """Implements `plume.types.Grammar`. `matcher` reads tokens, `bytewise` the same text by bytes; `place` is where
-    a text of JSON begins, None for other texts; `first` is the shortest answer known."""
+    a text of JSON begins, None for other texts; `first` is the shortest answer known;
+    `notes` say what of a schema is left to chance, because it means nothing."""
 
     vocabulary: Vocabulary
     matcher: LLMatcher
@@ -41,6 +42,8 @@ class Compiled:
     place: Place | None
     first: bytes
     judge: Callable[[str], bool]
+    guesses: tuple[bytes, ...] = ()
+    notes: tuple[str, ...] = ()
     counts: Counts = field(default_factory=Counts)
 
     @property
@@ -48,7 +51,8 @@ class Compiled:
         return len(self.ids(self.first))
 
     def start(self) -> Stand:
-        return Stand(self, self.matcher.deep_copy(), Walk(self.bytewise.deep_copy(), self.place), self.first)
+        here = Walk(self.bytewise.deep_copy(), self.place, self.guesses)
+        return Stand(self, self.matcher.deep_copy(), here, self.first)
 
     def valid(self, text: str) -> bool:
         return self.judge(text)
@@ -79,22 +83,26 @@ class Stand:
         self._ending = ending
         self._begun = begun or not grammar.vocabulary.drops_space
         self._shortened = False
+        self._blind = False  # a matcher came to its limits: all that is left is the ending known before
         self._behind: dict[int, bytes | None] = {}
+        self._searched: set[int] = set()
         self._mask = self._computed()
 
     # --- what may follow ---
 
     @property
     def accepting(self) -> bool:
-        return self._here.accepting
+        return not self._ending if self._blind else self._here.accepting
 
     @property
     def done(self) -> bool:
-        return self._here.accepting and self._here.stopped
+        return self.accepting and (self._blind or self._here.stopped)
 
     def allowed_V(self) -> Tensor:
         bitmask = self._mask.result()
-        if bitmask is None:  # the matcher came to its limits: what is known to complete the answer is all that is left
+        if bitmask is None:
+            self._blind = not self.accepting or self._blind
+        if bitmask is None or self._blind:
             mask_V = torch.zeros(self._vocabulary.size, dtype=torch.bool)
             mask_V[list(self.shortest_end()[:1])] = True
         else:
@@ -105,9 +113,6 @@ class Stand:
                 mask_V[: len(first_V)] = padded[first_V]
             self._strike(mask_V)
         return mask_V | self._vocabulary.stop_V if self.accepting else mask_V
-
-    def _computed(self) -> Future[bytes | None]:
-        return _threads().submit(_bitmask, self._matcher)
 
     def _strike(self, mask_V: Tensor) -> None:
         """Take out what the grammar allows and `strict` does not."""
@@ -124,18 +129,26 @@ class Stand:
     def advance(self, id: int) -> None:
         """Raises ValueError for an id that is not allowed here."""
         piece = self._piece(id)
-        self._mask.result()
         ending = self._look(id)
-        if not piece or not self._here.push(piece):
+        self._shortened &= self._follows(piece)
+        if not self._blind:
+            self._mask.result()
+            self._blind = not piece or not self._here.push(piece) or not self._matcher.consume_token(self._read(id))
+        if self._blind and ending is None:
             raise ValueError(f"token {id} is not allowed here")
-        self._matcher.consume_token(self._read(id))
-        self._ending, self._begun, self._shortened = ending, True, False
-        self._behind = {}
+        self._ending, self._begun = ending, True
+        self._behind, self._searched = {}, set()
         self._mask = self._computed()
 
     def fork(self) -> Stand:
         self._mask.result()
-        return Stand(self._grammar, self._matcher.deep_copy(), self._here.fork(), self._ending, self._begun)
+        fork = Stand(self._grammar, self._matcher.deep_copy(), self._here.fork(), self._ending, self._begun)
+        fork._blind = self._blind
+        return fork
+
+    def _computed(self) -> Future[bytes | None]:
+        """The mask of this place, by another thread while the model computes."""
+        return _threads().submit(_bitmask, self._matcher)
 
     def _piece(self, id: int) -> bytes:
         piece = self._vocabulary.table[id] if 0 <= id < len(self._vocabulary.table) else b""
@@ -150,9 +163,9 @@ class Stand:
     def shortest_end(self) -> Sequence[int]:
         if self.accepting:
             return ()
-        if not self._shortened:
+        if not self._shortened and not self._blind:
             self._shortened = True
-            self._ending = self._better(self._here, self._ending)
+            self._ending = self._better(self._here.fork(), self._ending)
         if self._ending is None:
             raise PlumeError("no ending of this answer was found", "simplify the schema")
         return self._ids(self._ending)
@@ -163,12 +176,11 @@ class Stand:
         ending = self._look(id)
         if ending is not None and self._within(ending, room):
             return True
-        piece = self._piece(id)
         counts = self._grammar.counts
-        if room >= 0 and piece and self._here.push(piece):
-            ending = self._better(self._here, ending)
-            self._here.pop(len(piece))
-            self._behind[id] = ending
+        behind = None if self._blind or room < 0 or id in self._searched else self._behind_of(id)
+        if behind is not None:
+            self._searched.add(id)
+            ending = self._behind[id] = self._better(behind, ending)
             counts.gave_up += ending is None
         if ending is not None and self._within(ending, room):
             return True
@@ -177,46 +189,40 @@ class Stand:
 
     def _within(self, ending: bytes, room: int) -> bool:
         vocabulary = self._vocabulary
-        return (vocabulary.complete and len(ending) <= room) or len(self._grammar.ids(ending)) <= room
+        return (vocabulary.complete and len(ending) <= room) or len(self._ids(ending)) <= room
+
+    def _behind_of(self, id: int) -> Walk | None:
+        """The place behind an id, a copy: a search that runs into the matcher's limits leaves it useless."""
+        piece = self._piece(id)
+        here = self._here.fork()
+        return here if piece and here.push(piece) else None
 
     def _look(self, id: int) -> bytes | None:
-        """An ending behind an id, the first that is found."""
+        """An ending behind an id, the first that is found. What follows the known ending needs no matcher."""
+        piece = self._piece(id)
+        if self._ending is not None and self._follows(piece):
+            return self._ending[len(piece) :]
         if id not in self._behind:
-            piece = self._piece(id)
             self._grammar.counts.looked += 1
-            ending = None
-            if piece and self._here.push(piece):
-                ending = self._rest(piece)
-                self._here.pop(len(piece))
-            self._behind[id] = ending
+            here = None if self._blind else self._behind_of(id)
+            self._behind[id] = None if here is None else self._rest(here)
         return self._behind[id]
 
-    def _rest(self, piece: bytes) -> bytes | None:
-        if self._here.accepting:
-            return b""
-        if self._ending is not None:
-            if self._ending.startswith(piece):
-                return self._ending[len(piece) :]
-            ending = repair(self._here, self._ending)
-            if ending is not None and self._writable(ending):
-                return ending
-        return self._written(greedy(self._here, _LONG))
+    def _follows(self, piece: bytes) -> bool:
+        return bool(piece) and self._ending is not None and self._ending.startswith(piece)
+
+    def _rest(self, here: Walk) -> bytes | None:
+        ending = None if self._ending is None else written(here, repair(here, self._ending), self._vocabulary)
+        return written(here, complete(here, _LONG), self._vocabulary) if ending is None else ending
 
     def _better(self, here: Walk, ending: bytes | None) -> bytes | None:
         """The ending with the fewest tokens of this one and what a longer search finds."""
         found = [ending] if ending is not None else []
-        quick = greedy(here, _LONG)
+        quick = complete(here, _LONG)
         if quick is not None:
             found += [quick, shorten(here, quick, _STEPS)]
-        return min(
-            (text for text in found if self._writable(text)), key=lambda text: len(self._ids(text)), default=None
-        )
-
-    def _writable(self, text: bytes) -> bool:
-        return self._vocabulary.complete or self._vocabulary.segment(text) is not None
-
-    def _written(self, text: bytes | None) -> bytes | None:
-        return text if text is not None and self._writable(text) else None
+        writable = [form for text in found if (form := written(here, text, self._vocabulary)) is not None]
+        return min(writable, key=lambda text: len(self._ids(text)), default=None)
 
     def _ids(self, text: bytes) -> tuple[int, ...]:
         return self._grammar.ids(text)

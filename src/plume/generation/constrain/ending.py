@@ -7,33 +7,45 @@ the shortest is not proven; searches are bounded by a number of steps, never by 
 from __future__ import annotations
 
 import bisect
+import functools
+import heapq
+import itertools
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from llguidance import LLMatcher
 
-from plume.generation.constrain.strict import Place, walk
-from plume.generation.constrain.vocabulary import END_OF_BYTES
+from plume.generation.constrain.strict import Place, step, walk
+from plume.generation.constrain.vocabulary import END_OF_BYTES, Vocabulary
 
 # Closing comes first, then what makes short values.
-_ORDER = bytes(dict.fromkeys(b'}],:0123456789"[{ntf-' + bytes(range(256))))
+_ORDER = bytes(dict.fromkeys(b'}],:0123456789"ntf[{-' + bytes(range(256))))
 _RANK = {byte: rank for rank, byte in enumerate(_ORDER)}
 _CLASSES = [frozenset(range(*bounds)) for bounds in ((0x30, 0x3A), (0x41, 0x5B), (0x61, 0x7B), (0x80, 0xC0))]
 _BYTES = (1 << 256) - 1
-_RUN = 4096  # letters of a string that has a least length
-_TEXT = 90  # this many possible bytes are free text: none is better than another
+_REPAIRED = 64  # ends of a known ending, the shortest
+_STRINGS = ("s", "k")
+_LEXEMES = ("s", "k", "n")
+_DEEPER = 50  # levels that an ending may open
+_PAIRED = 20  # guesses that are also tried behind one another
+_ENOUGH = 200_000  # steps
+_NEAREST = 3_000  # steps
+_SHORT, _RUN = 16, 8192  # letters of a string that has a least length
+_FREE = 90  # this many possible bytes are free text: none is better than another
 
 
 class Walk:
-    """A place in a text, by its bytes; `place` is None where the text is not JSON. Steps are counted in `steps`."""
+    """A place in a text, by its bytes; `place` is None where the text is not JSON. `guesses` are what strings of it
+    may hold. Steps are counted in `steps`."""
 
-    def __init__(self, matcher: LLMatcher, place: Place | None) -> None:
+    def __init__(self, matcher: LLMatcher, place: Place | None, guesses: Sequence[bytes] = ()) -> None:
         self._matcher = matcher
         self._places = [place]
+        self.guesses = guesses
         self.steps = 0
 
     def fork(self) -> Walk:
-        return Walk(self._matcher.deep_copy(), self._places[-1])
+        return Walk(self._matcher.deep_copy(), self._places[-1], self.guesses)
 
     @property
     def place(self) -> Place | None:
@@ -49,7 +61,7 @@ class Walk:
 
     def push(self, piece: bytes) -> bool:
         """Go on by these bytes, or stay and say that it cannot be."""
-        self.steps += 1
+        self.steps += 1 + len(piece) // 8
         place = self._places[-1]
         if place is not None:
             place = walk(place, piece)
@@ -88,40 +100,81 @@ class Walk:
         self.steps += 1
         return int.from_bytes(self._matcher.compute_bitmask(), "little") & _BYTES
 
+    @property
+    def error(self) -> str:
+        """Why the matcher takes no more: it came to one of its limits. Nothing when it did not."""
+        return str(self._matcher.get_error()) if self._matcher.is_error() else ""
+
     def forced(self) -> bytes:
         return bytes(self._matcher.compute_ff_bytes())
 
 
 def repair(here: Walk, ending: bytes) -> bytes | None:
     """What is left of an ending known before the last bytes: the shortest end of it that completes the answer now."""
-    for start in range(len(ending), max(-1, len(ending) - _REPAIRED), -1):
-        if here.ends(ending[start:]):
+    if here.accepting:
+        return b""
+    mask = here.allowed()
+    for start in (*range(len(ending) - 1, max(0, len(ending) - _REPAIRED), -1), 0):
+        if ending and mask >> ending[start] & 1 and here.ends(ending[start:]):
             return ending[start:]
-    return ending if here.ends(ending) else None
+    return None
 
 
-_REPAIRED = 64
+def written(here: Walk, text: bytes | None, vocabulary: Vocabulary) -> bytes | None:
+    """An ending as the vocabulary can write it, if need be with a space behind commas or colons; None when it cannot.
+
+    Where single bytes are missing, it may be that ` true` is a token and `true` is none.
+    """
+    if text is None or vocabulary.complete or vocabulary.segment(text) is not None:
+        return text
+    for separators in (b":,", b":", b",") if here.place is not None else ():
+        spaced, place = b"", here.place
+        for byte in text:
+            outside = place is not None and place.mode not in _STRINGS
+            spaced += bytes([byte]) + (b" " if outside and byte in separators else b"")
+            place = step(place, byte) if place is not None else None
+        if vocabulary.segment(spaced) is not None and here.ends(spaced):
+            return spaced
+    return None
 
 
-def greedy(here: Walk, most: int) -> bytes | None:
-    """An ending of at most so many bytes that closes what is open as soon as that is allowed; `here` stays."""
+def complete(here: Walk, most: int) -> bytes | None:
+    """An ending of at most so many bytes; `here` stays. None where the search gives up."""
+    ending = greedy(here, most)
+    return _nearest(here, most) if ending is None else ending
+
+
+def greedy(here: Walk, most: int, known: bytes = b"") -> bytes | None:
+    """An ending of at most so many bytes that closes what is open as soon as that is allowed; `here` stays. It goes
+    over into the `known` ending of another place where that fits."""
     text = b""
+    deepest = _depth(here) + _DEEPER
+    begin = here.steps
     while not here.accepting:
         piece = here.forced()
         if not piece or not here.push(piece):
             piece = _next(here)
         text += piece
-        if not piece or len(text) > most:
+        if piece and known and (here.place is None or here.place.mode not in _LEXEMES):
+            rest = repair(here, known)
+            if rest is not None:
+                here.pop(len(text))
+                return text + rest if len(text) + len(rest) <= most else None
+        if not piece or len(text) > most or _depth(here) > deepest or here.steps - begin > _ENOUGH:
             here.pop(len(text))
             return None
     here.pop(len(text))
     return text
 
 
+def _depth(here: Walk) -> int:
+    return here.place.frame.depth if here.place and here.place.frame else 0
+
+
 def _next(here: Walk) -> bytes:
     """Take the piece that seems to end soonest; nothing when there is none."""
     place = here.place
-    if place is None or place.mode == "n" or place.mode in "sk":
+    if place is None or place.mode in _LEXEMES:
         return _lexeme(here)
     for byte in ranked(here.allowed()):
         if here.push(bytes([byte])):
@@ -129,59 +182,129 @@ def _next(here: Walk) -> bytes:
     return b""
 
 
-def ranked(mask: int, *, whole: bool = False) -> list[int]:
+@functools.lru_cache(maxsize=4096)
+def ranked(mask: int, *, whole: bool = False) -> tuple[int, ...]:
     """The bytes of a mask in the order in which they are tried; of letters or digits that may all stand there two
-    represent the rest, unless the `whole` is asked for."""
+    represent the rest, and of free text a few bytes, unless the `whole` is asked for."""
     found = {byte for byte in range(256) if mask >> byte & 1}
     if not whole:
+        if mask.bit_count() >= _FREE:
+            found &= set(b'"0a')
         for members in _CLASSES:
             if members <= found:
                 found -= set(sorted(members)[2:])
-    return sorted(found, key=_RANK.__getitem__)
+    return tuple(sorted(found, key=_RANK.__getitem__))
 
 
 def _lexeme(here: Walk) -> bytes:
-    """Take the shortest piece after which the string, the number or the whole answer may end."""
-    return _run(here) or _search(here, 400, whole=False) or _search(here, 4000, whole=True) or b""
+    """Take the shortest piece after which the string, the number or the whole answer may end, or text is free."""
+    if here.place is not None and here.place.mode in _STRINGS and here.push(b'"'):
+        return b'"'
+    return (
+        _run(here, _SHORT)
+        or _guess(here)
+        or _run(here, _RUN)
+        or _search(here, 400, whole=False)
+        or _search(here, 4000, whole=True)
+        or b""
+    )
 
 
-def _run(here: Walk) -> bytes:
-    """Take as many letters as make a string long enough to end, where any text may stand in it."""
-    mask = here.allowed()
-    if here.place is None or here.place.mode not in "sk" or mask.bit_count() < _TEXT or mask >> 0x22 & 1:
+def _guess(here: Walk) -> bytes:
+    """Take the rest of a guess, or of two, after which the string may end."""
+    if here.place is None or here.place.mode not in _STRINGS:
         return b""
-    most = here.longest(b"a" * _RUN)
-    fewest = bisect.bisect_left(range(1, most + 1), True, key=lambda count: here.takes(b"a" * count + b'"')) + 1
-    return b"a" * fewest if fewest <= most and here.push(b"a" * fewest) else b""
+    guesses = here.guesses
+    for guess in guesses:
+        for start in range(len(guess)):
+            text = guess[start:] + b'"'
+            if here.takes(text) and here.push(text):
+                return text
+    for text in _pairs(here.place, guesses[:_PAIRED]):
+        if here.takes(text) and here.push(text):
+            return text
+    return b""
+
+
+def _pairs(place: Place, guesses: Sequence[bytes]) -> Iterator[bytes]:
+    """Two guesses behind one another; for a key, numbers too, of which one more than there are keys must be new."""
+    if place.mode == "k" and place.frame and place.frame.keys:
+        for number in range(min(len(place.frame.keys), _RUN), -1, -1):
+            yield from (guess + b'%d"' % number for guess in (b"", *guesses))
+    for pair in itertools.permutations(guesses, 2):
+        yield b"".join(pair) + b'"'
+
+
+def _run(here: Walk, most: int) -> bytes:
+    """Take as many letters, up to so many, as make a string long enough to end, where any text may stand in it."""
+    mask = here.allowed()
+    if here.place is None or here.place.mode not in _STRINGS or mask.bit_count() < _FREE or mask >> 0x22 & 1:
+        return b""
+    enough = 1
+    while not here.takes(b"a" * enough + b'"'):
+        enough *= 2
+        if enough > most:
+            return b""
+    below = range(enough // 2 + 1, enough + 1)
+    fewest = below[bisect.bisect_left(below, True, key=lambda count: here.takes(b"a" * count + b'"'))]
+    return b"a" * fewest if here.push(b"a" * fewest) else b""
 
 
 def _search(here: Walk, most: int, *, whole: bool) -> bytes | None:
     """Breadth first over bytes. Places that are equally far and from which the same bytes may follow count as one."""
     seen = set()
     waiting: deque[bytes] = deque([b""])
-    start = here.steps
-    while waiting and here.steps - start < most:
+    begin = here.steps
+    free = here.allowed().bit_count() >= _FREE
+    while waiting and here.steps - begin < most:
         text = waiting.popleft()
         if text and not here.push(text):
             continue
-        forced = here.forced() if text else b""
-        if forced and here.push(forced):
-            text += forced
+        text += _forced(here) if text else b""
         mask = here.allowed()
-        if text and _over(here, mask):
+        if text and _over(here, mask, free):
             return text
         if (mask, len(text)) not in seen:
             seen.add((mask, len(text)))
-            next = ranked(mask, whole=whole)
-            if mask.bit_count() >= _TEXT and not whole:
-                next = [byte for byte in next if byte in b'"0a']
-            waiting.extend(text + bytes([byte]) for byte in next)
+            waiting.extend(text + bytes([byte]) for byte in ranked(mask, whole=whole))
         here.pop(len(text))
     return None
 
 
-def _over(here: Walk, mask: int) -> bool:
-    """Has what began before the search come to its end?"""
+def _forced(here: Walk) -> bytes:
+    forced = here.forced()
+    return forced if forced and here.push(forced) else b""
+
+
+def _nearest(here: Walk, most: int) -> bytes | None:
+    """The shortest ending over bytes (Dijkstra), of places that look alike only the first."""
+    seen = set()
+    waiting: list[tuple[int, bytes]] = [(0, b"")]
+    begin = here.steps
+    while waiting and here.steps - begin < _NEAREST:
+        _, text = heapq.heappop(waiting)
+        if text and not here.push(text):
+            continue
+        text += _forced(here)
+        if here.accepting:
+            here.pop(len(text))
+            return text if len(text) <= most else None
+        mask = here.allowed()
+        place = here.place
+        alike = (mask, (place.frame, place.mode, len(place.text)) if place else len(text))
+        if alike not in seen:
+            seen.add(alike)
+            pieces = [bytes([byte]) for byte in ranked(mask)]
+            if place and place.mode in _STRINGS:
+                pieces += [guess + b'"' for guess in here.guesses if here.takes(guess + b'"')]
+            for piece in pieces:
+                heapq.heappush(waiting, (len(text + piece), text + piece))
+        here.pop(len(text))
+    return None
+
+
+def _over(here: Walk, mask: int, free: bool) -> bool:
+    """Has what began before the search come to its end, or to free text, if it was not there before?"""
     if here.accepting:
         return True
     place = here.place
@@ -189,7 +312,7 @@ def _over(here: Walk, mask: int) -> bool:
         return False
     if place.mode == "n":
         return bool(mask & _AFTER_NUMBER)
-    return place.mode not in "sk"
+    return place.mode not in _STRINGS or (not free and mask.bit_count() >= _FREE)
 
 
 _AFTER_NUMBER = sum(1 << byte for byte in b",]}")
@@ -204,7 +327,7 @@ def shorten(here: Walk, ending: bytes, most: int) -> bytes:
         for byte in _others(here, ending[at]):
             if not here.push(bytes([byte])):
                 continue
-            tail = greedy(here, len(ending) - at - 2)
+            tail = greedy(here, len(ending) - at - 2, ending[at + 1 :])
             here.pop(1)
             if tail is not None:
                 ending = ending[:at] + bytes([byte]) + tail
@@ -216,8 +339,8 @@ def shorten(here: Walk, ending: bytes, most: int) -> bytes:
 
 
 def _others(here: Walk, taken: int) -> Iterator[int]:
-    if taken in b"]}" or (here.place is not None and here.place.mode in "sk" and taken == 0x22):
+    if taken in b"]}" or (here.place is not None and here.place.mode in _STRINGS and taken == 0x22):
         return
     mask = here.allowed()
-    if mask.bit_count() < _TEXT:
+    if mask.bit_count() < _FREE:
         yield from (byte for byte in ranked(mask) if byte != taken)

@@ -1,85 +1,202 @@
-"""Which schemas can be enforced, and the independent judge of what was written.
+"""Which schemas can be enforced: whatever a schema says is enforced, or refused by name and place, or a note.
 
-Whatever a schema says is enforced or refused by name and place; nothing is dropped and nothing is fetched.
+Notes are what JSON Schema itself gives no meaning: titles, examples, unknown keywords, formats of one's own.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
-
-import jsonschema_rs
+from urllib.parse import unquote
 
 from plume.errors import UserError
+from plume.generation.constrain import rewrite
 
-LARGEST = 2**20  # bytes of a schema
+LARGEST = 2**20  # characters of a schema
+_HEAVIEST = 100_000  # schemas that one value is held against
+_ENDLESS = float("inf")
 _DEEPEST = 100  # schemas within schemas
-ENFORCED = """
-    $ref additionalItems additionalProperties allOf anyOf const enum exclusiveMaximum exclusiveMinimum format items
-    maxItems maxLength maxProperties maximum minItems minLength minProperties minimum multipleOf oneOf pattern
-    patternProperties prefixItems properties required type
-""".split()  # noqa: SIM905 - a list of words
-_KEPT = frozenset([*ENFORCED, "$id", "$anchor", "$schema", "id"])
-_REFUSED = """
+_BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
+_WORDS = """
+    $anchor $id $ref $schema const enum id maxItems maxLength maxProperties minItems minLength minProperties multipleOf
+    required type
+"""
+_KEPT = frozenset(_WORDS.split())
+_UNENFORCED = """
     $dynamicAnchor $dynamicRef $recursiveAnchor $recursiveRef contains dependencies dependentRequired dependentSchemas
     else if maxContains minContains not propertyNames then unevaluatedItems unevaluatedProperties uniqueItems
-""".split()  # noqa: SIM905
+"""
+_REFUSED = frozenset(_UNENFORCED.split())
 _NO_EFFECT: dict[str, tuple[Any, ...]] = {
-    "uniqueItems": (False,),
     "$recursiveAnchor": (False,),
-    "unevaluatedProperties": (True, {}),
+    "dependencies": ({},),
+    "dependentRequired": ({},),
+    "dependentSchemas": ({},),
+    "propertyNames": (True, {}),
     "unevaluatedItems": (True, {}),
+    "unevaluatedProperties": (True, {}),
+    "uniqueItems": (False,),
 }
 _ONE = ("additionalItems", "additionalProperties", "items")
 _MANY = ("allOf", "anyOf", "oneOf", "prefixItems")
 _NAMED = ("properties", "patternProperties", "$defs", "definitions")
-FORMATS = ("date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "uri", "uuid")
+_KEYWORDS = ("oneOf", "minProperties", "maxProperties", "patternProperties", "multipleOf", "$ref", "pattern", "enum")
+ENFORCED = frozenset(
+    [*_KEPT - {"$anchor", "$id", "$schema", "id"}, *_BOUNDS, *_ONE, *_MANY, "format", "pattern", *_NAMED[:2]]
+)
+FORMATS = frozenset([*rewrite.KEPT, *rewrite.PATTERNS])
+_ALONE = ("draft-03", "draft-04", "draft-06", "draft-07")  # where what stands beside $ref has no meaning
 
 
-def prepare(schema: Mapping[str, Any] | bool) -> Any:
-    """A copy of a schema with what llguidance is to enforce and nothing else. Raises UserError for what it cannot."""
+@dataclass
+class Prepared:
+    """What llguidance is given; `notes` are the formats that the schema names and nobody knows, with their place."""
+
+    schema: Any
+    notes: list[str] = field(default_factory=list)
+
+
+def written(schema: Mapping[str, Any] | bool) -> str:
+    """A schema as text. Raises UserError for one that is no JSON, or too long."""
+    text = ""
     try:
-        text = json.dumps(schema)
+        for piece in json.JSONEncoder(ensure_ascii=False, allow_nan=False).iterencode(schema):
+            text += piece
+            if len(text) > LARGEST:
+                raise UserError(f"the schema has more than {LARGEST} characters", "give a part of it")
+        text.encode()
     except (TypeError, ValueError, RecursionError) as error:
-        raise UserError(f"the schema is not JSON: {error}", "give an object as in json-schema.org") from None
-    if len(text) > LARGEST:
-        raise UserError(f"the schema has {len(text)} bytes, more than {LARGEST}", "split it, or give a part of it")
-    return _prepared(json.loads(text), "", 0)
+        raise UserError(f"the schema is not JSON: {error}", "give an object as json-schema.org describes it") from None
+    return text
 
 
-def _prepared(schema: Any, path: str, depth: int) -> Any:
+def prepare(text: str) -> Prepared:
+    """What is to be enforced of a schema and nothing else. Raises UserError for what cannot be."""
+    whole = json.loads(text)
+    draft = str(whole.get("$schema", "")) if isinstance(whole, dict) else ""
+    prepared = Prepared(None)
+    prepared.schema = _prepared(whole, "", prepared, any(name in draft for name in _ALONE))
+    _weigh(prepared.schema, prepared.schema, "", {})
+    return prepared
+
+
+def _weigh(schema: Any, whole: Any, path: str, known: dict[str, float]) -> float:
+    """How many schemas one value is held against, this one and all below it. Raises UserError for a $ref that leads
+    back to itself, and for alternatives that multiply beyond what any validator can go through."""
+    if not isinstance(schema, dict):
+        return 1
+    weight = 1.0
+    ref = schema.get("$ref")
+    if isinstance(ref, str) and ref.startswith("#"):
+        if known.get(ref) == _ENDLESS:
+            raise UserError(
+                f"$ref {ref} at {path}/$ref leads back to itself", "let it pass through a property or an item"
+            )
+        if ref not in known:
+            known[ref] = _ENDLESS
+            known[ref] = _weigh(_found(whole, ref), whole, ref[1:], known)
+        weight += known[ref]
+    for key in ("allOf", "anyOf", "oneOf"):
+        parts = schema.get(key, ())
+        weight += sum(_weigh(part, whole, f"{path}/{key}/{n}", known) for n, part in enumerate(parts))
+    if weight > _HEAVIEST:
+        raise UserError(f"the schema at {path or '/'} multiplies into {weight:.0f} schemas", "name fewer alternatives")
+    return weight
+
+
+def _found(whole: Any, ref: str) -> Any:
+    """What a pointer leads to; None when it leads nowhere, which llguidance reports."""
+    for name in unquote(ref[1:]).split("/")[1:]:
+        name = name.replace("~1", "/").replace("~0", "~")
+        if isinstance(whole, dict):
+            whole = whole.get(name)
+        elif isinstance(whole, list) and name.isdecimal() and int(name) < len(whole):
+            whole = whole[int(name)]
+        else:
+            return None
+    return whole
+
+
+def places(text: str, schema: Any) -> str:
+    """Where the keywords stand that a message of llguidance names."""
+    found = [path for key, path in _keywords(schema, "") if re.search(rf"\b{re.escape(key)}\b", text)]
+    return f" ({', '.join(found[:3])}{', …' if len(found) > 3 else ''})" if found else ""
+
+
+def _keywords(schema: Any, path: str) -> Iterator[tuple[str, str]]:
+    parts = schema.items() if isinstance(schema, dict) else enumerate(schema) if isinstance(schema, list) else ()
+    for key, part in parts:
+        here = f"{path}/{_pointer(str(key))}"
+        if isinstance(schema, dict) and key in _KEYWORDS:
+            yield key, here
+        yield from _keywords(part, here)
+
+
+def _prepared(schema: Any, path: str, prepared: Prepared, alone: bool) -> Any:
     if isinstance(schema, bool):
         return schema
-    if depth > _DEEPEST:
-        raise UserError(
-            f"the schema is more than {_DEEPEST} levels deep at {path}", "give inner schemas a name in $defs"
-        )
+    if path.count("/") > 2 * _DEEPEST:
+        raise UserError(f"the schema is over {_DEEPEST} levels deep at {path}", "give inner schemas a name in $defs")
     if not isinstance(schema, dict):
         raise UserError(f"the schema at {path or '/'} is neither an object nor true or false")
-    kept = {}
+    kept: dict[str, Any] = {}
+    also = []
     for key, value in schema.items():
         here = f"{path}/{_pointer(key)}"
+        if alone and "$ref" in schema and key not in ("$ref", "$schema", "$id", "id", "$defs", "definitions"):
+            continue
         if key in _REFUSED:
             if value not in _NO_EFFECT.get(key, ()):
                 raise _unsupported(key, here)
         elif key == "format":
-            if value not in FORMATS:
-                raise UserError(
-                    f"format {value!r} at {here} cannot be enforced",
-                    f"leave it out, or use one of {', '.join(FORMATS)}",
-                )
-
-            kept[key] = value
+            also += _format(value, here, prepared)
+        elif key == "pattern":
+            kept[key] = _pattern(value, here)
         elif key in _MANY or (key in _ONE and isinstance(value, list)):
-            kept[key] = [_prepared(part, f"{here}/{number}", depth + 1) for number, part in enumerate(value)]
+            kept[key] = [_prepared(part, f"{here}/{n}", prepared, alone) for n, part in enumerate(value)]
         elif key in _NAMED:
-            kept[key] = {name: _prepared(part, f"{here}/{_pointer(name)}", depth + 1) for name, part in value.items()}
+            kept[key] = {
+                _pattern(name, here) if key == "patternProperties" else name: _prepared(
+                    part, f"{here}/{_pointer(name)}", prepared, alone
+                )
+                for name, part in value.items()
+            }
         elif key in _ONE:
-            kept[key] = _prepared(value, here, depth + 1)
+            kept[key] = _prepared(value, here, prepared, alone)
         elif key in _KEPT:
             kept[key] = value
+    try:
+        kept |= rewrite.bounds(
+            {key: schema[key] for key in _BOUNDS if key in schema and not (alone and "$ref" in schema)}
+        )
+    except ValueError as error:
+        named = next(key for key in _BOUNDS if key in schema)
+        raise UserError(f"{named} at {path}/{named} cannot be enforced: {error}", "use smaller bounds") from None
+    if also:
+        kept["allOf"] = [*kept.get("allOf", []), *also]
     return kept
+
+
+def _format(value: Any, path: str, prepared: Prepared) -> list[dict[str, Any]]:
+    if value in rewrite.KEPT:
+        return [{"format": value}]
+    if value in rewrite.PATTERNS:
+        return [{"pattern": f"^(?:{rewrite.PATTERNS[value]})$"}]
+    if value in rewrite.UNWRITABLE:
+        known = ", ".join(sorted([*rewrite.KEPT, *rewrite.PATTERNS]))
+        raise UserError(f"format {value!r} at {path} cannot be enforced", f"leave it out, or use one of {known}")
+    prepared.notes.append(f"format {value!r} at {path} has no meaning in JSON Schema")
+    return []
+
+
+def _pattern(value: str, path: str) -> str:
+    try:
+        return rewrite.pattern(value)
+    except ValueError as error:
+        raise UserError(f"the pattern {value!r} at {path} cannot be enforced: {error}", "write it otherwise") from None
 
 
 def _pointer(key: str) -> str:
@@ -88,45 +205,3 @@ def _pointer(key: str) -> str:
 
 def _unsupported(key: str, path: str) -> UserError:
     return UserError(f"{key} at {path} cannot be enforced", "leave it out, or say the same with other keywords")
-
-
-def judge(schema: Mapping[str, Any] | bool) -> Callable[[str], bool]:
-    """Whether a text is JSON that the schema allows, by another library. Raises UserError for what is no schema."""
-    try:
-        whole = dict(schema) if isinstance(schema, Mapping) else schema
-        validator = jsonschema_rs.validator_for(whole, validate_formats=True, retriever=_nothing)
-    except (ValueError, jsonschema_rs.ReferencingError) as error:
-        raise UserError(
-            f"the schema cannot be used: {error}", "every $ref must lead to a part of the schema itself"
-        ) from None
-
-    def valid(text: str) -> bool:
-        try:
-            value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse, parse_float=_finite)
-            return bool(validator.is_valid(value))
-        except (ValueError, RecursionError):
-            return False
-
-    return valid
-
-
-def _nothing(uri: str) -> Any:
-    raise ValueError(f"{uri} lies outside the schema, and nothing is fetched")
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key stands twice")
-    return found
-
-
-def _refuse(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if value in (float("inf"), float("-inf")):
-        raise ValueError(f"{text} is too large to read")
-    return value

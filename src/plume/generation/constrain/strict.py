@@ -15,11 +15,13 @@ _PART = frozenset(b"0123456789.eE+-")
 
 
 class Frame(NamedTuple):
-    """An open object with the keys it has, or an open array with how many commas it has (`keys` is None)."""
+    """An open object with the keys it has, or an open array with how many commas it has (`keys` is None). `depth`
+    counts what is open around it."""
 
     parent: Frame | None
     keys: tuple[str, ...] | None
-    items: int = 0
+    items: int
+    depth: int
 
 
 class Place(NamedTuple):
@@ -52,9 +54,9 @@ def step(place: Place, byte: int) -> Place | None:
     if byte in b"-0123456789":
         return Place(frame, "n", bytes([byte]), False, digits)
     if byte == 0x7B:
-        return Place(Frame(frame, ()), ",", b"", False, digits)
+        return Place(_opened(frame, ()), ",", b"", False, digits)
     if byte == 0x5B:
-        return Place(Frame(frame, None), "-", b"", False, digits)
+        return Place(_opened(frame, None), "-", b"", False, digits)
     if byte in b"}]":
         return Place(frame.parent if frame else None, "-", b"", False, digits)
     if byte == 0x2C and frame:
@@ -82,6 +84,10 @@ def watched(place: Place) -> bool:
             return True
         frame = frame.parent
     return False
+
+
+def _opened(parent: Frame | None, keys: tuple[str, ...] | None) -> Frame:
+    return Frame(parent, keys, 0, parent.depth + 1 if parent else 0)
 
 
 def _keyed(place: Place) -> Place | None:

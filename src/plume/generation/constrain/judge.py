@@ -1,0 +1,57 @@
+"""Is a finished answer what the schema asks for? Said by a library that had no part in writing it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import jsonschema_rs
+
+from plume.errors import UserError
+
+
+def judge(text: str) -> Callable[[str], bool]:
+    """Whether a text is JSON, without a key twice in an object, that the schema allows, formats included. Raises
+    UserError for what is no schema, or leads outside itself: nothing is fetched."""
+    try:
+        validator = jsonschema_rs.validator_for(json.loads(text), validate_formats=True, retriever=_nothing)
+    except (ValueError, jsonschema_rs.ReferencingError) as error:
+        reason = str(error).split("\n")[0]
+        hint = "every $ref must lead to a part of the schema itself; see json-schema.org"
+        raise UserError(f"the schema cannot be used: {reason}", hint) from None
+
+    def valid(text: str) -> bool:
+        try:
+            return bool(validator.is_valid(parsed(text)))
+        except (ValueError, RecursionError):
+            return False
+
+    return valid
+
+
+def parsed(text: str) -> Any:
+    """The value of a text of JSON. Raises ValueError where a key stands twice, or a number cannot be held."""
+    return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse, parse_float=_finite)
+
+
+def _nothing(uri: str) -> Any:
+    raise ValueError(f"{uri} lies outside the schema, and nothing is fetched")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice")
+    return found
+
+
+def _refuse(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise ValueError(f"{text} is too large to read")
+    return value

@@ -1,0 +1,486 @@
+"""Constraints hold for the worst picker there is: any allowed token, by chance, at any limit."""
+
+import json
+import random
+import threading
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from tokenizers import Tokenizer as Backend
+from tokenizers import decoders, models, normalizers
+
+from plume.errors import UserError
+from plume.generation import constrain
+from plume.generation.constrain.compiled import Compiled
+from plume.models.bundle import Bundle
+from plume.text.tokenizer import TextTokenizer, train_tokenizer
+from plume.types import Constraint
+
+TEXTS = [
+    json.dumps(
+        {"ville": "Brême", "âge": 12, "mots": ["été", "île", "« où »"], "prix": 3.5, "ok": True}, ensure_ascii=False
+    ),
+    json.dumps({"name": "a lighthouse", "lit": False, "height": 30, "note": None}),
+    '{"a":1,"b":[],"c":{}}, {"date":"2024-05-17"} abcdefghijklmnopqrstuvwxyz 0123456789 -.:/@ 🐑',
+]
+ADDRESS = {
+    "type": "object",
+    "properties": {
+        "ville": {"type": "string", "minLength": 2, "maxLength": 12},
+        "code": {"type": "string", "pattern": "^[0-9]{2} [0-9]{3}$"},
+        "pays": {"enum": ["France", "Côte d’Ivoire", "Québec"]},
+        "étages": {"type": "integer", "minimum": 1, "maximum": 40},
+    },
+    "required": ["ville", "code", "pays"],
+    "additionalProperties": False,
+}
+SCHEMAS: dict[str, Any] = {
+    "anything": {},
+    "string": {"type": "string"},
+    "number": {"type": "number"},
+    "address": ADDRESS,
+    "open object": {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a", "z"]},
+    "map": {"type": "object", "additionalProperties": {"type": "boolean"}, "minProperties": 3, "maxProperties": 5},
+    "named by pattern": {
+        "type": "object",
+        "patternProperties": {"^[xy]$": {"type": "integer"}},
+        "additionalProperties": False,
+        "minProperties": 2,
+    },
+    "tree": {
+        "$ref": "#/$defs/node",
+        "$defs": {
+            "node": {
+                "type": "object",
+                "properties": {
+                    "left": {"anyOf": [{"$ref": "#/$defs/node"}, {"type": "null"}]},
+                    "v": {"type": "integer"},
+                },
+                "required": ["left", "v"],
+                "additionalProperties": False,
+            }
+        },
+    },
+    "list": {"type": "array", "items": {"type": "number", "multipleOf": 0.25}, "minItems": 2, "maxItems": 6},
+    "tuple": {
+        "type": "array",
+        "prefixItems": [{"type": "string"}, {"const": {"k": [1, "é"]}}],
+        "items": False,
+        "minItems": 2,
+    },
+    "draft 4": {
+        "$schema": "http://json-schema.org/draft-04/schema#",
+        "type": "number",
+        "minimum": 3,
+        "exclusiveMinimum": True,
+        "maximum": 4,
+    },
+    "narrow": {"type": "number", "exclusiveMinimum": 5, "exclusiveMaximum": 5.001},
+    "choice of objects": {
+        "anyOf": [
+            {
+                "type": "object",
+                "properties": {"kind": {"const": "a"}, "long": {"type": "string"}},
+                "required": ["kind", "long"],
+            },
+            {"type": "object", "properties": {"kind": {"const": "b"}}, "required": ["kind"]},
+        ]
+    },
+    "within": {"type": "string", "pattern": "gare|port"},
+    "two patterns": {"type": "string", "allOf": [{"pattern": "x"}, {"pattern": "[0-9]{2}"}]},
+    "spaces": {"type": "string", "pattern": r"^\S\s\S$"},
+    "long": {"type": "string", "minLength": 30},
+    **{
+        f"format {name}": {"type": "string", "format": name}
+        for name in ("date", "date-time", "time", "email", "hostname", "uri", "uri-reference", "ipv4", "ipv6", "uuid")
+    },
+    "all formats": {"type": "array", "items": {"type": "string", "format": "duration"}, "minItems": 1},
+}
+MORE = (0, 1, 3, 10, 64)
+
+
+def bundle_of(tokenizer: TextTokenizer) -> Bundle:
+    """No model is needed to be constrained, only how many ids it knows: some more than the tokenizer."""
+    model = SimpleNamespace(vocab_size=tokenizer.vocab_size + 5)
+    return Bundle(cast(Any, model), tokenizer, cast(Any, None), frozenset([tokenizer.eos_id]))
+
+
+def byte_fallback() -> TextTokenizer:
+    """As SentencePiece makes them: some pieces with a mark for the space, and all bytes."""
+    pieces = ["<s>", "<eos>", "<pad>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    pieces += [
+        "▁",
+        "▁{",
+        '"',
+        '":',
+        '",',
+        "{",
+        "}",
+        "[",
+        "]",
+        ":",
+        ",",
+        "a",
+        "e",
+        "é",
+        "▁a",
+        "1",
+        "0",
+        "true",
+        '▁"',
+        "é▁",
+    ]
+    backend = Backend(
+        models.BPE({piece: id for id, piece in enumerate(pieces)}, [], byte_fallback=True, unk_token="<s>")
+    )
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    return TextTokenizer(backend, {}).with_special_tokens(
+        ["<eos>", "<pad>"], {"eos_token": "<eos>", "pad_token": "<pad>"}
+    )
+
+
+@cache
+def bundle(kind: str) -> Bundle:
+    if kind == "byte-fallback":
+        return bundle_of(byte_fallback())
+    return bundle_of(train_tokenizer(cast(Any, kind), TEXTS, 500))
+
+
+def answer(grammar: Compiled, bundle: Bundle, limit: int, seed: int, patience: float = 0.9) -> str:
+    """The engine's loop around a picker that knows nothing."""
+    chance = random.Random(seed)
+    constraint = grammar.start()
+    ids: list[int] = []
+    while not constraint.done and len(ids) < limit:
+        room = limit - len(ids)
+        allowed = set(constraint.allowed_V().nonzero().flatten().tolist())
+        assert (bundle.tokenizer.eos_id in allowed) == constraint.accepting
+        allowed -= bundle.stop_ids
+        if constraint.accepting and (not allowed or chance.random() > patience):
+            break
+        pick = next(
+            (id for id in chance.sample(sorted(allowed), min(4, len(allowed))) if constraint.fits(id, room - 1)), None
+        )
+        if pick is None:
+            end = constraint.shortest_end()
+            if not end:
+                break
+            pick = end[0]
+            assert len(end) <= room
+            assert pick in allowed
+            assert constraint.fits(pick, room - 1)
+        constraint.advance(pick)
+        ids.append(pick)
+    assert constraint.accepting
+    text = b"".join(bundle.tokenizer.token_bytes(id) for id in ids).decode("utf-8")
+    return text.removeprefix(" ") if bundle.tokenizer.prepends_space else text
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+@pytest.mark.parametrize("kind", ["bpe", "byte-fallback"])
+def test_every_answer_is_valid_at_every_limit(name: str, kind: str) -> None:
+    made = constrain.json_schema(SCHEMAS[name], bundle(kind))
+    for more in MORE:
+        for seed in range(2):
+            text = answer(made, bundle(kind), made.shortest + more, seed)
+            assert made.valid(text), (more, seed, text)
+
+
+@pytest.mark.parametrize("name", ["address", "tree", "map", "anything", "within"])
+def test_what_fits_can_be_completed_in_the_room_it_was_given(name: str) -> None:
+    made = constrain.json_schema(SCHEMAS[name], bundle("bpe"))
+    chance = random.Random(1)
+    constraint: Constraint = made.start()
+    for room in range(made.shortest + 10, 0, -1):
+        allowed = [id for id in constraint.allowed_V().nonzero().flatten().tolist() if id not in bundle("bpe").stop_ids]
+        fitting = [id for id in chance.sample(allowed, min(12, len(allowed))) if constraint.fits(id, room - 1)]
+        for id in fitting:
+            other = constraint.fork()
+            other.advance(id)
+            end = other.shortest_end()
+            assert len(end) <= room - 1
+            for left, last in enumerate(end):
+                assert other.allowed_V()[last]
+                other.advance(last)
+                assert len(other.shortest_end()) <= len(end) - left - 1
+            assert other.accepting
+        if constraint.done or not (fitting or constraint.shortest_end()):
+            break
+        constraint.advance(fitting[0] if fitting else constraint.shortest_end()[0])
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_the_shortest_answer_is_one(name: str) -> None:
+    made = constrain.json_schema(SCHEMAS[name], bundle("bpe"))
+    constraint = made.start()
+    count = 0
+    while end := constraint.shortest_end():
+        constraint.advance(end[0])
+        count += 1
+    assert constraint.accepting
+    assert count == made.shortest
+
+
+SHORTEST = {
+    "anything": "0",
+    "string": '""',
+    "address": '{"ville":"aa","code":"00 000","pays":"France"}',
+    "tree": '{"left":null,"v":0}',
+    "tuple": '["",{"k":[1,"é"]}]',
+    "choice of objects": '{"kind":"b"}',
+    "within": '"gare"',
+    "format date": '"2000-01-01"',
+}
+
+
+@pytest.mark.parametrize("name", SHORTEST)
+def test_the_shortest_answer_is_as_short_as_can_be(name: str) -> None:
+    made = constrain.json_schema(SCHEMAS[name], bundle("bpe"))
+    assert len(made.first.decode()) == len(SHORTEST[name])
+
+
+def test_with_room_answers_are_not_the_shortest_document() -> None:
+    made = constrain.json_schema(ADDRESS, bundle("bpe"))
+    texts = {answer(made, bundle("bpe"), 200, seed) for seed in range(5)}
+    assert len(texts) == 5
+    assert all(len(text) > len(made.first) for text in texts)
+
+
+def test_a_limit_ends_the_answer_without_cutting_it() -> None:
+    made = constrain.json_schema({"type": "array", "items": {"type": "string"}}, bundle("bpe"))
+    for limit in range(made.shortest, 40):
+        assert made.valid(answer(made, bundle("bpe"), limit, limit, patience=1.0))
+
+
+def test_forks_go_their_own_ways() -> None:
+    constraint = constrain.choice(["oui", "non"], bundle("bpe")).start()
+    other = constraint.fork()
+    for id in bundle("bpe").tokenizer.encode("oui"):
+        constraint.advance(id)
+    for id in bundle("bpe").tokenizer.encode("non"):
+        other.advance(id)
+    assert constraint.accepting
+    assert constraint.done
+    assert other.done
+
+
+def test_an_id_that_is_not_allowed_cannot_be_taken() -> None:
+    constraint = constrain.json_schema({"type": "integer"}, bundle("bpe")).start()
+    with pytest.raises(ValueError, match="not allowed"):
+        constraint.advance(bundle("bpe").tokenizer.encode("x")[0])
+    assert not constraint.fits(bundle("bpe").tokenizer.encode("x")[0], 100)
+
+
+def says(made: Compiled, bundle: Bundle, text: str) -> bool:
+    """May the answer be this text, however it is cut?"""
+    constraint = made.start()
+    for id in bundle.tokenizer.encode(text):
+        if not constraint.allowed_V()[id]:
+            return False
+        constraint.advance(id)
+    return constraint.accepting
+
+
+def test_the_spaces_of_json_dumps_are_allowed_and_no_others() -> None:
+    made = constrain.json_schema({"type": "object", "properties": {"a": {}}}, bundle("bpe"))
+    assert says(made, bundle("bpe"), '{"a": [1, {"b": null}]}')
+    assert says(made, bundle("bpe"), '{"a":[1,{"b":null}]}')
+    assert not says(made, bundle("bpe"), '{"a":  1}')
+    assert not says(made, bundle("bpe"), '{"a":\n1}')
+    assert not says(made, bundle("bpe"), '{"a":1} ')
+
+
+def test_no_key_stands_twice_however_it_is_written() -> None:
+    made = constrain.json_schema({"type": "object"}, bundle("bpe"))
+    assert says(made, bundle("bpe"), '{"a":1,"b":2}')
+    assert not says(made, bundle("bpe"), '{"a":1,"a":2}')
+    assert not says(made, bundle("bpe"), '{"a":{"a":1},"a":2}')
+    assert not made.valid('{"a":1,"a":2}')
+
+
+@pytest.mark.parametrize("text", ["1e999", "0.123456789012345678901234567890", "1e-300", "9" * 400, r'"\ud800"'])
+def test_values_that_cannot_be_read_back_are_not_written(text: str) -> None:
+    assert not says(constrain.any_json(bundle("bpe")), bundle("bpe"), text)
+
+
+def test_a_reply_may_begin_with_the_space_that_its_tokenizer_puts_there() -> None:
+    made = constrain.json_schema({"type": "object"}, bundle("byte-fallback"))
+    tokenizer = bundle("byte-fallback").tokenizer
+    assert tokenizer.prepends_space
+    marked = next(id for id in range(tokenizer.vocab_size) if tokenizer.token_bytes(id) == b" {")
+    constraint = made.start()
+    assert constraint.allowed_V()[marked]
+    constraint.advance(marked)
+    assert not constraint.allowed_V()[marked]
+    chosen = constrain.choice(["aé"], bundle("byte-fallback"))
+    assert {answer(chosen, bundle("byte-fallback"), 10, seed) for seed in range(8)} == {"aé"}
+
+
+REFUSED = [
+    ({"not": {"type": "string"}}, "not at /not"),
+    ({"properties": {"a/b": {"uniqueItems": True}}}, "uniqueItems at /properties/a~1b/uniqueItems"),
+    ({"if": {}, "then": {}}, "if at /if"),
+    ({"items": {"contains": {}}}, "contains at /items/contains"),
+    ({"anyOf": [{}, {"dependentRequired": {"a": ["b"]}}]}, "dependentRequired at /anyOf/1/dependentRequired"),
+    ({"$defs": {"x": {"propertyNames": {"minLength": 2}}}}, "propertyNames at /$defs/x/propertyNames"),
+    ({"unevaluatedProperties": False}, "unevaluatedProperties at /unevaluatedProperties"),
+    ({"$dynamicRef": "#x"}, r"\$dynamicRef at /\$dynamicRef"),
+    ({"type": "string", "format": "regex"}, "format 'regex' at /format"),
+    ({"oneOf": [{"minLength": 1}, {"maxLength": 3}]}, "oneOf.*/oneOf"),
+    ({"type": "number", "minimum": 1e300}, "minimum at /minimum"),
+    ({"type": "string", "pattern": "(?=x)y"}, "pattern|lookaround|regex"),
+    ({"enum": []}, "."),
+    (False, "."),
+    ({"type": "strin"}, "cannot be used"),
+    ({"$ref": "https://example.com/else.json"}, "nothing is fetched"),
+    ({"$ref": "#"}, "leads back to itself"),
+    ({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}}, "leads back to itself"),
+    ({"type": "object", "properties": {"n": {"$ref": "#"}}, "required": ["n"]}, "no answer"),
+    ({"const": float("nan")}, "not JSON"),
+    ({"const": "\ud800"}, "not JSON"),
+]
+
+
+@pytest.mark.parametrize(("schema", "reason"), REFUSED)
+def test_what_cannot_be_enforced_is_refused_by_name_and_place(schema: Any, reason: str) -> None:
+    with pytest.raises(UserError, match=reason.replace("$", r"\$") if "\\" not in reason else reason):
+        constrain.json_schema(schema, bundle("bpe"))
+
+
+def test_notes_are_kept_out_of_the_way_and_named() -> None:
+    schema = {"title": "T", "x-guidance": {"lenient": True}, "type": "string", "format": "plaque", "examples": [1]}
+    made = constrain.json_schema(schema, bundle("bpe"))
+    assert made.notes == ("format 'plaque' at /format has no meaning in JSON Schema",)
+
+
+def product(depth: int) -> dict[str, Any]:
+    parts = [{"properties": {f"k{i}{j}": True}, "required": [f"k{i}{j}"]} for i in range(depth) for j in range(3)]
+    return {"allOf": [{"anyOf": parts[at : at + 3]} for at in range(0, len(parts), 3)]}
+
+
+def doubling(depth: int) -> dict[str, Any]:
+    parts: dict[str, Any] = {f"a{i}": {"allOf": [{"$ref": f"#/$defs/a{i + 1}"}] * 2} for i in range(depth)}
+    return {"$ref": "#/$defs/a0", "$defs": {**parts, f"a{depth}": {}}}
+
+
+def doubled_object(depth: int) -> dict[str, Any]:
+    def twice(i: int) -> dict[str, Any]:
+        inner = {"$ref": f"#/$defs/a{i + 1}"}
+        return {"type": "object", "properties": {"x": inner, "y": inner}, "required": ["x", "y"]}
+
+    return {"$ref": "#/$defs/a0", "$defs": {**{f"a{i}": twice(i) for i in range(depth)}, f"a{depth}": {"type": "null"}}}
+
+
+BLOWN = {
+    "product": product(30),
+    "doubling": doubling(40),
+    "doubled object": doubled_object(40),
+    "repeats": {"type": "string", "pattern": "^((a{1,100}){1,100}){1,100}$"},
+    "long": {"type": "string", "minLength": 10**9},
+    "large": {"enum": ["x" * 2**21]},
+}
+
+
+@pytest.mark.parametrize("name", BLOWN)
+def test_a_schema_that_blows_up_ends_in_an_error(name: str) -> None:
+    with pytest.raises(UserError):
+        constrain.json_schema(BLOWN[name], bundle("bpe"))
+
+
+def test_an_answer_is_completed_even_where_the_matcher_gives_up() -> None:
+    made = constrain.json_schema({"type": "string", "pattern": "^(.*a.{60}|.*b.{59})$"}, bundle("bpe"))
+    for seed in range(2):
+        assert made.valid(answer(made, bundle("bpe"), made.shortest + 40, seed))
+
+
+def test_compiled_grammars_are_kept() -> None:
+    made = constrain.json_schema(ADDRESS, bundle("bpe"))
+    assert constrain.json_schema(json.loads(json.dumps(ADDRESS)), bundle("bpe")) is made
+    assert constrain.json_schema({**ADDRESS, "title": "autre"}, bundle("bpe")) is not made
+    assert constrain.json_schema(ADDRESS, bundle("byte-fallback")) is not made
+
+
+def test_patterns_choices_and_grammars_hold_at_every_limit() -> None:
+    lark = 'start: sum\nsum: NUMBER ("+" NUMBER)*\nNUMBER: /[1-9][0-9]{0,3}/\n'
+    doors = {
+        "regex": constrain.regex(r"[A-Z][a-zé]{2,8}( [0-9]+)?", bundle("bpe")),
+        "choice": constrain.choice(["oui", "non", "peut-être « oui »", 'a"\\\n'], bundle("bpe")),
+        "grammar": constrain.grammar(lark, bundle("bpe")),
+        "json": constrain.any_json(bundle("bpe")),
+    }
+    for name, made in doors.items():
+        for more in MORE:
+            text = answer(made, bundle("bpe"), made.shortest + more, more)
+            assert made.valid(text), (name, more, text)
+    assert doors["choice"].shortest == min(
+        len(doors["choice"].ids(text.encode())) for text in ("oui", "non", "peut-être « oui »", 'a"\\\n')
+    )
+    assert not doors["grammar"].valid("1+")
+    assert not doors["choice"].valid("ou")
+    assert not doors["regex"].valid("A")
+
+
+@pytest.mark.parametrize("make", [lambda b: constrain.regex("(", b), lambda b: constrain.grammar("begin: ", b)])
+def test_broken_patterns_and_grammars_are_refused(make: Any) -> None:
+    with pytest.raises(UserError, match="cannot be enforced"):
+        make(bundle("bpe"))
+
+
+@pytest.mark.parametrize("kind", ["char", "word"])
+def test_small_vocabularies_work_where_they_can_write_an_answer(kind: str) -> None:
+    small = bundle(kind)
+    schema = {
+        "type": "object",
+        "properties": {"ville": {"type": "string"}, "ok": {"type": "boolean"}},
+        "required": ["ville", "ok"],
+        "additionalProperties": False,
+    }
+    made = constrain.json_schema(schema, small)
+    for more in MORE:
+        for seed in range(2):
+            assert made.valid(answer(made, small, made.shortest + more, seed))
+
+
+@pytest.mark.parametrize("kind", ["char", "word"])
+def test_a_vocabulary_that_cannot_write_an_answer_is_refused_with_what_it_lacks(kind: str) -> None:
+    lacking = bundle_of(train_tokenizer(cast(Any, kind), ["plain words, nothing else"], 100))
+    with pytest.raises(UserError, match=r"cannot write '\{"):
+        constrain.json_schema({"type": "object"}, lacking)
+
+
+def test_masks_are_computed_for_forks_of_many_threads() -> None:
+    made = constrain.json_schema(ADDRESS, bundle("bpe"))
+    texts: dict[int, str] = {}
+
+    def work(seed: int) -> None:
+        texts[seed] = answer(made, bundle("bpe"), made.shortest + 5, seed)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert texts == {seed: answer(made, bundle("bpe"), made.shortest + 5, seed) for seed in range(4)}
+
+
+PUBLIC = Path(__file__).parents[2] / "shared" / "data" / "json-schemas"
+
+
+@pytest.mark.skipif(not PUBLIC.is_dir(), reason="needs the public schemas")
+def test_no_instance_that_a_public_schema_forbids_is_accepted() -> None:
+    correct = 0
+    files = sorted(PUBLIC.glob("*.json"))[::15]
+    for file in files:
+        data = json.loads(file.read_text(encoding="utf-8"))
+        try:
+            made = constrain.json_schema(data["schema"], bundle("bpe"))
+        except UserError:
+            continue
+        said = [says(made, bundle("bpe"), json.dumps(test["data"], ensure_ascii=False)) for test in data["tests"]]
+        assert not any(said[at] for at, test in enumerate(data["tests"]) if not test["valid"]), file.name
+        correct += said == [test["valid"] for test in data["tests"]]
+    assert correct >= 0.8 * len(files)
