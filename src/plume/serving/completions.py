@@ -113,7 +113,7 @@ def _prompts(body: CompletionBody, bundle: Bundle) -> tuple[Asked, ...]:
 
 
 def _text(text: str, bundle: Bundle) -> Asked:
-    ids = bundle.tokenizer.encode(text, add_special_tokens=True)
+    ids = bundle.tokenizer.encode(text, add_special_tokens=True, specials=True)
     if not ids:
         raise invalid("prompt", "the prompt is empty: there is nothing to continue")
     return _fits(Asked(text, tuple(ids)), bundle)
