@@ -98,8 +98,8 @@ def _sqlite(path: Path, name: str) -> Database:
     lock = FileLock(f"{path}-lock", timeout=SECONDS, poll_interval=_POLL, thread_local=False, mode=0o600)
     turn = partial(_turn, lock, threading.Lock(), name)
     try:
+        _make(path)
         with turn():
-            _make(path)
             connection = _open(path)
             mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()
     except (OSError, sqlite3.Error) as error:
