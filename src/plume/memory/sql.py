@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,7 +18,7 @@ from plume.memory.records import (
     expiry,
     json_bytes,
     message_bytes,
-    message_of,
+    messages_of,
     metadata_bytes,
     microseconds,
     seconds,
@@ -110,12 +111,16 @@ class _Tenant:
         low, high, limit = bounds(after, before, first, last)
         statement = self._statements.read_first if last is None else self._statements.read_last
         rows = self._rows(statement, id=id, low=low, high=high, limit=limit)
-        ordered = sorted(rows, key=lambda row: int(row.position))
-        if not ordered or ordered[0].position != -1:
+        ordered: list[Any] = sorted(rows, key=itemgetter(0))
+        if not ordered or ordered[0][0] != -1:
             raise no_conversation(id)
-        top = ordered[0]._mapping
-        found = tuple(_item(row) for row in ordered[1:])
-        return _conversation(**{name: value for name, value in top.items() if name != "position"}, items=found)
+        top, *ordered = ordered
+        messages = messages_of([row[3] for row in ordered])
+        found = tuple(
+            Item(name.decode("utf-8"), position, message, seconds(moment))
+            for (position, name, moment, *_), message in zip(ordered, messages, strict=True)
+        )
+        return _conversation(**{**_fields(top), "id": id}, items=found)
 
     def item(self, id: str, item: str) -> Item:
         rows = self._rows(self._statements.item, id=id, item=item)
@@ -303,11 +308,11 @@ def _visible(row: Row[Any]) -> bool:
 
 
 def _fields(row: Row[Any]) -> dict[str, Any]:
-    return {name: value for name, value in row._mapping.items() if name not in ("tenant", "now")}
+    return {name: value for name, value in row._mapping.items() if name not in ("tenant", "now", "position")}
 
 
 def _item(row: Row[Any]) -> Item:
-    return Item(row.id, row.position, message_of(row.body), seconds(row.created_at))
+    return Item(row.id, row.position, messages_of([row.body])[0], seconds(row.created_at))
 
 
 def _times(values: dict[str, Any]) -> dict[str, Any]:

@@ -75,6 +75,13 @@ def test_metadata_and_bodies_are_json_values(tenant: Tenant) -> None:
     assert tenant.get("note", "n") == document
 
 
+def test_what_is_no_message_is_refused_before_it_can_spoil_a_conversation(tenant: Tenant) -> None:
+    id = tenant.create().id
+    for wrong in (Message("pirate", "a"), Message("user", None), Message("user", b"a")):  # type: ignore[arg-type]
+        assert refusal(partial(tenant.append, id, [*said("a"), wrong]))[0] is UserError
+    assert tenant.read(id).head == 0
+
+
 def test_names_are_kept_apart_whatever_is_in_them(store: Store) -> None:
     names = [name for name in HOSTILE if len(name.encode()) <= 200]
     one, prefix = store.tenant(new_id("tenant")), new_id("t")
