@@ -70,10 +70,16 @@ def connect(url: str, name: str) -> Database:
         raise UserError(f"{name}: there is no store for {backend}")
     if backend == "postgresql" and "options" not in parsed.query:
         arguments["options"] = f"-c lock_timeout={SECONDS}s"
-    make = partial(create_engine, parsed, connect_args=arguments, hide_parameters=True, pool_size=8, max_overflow=24)
+    options: dict[str, Any] = {
+        "hide_parameters": True,
+        "pool_size": 8,
+        "max_overflow": 24,
+        "pool_reset_on_return": None,
+    }
+    make = partial(create_engine, parsed, connect_args=arguments, **options)
     try:
         writer = make(isolation_level="READ COMMITTED")
-        reader = make(isolation_level="AUTOCOMMIT", pool_reset_on_return=None)
+        reader = make(isolation_level="AUTOCOMMIT")
     except ModuleNotFoundError as error:
         raise UserError(f"{name}: the driver {error.name} is missing", _INSTALL) from None
     settings = _postgresql_settings if backend == "postgresql" else _mysql_settings

@@ -144,7 +144,7 @@ class _Tenant:
         word, *rest = self._on(id, "item", item if is_name(item) else "")
         if word != "ok":
             raise no_item(id, item)
-        return _items(rest)[0]
+        return _items(rest[0])[0]
 
     def append(
         self, id: str, messages: Sequence[Message], *, at: int | None = None, ids: Sequence[str] | None = None
@@ -278,10 +278,10 @@ def _document(kind: str, id: str, fields: list[bytes]) -> Document:
     return Document(kind, id, int(revision), *_times(created, updated, ends), json.loads(body))
 
 
-def _items(rows: Sequence[Any]) -> list[Item]:
-    values = [dict(zip(fields[::2], fields[1::2], strict=True)) for _, fields in rows]
-    messages = messages_of([value[b"body"] for value in values])
+def _items(parts: Sequence[bytes]) -> list[Item]:
+    messages = messages_of(parts[3::4])
+    rows = zip(parts[::4], parts[1::4], messages, parts[2::4], strict=True)
     return [
-        Item(value[b"id"].decode(), int(place.partition(b"-")[0]), message, seconds(int(value[b"at"])))
-        for (place, _), value, message in zip(rows, values, messages, strict=True)
+        Item(id.decode(), int(place.partition(b"-")[0]), message, seconds(int(moment)))
+        for place, id, message, moment in rows
     ]

@@ -150,8 +150,10 @@ class _Tenant:
                 for position, (name, _, body) in enumerate(new, row.head)
             ]
             if new:
-                connection.execute(insert(items), [{**common, **place} for place in placed])
-                self._change(connection, id, head=row.head + len(new), updated_at=moment)
+                rows = [{**common, **place} for place in placed]
+                connection.execute(self._statements.add, rows if len(rows) > 1 else rows[0])
+                change = {"whose": self.name, "which": id, "moved": row.head + len(new), "moment": moment}
+                connection.execute(self._statements.advance, change)
             for place, (name, message, _) in zip(placed, new, strict=True):
                 known[name] = Item(name, place["position"], message, seconds(moment))
             return tuple(known[name] for name in names)

@@ -14,12 +14,14 @@ from sqlalchemy import (
     and_,
     bindparam,
     cast,
+    insert,
     literal_column,
     null,
     or_,
     select,
     type_coerce,
     union_all,
+    update,
 )
 from sqlalchemy.sql import ColumnElement
 from sqlalchemy.sql.elements import BindParameter
@@ -31,16 +33,20 @@ _c, _i, _d = conversations.c, items.c, documents.c
 
 
 class Statements:
-    """Parameters: `tenant`, `id`, `kind`, `item`, `names`, `low`, `high`, `limit`, `created_at`, `after`, `now`."""
+    """Parameters: `tenant`, `id`, `kind`, `item`, `names`, `low`, `high`, `limit`, `created_at`, `after`, `now`; of
+    `advance`: `whose`, `which`, `moved`, `moment`."""
 
     def __init__(self, clock: ColumnElement[int] | None) -> None:
-        now: ColumnElement[Any] = bindparam("now", type_=BigInteger()) if clock is None else clock
+        now: ColumnElement[Any] = _number("now") if clock is None else clock
         tenant, id, kind = _name("tenant"), _name("id"), _name("kind")
         seen = or_(_c.expires_at.is_(None), _c.expires_at > now)
         own, mine = and_(_c.tenant == tenant, _c.id == id), and_(_i.tenant == tenant, _i.conversation == id)
         self.now = select(now.label("now"))
         self.conversation = select(conversations).where(own, seen)
         self.locked = select(conversations, now.label("now")).where(own).with_for_update()
+        self.add = insert(items)
+        this = and_(_c.tenant == _name("whose"), _c.id == _name("which"))  # names of columns would be set
+        self.advance = update(conversations).where(this).values(head=_number("moved"), updated_at=_number("moment"))
         self.known = select(items).where(mine, _i.id.in_(bindparam("names", expanding=True)))
         self.item = (
             select(items)
@@ -66,7 +72,7 @@ class Statements:
 
 def _between(mine: ColumnElement[bool]) -> Select[Any]:
     none = cast(null(), BigInteger)
-    low, high = bindparam("low", type_=BigInteger()), bindparam("high", type_=BigInteger())
+    low, high = _number("low"), _number("high")
     columns = (
         _i.position,
         type_coerce(_i.id, LargeBinary),
@@ -87,13 +93,17 @@ def _page(table: Any, mine: list[ColumnElement[bool]], *, continued: bool = Fals
     """Newest first; `continued` behind the row that `created_at` and `after` name."""
     made, id = table.c.created_at, table.c.id
     if continued:
-        moment = bindparam("created_at", type_=BigInteger())
+        moment = _number("created_at")
         mine = [*mine, or_(made < moment, and_(made == moment, id < _name("after")))]
     return select(table).where(*mine).order_by(made.desc(), id.desc()).limit(bindparam("limit"))
 
 
 def _name(parameter: str) -> BindParameter[str]:
     return bindparam(parameter, type_=Name())
+
+
+def _number(parameter: str) -> BindParameter[int]:
+    return bindparam(parameter, type_=BigInteger())
 
 
 def _raw(column: ColumnElement[str]) -> ColumnElement[bytes]:

@@ -39,6 +39,18 @@ local function conversation()
   return redis.call('HMGET', KEYS[1], 'head', 'created_at', 'updated_at', 'expires_at', 'body')
 end
 
+-- Of each message its place in the stream, id, time and body, in one flat list.
+local function flat(rows)
+  local parts = {}
+  for _, row in ipairs(rows) do
+    parts[#parts + 1] = row[1]
+    for field = 2, 6, 2 do
+      parts[#parts + 1] = row[2][field]
+    end
+  end
+  return parts
+end
+
 local function entry(position)
   return redis.call('XRANGE', KEYS[2], position .. '-1', position .. '-1')[1]
 end
@@ -77,7 +89,7 @@ function run.read(low, high, order, limit)
   elseif count ~= 0 then
     rows = redis.call('XRANGE', KEYS[2], from, to, 'COUNT', count)
   end
-  return { 'ok', conversation(), rows }
+  return { 'ok', conversation(), flat(rows) }
 end
 
 function run.item(name)
@@ -85,7 +97,7 @@ function run.item(name)
     return { 'none' }
   end
   local position = redis.call('HGET', KEYS[3], name)
-  return position and { 'ok', entry(position) } or { 'no item' }
+  return position and { 'ok', flat({ entry(position) }) } or { 'no item' }
 end
 
 -- Names and bodies follow in turns. Messages whose names are known are returned for the caller to compare, and
@@ -106,7 +118,7 @@ function run.append(at, compared)
     for _, row in pairs(known) do
       rows[#rows + 1] = row
     end
-    return { 'known', rows }
+    return { 'known', flat(rows) }
   end
   local head = tonumber(found[2])
   if at ~= '' and tonumber(at) ~= head then
