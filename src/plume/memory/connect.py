@@ -101,7 +101,9 @@ def _sqlite(path: Path, name: str) -> Database:
         raise UserError(
             f"{name}: there is no directory {path.parent}, or {path.name} is one", "make the directory first"
         )
-    lock = FileLock(f"{path}-lock", timeout=SECONDS, poll_interval=_POLL, thread_local=False, mode=0o600)
+    lock = FileLock(
+        f"{path}-lock", timeout=SECONDS, poll_interval=_POLL, thread_local=False, mode=0o600, fallback_to_soft=False
+    )
     turn = partial(_turn, lock, threading.Lock(), name)
     try:
         _make(path)
