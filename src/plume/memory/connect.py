@@ -98,12 +98,10 @@ def _sqlite(path: Path, name: str) -> Database:
     """One connection writes. Processes take turns by a lock beside the file, held over commit and checkpoint alike:
     that keeps clear of the WAL-reset bug, and is fairer than SQLite's own waiting."""
     if path.is_dir() or not path.parent.is_dir():
-        raise UserError(
-            f"{name}: there is no directory {path.parent}, or {path.name} is one", "make the directory first"
-        )
-    lock = FileLock(
-        f"{path}-lock", timeout=SECONDS, poll_interval=_POLL, thread_local=False, mode=0o600, fallback_to_soft=False
-    )
+        wrong = f"{path} is a directory" if path.is_dir() else f"there is no directory {path.parent}"
+        raise UserError(f"{name}: {wrong}", "name a file in a directory that exists")
+    waits: dict[str, Any] = {"timeout": SECONDS, "poll_interval": _POLL, "fallback_to_soft": False}
+    lock = FileLock(f"{path}-lock", thread_local=False, mode=0o600, **waits)
     turn = partial(_turn, lock, threading.Lock(), name)
     try:
         _make(path)

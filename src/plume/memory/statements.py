@@ -36,7 +36,7 @@ class Statements:
     """Parameters: `tenant`, `id`, `kind`, `item`, `names`, `low`, `high`, `limit`, `created_at`, `after`, `now`; of
     `advance`: `whose`, `which`, `moved`, `moment`."""
 
-    def __init__(self, clock: ColumnElement[int] | None) -> None:
+    def __init__(self, clock: ColumnElement[int] | None, dialect: str) -> None:
         now: ColumnElement[Any] = _number("now") if clock is None else clock
         tenant, id, kind = _name("tenant"), _name("id"), _name("kind")
         seen = or_(_c.expires_at.is_(None), _c.expires_at > now)
@@ -57,8 +57,9 @@ class Statements:
         top: list[Any] = [literal_column("-1").label("position"), _raw(_c.id), _c.created_at, _c.body, *times]
         head = select(*top).where(own, seen)
         # One statement sees one moment: the conversation first, its messages under it.
-        self.read_first = _under(head, _between(mine).order_by(_i.position).limit(bindparam("limit")))
-        self.read_last = _under(head, _between(mine).order_by(_i.position.desc()).limit(bindparam("limit")))
+        first = _between(mine).order_by(_i.position).limit(bindparam("limit"))
+        last = _between(mine).order_by(_i.position.desc()).limit(bindparam("limit"))
+        self.read_first, self.read_last = (_under(head, rows, dialect) for rows in (first, last))
         self.page = _page(conversations, [_c.tenant == tenant, seen])
         self.next_page = _page(conversations, [_c.tenant == tenant, seen], continued=True)
 
@@ -85,8 +86,9 @@ def _between(mine: ColumnElement[bool]) -> Select[Any]:
     return select(*columns).where(mine, _i.position > low, _i.position < high)
 
 
-def _under(head: Select[Any], rows: Select[Any]) -> CompoundSelect[Any]:
-    return union_all(head, select(rows.subquery()))
+def _under(head: Select[Any], rows: Select[Any], dialect: str) -> CompoundSelect[Any]:
+    """SQLite takes no limit in a union but in a subquery; MySQL would write the subquery's bodies to disk first."""
+    return union_all(head, select(rows.subquery()) if dialect == "sqlite" else rows)
 
 
 def _page(table: Any, mine: list[ColumnElement[bool]], *, continued: bool = False) -> Select[Any]:
