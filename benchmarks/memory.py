@@ -174,6 +174,12 @@ def mariadb(ids: list[str]) -> Iterator[tuple[Side, Side, str]]:
                 yield plume, by_hand(connection, "%s", ids, lock=" FOR UPDATE"), "plain SQL, PyMySQL"
 
 
+def entry(id: str) -> str:
+    """What a list on Redis has to hold: there are no columns beside it."""
+    message = {"id": f"msg_{id}", "created_at": time.time_ns(), "role": "user", "content": TEXT}
+    return json.dumps(message, ensure_ascii=False)
+
+
 @contextlib.contextmanager
 def redis_server(ids: list[str]) -> Iterator[tuple[Side, Side, str]]:
     with (
@@ -182,10 +188,10 @@ def redis_server(ids: list[str]) -> Iterator[tuple[Side, Side, str]]:
         redis.Redis(port=port, password=servers.PASSWORD) as client,
     ):
         for id in ids:
-            client.rpush(f"hand:{id}", *[BODY] * LENGTH)
+            client.rpush(f"hand:{id}", *[entry(id) for _ in range(LENGTH)])
 
         def append(id: str) -> None:
-            client.rpush(f"hand:{id}", BODY)
+            client.rpush(f"hand:{id}", entry(id))
 
         def read(id: str) -> list[Any]:
             return [json.loads(body) for body in client.lrange(f"hand:{id}", -50, -1)]

@@ -278,10 +278,11 @@ def _document(kind: str, id: str, fields: list[bytes]) -> Document:
     return Document(kind, id, int(revision), *_times(created, updated, ends), json.loads(body))
 
 
-def _items(parts: Sequence[bytes]) -> list[Item]:
-    messages = messages_of(parts[3::4])
-    rows = zip(parts[::4], parts[1::4], messages, parts[2::4], strict=True)
+def _items(packed: Sequence[bytes]) -> list[Item]:
+    rows = [row.split(b" ", 3) for row in packed]
+    lengths = [int(row[2]) for row in rows]
+    messages = messages_of([row[3][length:] for row, length in zip(rows, lengths, strict=True)])
     return [
-        Item(id.decode(), int(place.partition(b"-")[0]), message, seconds(int(moment)))
-        for place, id, message, moment in rows
+        Item(rest[:length].decode(), int(place.partition(b"-")[0]), message, seconds(int(moment)))
+        for (place, moment, _, rest), length, message in zip(rows, lengths, messages, strict=True)
     ]

@@ -110,17 +110,19 @@ class _Tenant:
     ) -> Conversation:
         low, high, limit = bounds(after, before, first, last)
         statement = self._statements.read_first if last is None else self._statements.read_last
-        rows = self._rows(statement, id=id, low=low, high=high, limit=limit)
-        ordered: list[Any] = sorted(rows, key=itemgetter(0))
-        if not ordered or ordered[0][0] != -1:
+        rows: Sequence[Any] = self._rows(statement, id=id, low=low, high=high, limit=limit)
+        top = {row[3] is not None: row for row in rows if row[1] is None}
+        if not top:
             raise no_conversation(id)
-        top, *ordered = ordered
-        messages = messages_of([row[3] for row in ordered])
+        (head, _, created, body), (updated, _, ends, _) = top[True], top[False]
+        placed = sorted((row for row in rows if row[1] is not None), key=itemgetter(0))
+        messages = messages_of([row[3] for row in placed])
         found = tuple(
             Item(name.decode("utf-8"), position, message, seconds(moment))
-            for (position, name, moment, *_), message in zip(ordered, messages, strict=True)
+            for (position, name, moment, _), message in zip(placed, messages, strict=True)
         )
-        return _conversation(**{**_fields(top), "id": id}, items=found)
+        times = {"created_at": created, "updated_at": updated, "expires_at": ends}
+        return _conversation(id=id, head=head, **times, body=body, items=found)
 
     def item(self, id: str, item: str) -> Item:
         rows = self._rows(self._statements.item, id=id, item=item)
@@ -310,7 +312,7 @@ def _visible(row: Row[Any]) -> bool:
 
 
 def _fields(row: Row[Any]) -> dict[str, Any]:
-    return {name: value for name, value in row._mapping.items() if name not in ("tenant", "now", "position")}
+    return {name: value for name, value in row._mapping.items() if name not in ("tenant", "now")}
 
 
 def _item(row: Row[Any]) -> Item:

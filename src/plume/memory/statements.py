@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -13,9 +14,7 @@ from sqlalchemy import (
     Select,
     and_,
     bindparam,
-    cast,
     insert,
-    literal_column,
     null,
     or_,
     select,
@@ -53,13 +52,14 @@ class Statements:
             .join(conversations, and_(_c.tenant == _i.tenant, _c.id == _i.conversation))
             .where(mine, seen, _i.id == _name("item"))
         )
-        times = (_c.head, _c.updated_at, _c.expires_at)
-        top: list[Any] = [literal_column("-1").label("position"), _raw(_c.id), _c.created_at, _c.body, *times]
-        head = select(*top).where(own, seen)
-        # One statement sees one moment: the conversation first, its messages under it.
+        # One statement sees one moment. Under the messages come two rows without an id, of the conversation itself.
+        top = (
+            select(_c.head, null(), _c.created_at, _c.body).where(own, seen),
+            select(_c.updated_at, null(), _c.expires_at, null()).where(own, seen),
+        )
         first = _between(mine).order_by(_i.position).limit(bindparam("limit"))
         last = _between(mine).order_by(_i.position.desc()).limit(bindparam("limit"))
-        self.read_first, self.read_last = (_under(head, rows, dialect) for rows in (first, last))
+        self.read_first, self.read_last = (_over(rows, top, dialect) for rows in (first, last))
         self.page = _page(conversations, [_c.tenant == tenant, seen])
         self.next_page = _page(conversations, [_c.tenant == tenant, seen], continued=True)
 
@@ -72,23 +72,14 @@ class Statements:
 
 
 def _between(mine: ColumnElement[bool]) -> Select[Any]:
-    none = cast(null(), BigInteger)
+    id = type_coerce(_i.id, LargeBinary()).label("id")  # decoding many is quicker by the one who reads them
     low, high = _number("low"), _number("high")
-    columns = (
-        _i.position,
-        type_coerce(_i.id, LargeBinary),
-        _i.created_at,
-        _i.body,
-        none.label("a"),
-        none.label("b"),
-        none.label("c"),
-    )
-    return select(*columns).where(mine, _i.position > low, _i.position < high)
+    return select(_i.position, id, _i.created_at, _i.body).where(mine, _i.position > low, _i.position < high)
 
 
-def _under(head: Select[Any], rows: Select[Any], dialect: str) -> CompoundSelect[Any]:
+def _over(rows: Select[Any], top: Sequence[Select[Any]], dialect: str) -> CompoundSelect[Any]:
     """SQLite takes no limit in a union but in a subquery; MySQL would write the subquery's bodies to disk first."""
-    return union_all(head, select(rows.subquery()) if dialect == "sqlite" else rows)
+    return union_all(select(rows.subquery()) if dialect == "sqlite" else rows, *top)
 
 
 def _page(table: Any, mine: list[ColumnElement[bool]], *, continued: bool = False) -> Select[Any]:
@@ -106,8 +97,3 @@ def _name(parameter: str) -> BindParameter[str]:
 
 def _number(parameter: str) -> BindParameter[int]:
     return bindparam(parameter, type_=BigInteger())
-
-
-def _raw(column: ColumnElement[str]) -> ColumnElement[bytes]:
-    """Decoding many names is quicker by the one who reads them."""
-    return type_coerce(column, LargeBinary()).label("id")
