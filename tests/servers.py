@@ -1,6 +1,7 @@
 """Real database servers for the tests, each in a directory of its own, run by a user without rights.
 
-They come from Debian's packages postgresql and mariadb-server and serve 127.0.0.1 on a free port.
+They come from Debian's packages postgresql, mariadb-server and redis-server and serve 127.0.0.1 on a free port. They
+write lazily, because what they keep dies with the test, unless a test asks for `durable` ones.
 """
 
 import contextlib
@@ -20,28 +21,29 @@ import pytest
 PASSWORD = "p@ss:w/örd"
 _USER = "nobody" if os.geteuid() == 0 else None  # the servers refuse to run as root
 _SECONDS = 30
-_READY = re.compile(r"ready (?:to accept|for) connections")
+_READY = re.compile(r"(?i)ready (?:to accept|for) connections")
 
 
 @contextlib.contextmanager
-def postgresql() -> Iterator[int]:
+def postgresql(*, durable: bool = False) -> Iterator[int]:
     """A PostgreSQL server with a user `plume` (password `PASSWORD`) and a database `postgres`; gives its port."""
-    initdb, server = _program("initdb", "postgresql"), _program("postgres", "postgresql")
+    initdb, server = program("initdb", "postgresql"), program("postgres", "postgresql")
     with _directory() as directory:
         data, secret = directory / "data", directory / "secret"
         secret.write_text(PASSWORD, encoding="utf-8")
         access = ("-U", "plume", f"--pwfile={secret}", "--auth=scram-sha-256")
         _run([initdb, "-D", data, *access, "--no-sync", "--encoding=UTF8", "--locale=C.UTF-8"])
         port = _free_port()
-        options = ("listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off", f"port={port}")
+        fsync = f"fsync={'on' if durable else 'off'}"
+        options = ("listen_addresses=127.0.0.1", "unix_socket_directories=", fsync, f"port={port}")
         with _running([server, "-D", data, *(part for option in options for part in ("-c", option))], directory):
             yield port
 
 
 @contextlib.contextmanager
-def mariadb() -> Iterator[int]:
+def mariadb(*, durable: bool = False) -> Iterator[int]:
     """A MariaDB server with a user `plume` (password `PASSWORD`) and a database `plume`; gives its port."""
-    install, server = _program("mariadb-install-db", "mariadb-server"), _program("mariadbd", "mariadb-server")
+    install, server = program("mariadb-install-db", "mariadb-server"), program("mariadbd", "mariadb-server")
     with _directory() as directory:
         data, first = directory / "data", directory / "first.sql"
         first.write_text(
@@ -52,19 +54,39 @@ def mariadb() -> Iterator[int]:
         _run([install, "--no-defaults", f"--datadir={data}", "--skip-test-db", "--skip-name-resolve"])
         port = _free_port()
         options = ("--bind-address=127.0.0.1", f"--port={port}", f"--socket={directory}/socket", f"--init-file={first}")
-        settings = ("--skip-name-resolve", "--innodb-flush-log-at-trx-commit=0", "--character-set-server=utf8mb4")
+        flush = f"--innodb-flush-log-at-trx-commit={int(durable)}"
+        settings = ("--skip-name-resolve", flush, "--character-set-server=utf8mb4")
         command = [server, "--no-defaults", f"--datadir={data}", *options, *settings, f"--pid-file={directory}/pid"]
         with _running(command, directory):
             yield port
 
 
-def _program(name: str, package: str) -> str:
+@contextlib.contextmanager
+def redis(*, durable: bool = False, under: Sequence[str] = ()) -> Iterator[int]:
+    """A Redis server whose default user has `PASSWORD`; gives its port. `under` is a command that runs it."""
+    server = program("redis-server", "redis-server")
+    with _directory() as directory:
+        port, settings = _free_port(), directory / "redis.conf"
+        append = ("appendonly yes", "appendfsync always") if durable else ("appendonly no",)
+        lines = (f"port {port}", "bind 127.0.0.1", f"dir {directory}", 'save ""', f'requirepass "{PASSWORD}"', *append)
+        settings.write_text("\n".join(lines), encoding="utf-8")
+        with _running([*under, server, settings], directory):
+            yield port
+
+
+def required() -> bool:
+    """Must every program be there, so that nothing is skipped?"""
+    return os.environ.get("CI") == "true" or os.environ.get("PLUME_REQUIRE_SERVICES") == "1"
+
+
+def program(name: str, package: str) -> str:
+    """The path of a program; without it the test is skipped, or fails where everything is required."""
     places = [os.environ.get("PATH", ""), "/usr/sbin", *map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin")))]
     found = shutil.which(name, path=os.pathsep.join(places))
     if found:
         return found
     message = f"the server program {name} is missing: apt-get install {package}"
-    if os.environ.get("CI") == "true":
+    if required():
         pytest.fail(message)
     pytest.skip(message)
 

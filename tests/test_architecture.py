@@ -18,11 +18,12 @@ LAYERS = [
     {"errors", "types", "files", "processors"},
     {"recipe", "similar", "redact", "events"},
     {"text", "data", "runs", "cache"},
-    {"checks"},
+    {"checks", "memory"},
     {"models"},
     {"generation"},
     {"evaluation"},
     {"training"},
+    {"serving"},
     {"cli"},
 ]
 ROW = {name: row for row, names in enumerate(LAYERS) for name in names}

@@ -85,9 +85,15 @@ def test_an_end_token_masked_or_absent(tokenizer: TextTokenizer) -> None:
 class Unseparated:
     """A foreign template without any mark between turns."""
 
-    source, stop = "", ("<eos>",)
+    source, stop, call_syntax = "", ("<eos>",), None
 
-    def encode(self, messages: Sequence[Message], tokenizer: Tokenizer, *, reply: bool = False) -> Encoded:
+    def parse(self, text: str) -> Message:
+        return Message("assistant", text)
+
+    def encode(
+        self, messages: Sequence[Message], tokenizer: Tokenizer, tools: Sequence[Any] = (), *, reply: bool = False
+    ) -> Encoded:
+        assert not tools
         pieces = [(tokenizer.encode(message.content), message.role == "assistant") for message in messages]
         if not reply:
             pieces.append((tokenizer.encode("<eos>", specials=True), True))

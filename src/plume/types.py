@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
 Severity = Literal["error", "warning", "info"]
 FinishReason = Literal["stop", "length", "cancelled"]
 EvaluationKind = Literal["held_out", "recall"]
@@ -34,11 +34,33 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A function that a reply asks for; `arguments` is the text of a JSON object."""
+
+    name: str
+    arguments: str
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation; the content is always text."""
+    """One turn of a conversation; the content is always text. A reply may call tools, and a turn of the role `tool`
+    is the result of the call whose id it names."""
 
     role: Role
     content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CallSyntax:
+    """How a template writes a call: `begin`, an object with the name under `name` and the arguments under the key
+    `arguments`, `end`."""
+
+    begin: str
+    end: str
+    arguments: str
 
 
 class Turn(NamedTuple):
@@ -230,7 +252,17 @@ class Template(Protocol):
     def source(self) -> str: ...
     @property
     def stop(self) -> tuple[str, ...]: ...
-    def encode(self, messages: Sequence[Message], tokenizer: Tokenizer, *, reply: bool = False) -> Encoded: ...
+    @property
+    def call_syntax(self) -> CallSyntax | None: ...
+    def encode(
+        self,
+        messages: Sequence[Message],
+        tokenizer: Tokenizer,
+        tools: Sequence[Mapping[str, Any]] = (),
+        *,
+        reply: bool = False,
+    ) -> Encoded: ...
+    def parse(self, text: str) -> Message: ...
 
 
 class State(Protocol):

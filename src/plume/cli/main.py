@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from plume.cli import ask, check, data, evaluate, explain, export, generate, merge, output, train, tune
+from plume.cli import ask, check, data, evaluate, explain, export, generate, merge, output, serve, train, tune
 
 app = typer.Typer(
     name="plume",
@@ -61,6 +61,7 @@ for _name, _verb, _examples in (
     ("generate", generate.generate, generate.EXAMPLES),
     ("merge", merge.merge, merge.EXAMPLES),
     ("export", export.export, export.EXAMPLES),
+    ("serve", serve.serve, serve.EXAMPLES),
 ):
     app.command(_name, epilog=_examples)(_guarded(_verb))
 

@@ -16,7 +16,7 @@ from plume.errors import UserError
 from plume.types import Finding
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import URL, Connection, Engine
 
 _ROWS = 1000  # of a batch
 _SECONDS = 10  # until a server that does not answer counts as not there
@@ -62,13 +62,13 @@ def records(url: str, query: str) -> Iterator[Value | Finding]:
         connection = _engine(url, name).connect()
     except (exc.SQLAlchemyError, TypeError, ValueError, OSError) as error:
         hint = "check that the server runs, and the host, port, user, password and database"
-        raise UserError(f"{name}: {_said(error, url)}", hint) from None
+        raise UserError(f"{name}: {said(error, url)}", hint) from None
     try:
         with connection:
             yield from _rows(connection, name, query)
     except exc.SQLAlchemyError as error:
         hint = "correct the query; run it first with the database's own client"
-        raise UserError(f"{name}: {_said(error, url)}", hint) from None
+        raise UserError(f"{name}: {said(error, url)}", hint) from None
 
 
 def _rows(connection: Connection, name: str, query: str) -> Iterator[Value | Finding]:
@@ -85,8 +85,22 @@ def _rows(connection: Connection, name: str, query: str) -> Iterator[Value | Fin
 
 def _engine(url: str, name: str) -> Engine:
     """Where connections come from; those to SQLite can only read."""
-    from sqlalchemy import create_engine, exc, make_url
+    from sqlalchemy import create_engine
     from sqlalchemy.pool import NullPool
+
+    parsed, arguments = address(url, name)
+    if parsed.get_backend_name() == "sqlite":
+        creator = partial(_sqlite, parsed.database or "", name)
+        return create_engine("sqlite://", creator=creator, poolclass=NullPool)
+    try:
+        return create_engine(parsed, poolclass=NullPool, connect_args=arguments)
+    except ModuleNotFoundError as error:
+        raise UserError(f"{name}: the driver {error.name} is missing", _INSTALL) from None
+
+
+def address(url: str, name: str) -> tuple[URL, dict[str, Any]]:
+    """A URL as SQLAlchemy knows it, with the driver, and what that driver is to be told beside it."""
+    from sqlalchemy import exc, make_url
 
     try:
         parsed = make_url(re.sub("^postgres(?=[:+])", "postgresql", url, flags=re.IGNORECASE))
@@ -94,17 +108,13 @@ def _engine(url: str, name: str) -> Engine:
         hint = "write dialect://user:password@host:port/database, with %40 for an @ in the password"
         raise UserError(f"{name} is not the URL of a database", hint) from None
     if parsed.get_backend_name() == "sqlite":
-        creator = partial(_sqlite, parsed.database or "", name)
-        return create_engine("sqlite://", creator=creator, poolclass=NullPool)
+        return parsed, {}
     if parsed.drivername in _DRIVERS:
         parsed = parsed.set(drivername=f"{parsed.drivername}+{_DRIVERS[parsed.drivername]}")
     arguments: dict[str, Any] = {"connect_timeout": _SECONDS}
     if parsed.get_driver_name() == "pymysql" and parsed.password is not None:
         arguments["password"] = str(parsed.password).encode()  # PyMySQL would send it as Latin-1
-    try:
-        return create_engine(parsed, poolclass=NullPool, connect_args=arguments)
-    except ModuleNotFoundError as error:
-        raise UserError(f"{name}: the driver {error.name} is missing", _INSTALL) from None
+    return parsed, arguments
 
 
 def _sqlite(database: str, name: str) -> sqlite3.Connection:
@@ -123,7 +133,7 @@ def _text(raw: bytes) -> str | bytes:
         return raw
 
 
-def _said(error: Exception, url: str) -> str:
+def said(error: Exception, url: str) -> str:
     """What the driver or the database says, in one line, without any password."""
     said = getattr(error, "orig", None) or error
     numbered = len(said.args) > 1 and isinstance(said.args[0], int)

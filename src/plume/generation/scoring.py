@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from plume.errors import UserError
 from plume.models.bundle import Bundle
-from plume.types import Encoded, Score
+from plume.types import Encoded, Score, TokenLogprob
 
 _BATCH = 64
 _SCORED = 4096  # tokens read together: 64 rows of 1,024 took three times the memory of training
@@ -31,6 +32,42 @@ def score(bundle: Bundle, rows: Sequence[Encoded]) -> list[Score]:
         for (row, _), part in zip(batch, _score(bundle, [window for _, window in batch]), strict=True):
             totals[row] = _add(totals[row], part)
     return totals
+
+
+@torch.inference_mode()
+def prompt_logprobs(bundle: Bundle, rows: Sequence[Sequence[int]], top: int) -> list[list[TokenLogprob | None]]:
+    """How likely the model finds each token after those before it, with the `top` likeliest there; None for the first,
+    which nothing precedes. Raises UserError for a row longer than the context."""
+    context = bundle.model.context_length
+    for ids in rows:
+        if len(ids) > context:
+            raise UserError(f"{len(ids)} tokens are more than the model's context of {context}", "shorten the text")
+    order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
+    windows = [(row, Encoded(tuple(rows[row]), ())) for row in order if rows[row]]
+    found: list[list[TokenLogprob | None]] = [[] for _ in rows]
+    bundle.model.train(False)
+    for batch in _batches(windows):
+        for (row, _), told in zip(batch, _told(bundle, [encoded.ids for _, encoded in batch], top), strict=True):
+            found[row] = told
+    return found
+
+
+def _told(bundle: Bundle, batch: Sequence[Sequence[int]], top: int) -> Iterator[list[TokenLogprob | None]]:
+    device = next(bundle.model.parameters()).device
+    lengths_B = torch.tensor([len(ids) for ids in batch], device=device)
+    hidden_BTC, _ = bundle.model(padded(batch, bundle, device), None, lengths_B)
+    for position, ids in enumerate(batch):
+        told: list[TokenLogprob | None] = [None]
+        for start in range(0, len(ids) - 1, _LOGIT_ROWS):
+            targets = ids[start + 1 : start + 1 + _LOGIT_ROWS]
+            logits_TV = bundle.model.head(hidden_BTC[position, start : start + len(targets)])
+            logprobs_TV = logits_TV.float().log_softmax(dim=-1)
+            own = logprobs_TV.gather(1, torch.tensor(targets, device=device)[:, None])[:, 0].tolist()
+            values, likeliest = logprobs_TV.topk(min(top, logprobs_TV.shape[-1]))
+            best = zip(likeliest.tolist(), values.tolist(), strict=True)
+            for id, logprob, (others, theirs) in zip(targets, own, best, strict=True):
+                told.append(TokenLogprob(id, logprob, tuple(zip(others, theirs, strict=True))))
+        yield told
 
 
 def _score(bundle: Bundle, batch: Sequence[Encoded]) -> Iterator[Score]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,7 +14,7 @@ from plume.models.adapter import Adapter, base_of, is_adapter, load_adapter, sav
 from plume.models.catalog import find_directory, load_model, load_model_file
 from plume.text.template import RAW, TEMPLATES, ChatTemplate
 from plume.text.tokenizer import ROLE_TOKENS, SPECIAL_NAMES, TextTokenizer, load_tokenizer, read_chat_template
-from plume.types import LanguageModel
+from plume.types import LanguageModel, Sampling
 
 _DEFAULT_MAX_NEW_TOKENS = 256
 
@@ -25,7 +25,8 @@ class Bundle:
 
     `own_template` is False when there is no chat template and the raw one stands in: a model of plain text has
     learnt no turns, so its directory gets none, and fine-tuning on conversations may choose one. `adapter` is what was
-    put into `model`, and then all that is saved of it.
+    put into `model`, and then all that is saved of it. `sampling` is how the directory wants the model to be asked:
+    greedy, unless it says otherwise.
     """
 
     model: LanguageModel
@@ -35,6 +36,7 @@ class Bundle:
     max_new_tokens: int = _DEFAULT_MAX_NEW_TOKENS
     own_template: bool = True
     adapter: Adapter | None = None
+    sampling: Sampling = field(default_factory=Sampling)
 
     def whole(self) -> Bundle:
         """The same without an adapter, once that is merged into the model."""
@@ -104,6 +106,7 @@ def _opened(directory: Path, tokenizer: TextTokenizer, open_model: Callable[[], 
         _stop_ids(tokenizer, template, extra),
         int(settings.get("max_new_tokens") or _DEFAULT_MAX_NEW_TOKENS),
         own_template=source is not None,
+        sampling=_sampling(settings),
     )
 
 
@@ -201,6 +204,16 @@ def _stop_ids(tokenizer: TextTokenizer, template: ChatTemplate, extra: Iterable[
     named = tokenizer.special_token_names.get("eos_token")
     texts = [*template.stop, *([named] if named in specials else [])]
     return frozenset([*(specials[text] for text in texts if text in specials), *extra])
+
+
+def _sampling(settings: Mapping[str, Any]) -> Sampling:
+    """What generation_config.json says in transformers' names."""
+    if not settings.get("do_sample"):
+        return Sampling()
+    names = ("temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty")
+    return Sampling(
+        **{"temperature": 1.0, **{name: settings[name] for name in names if settings.get(name) is not None}}
+    )
 
 
 def _generation_config(directory: Path) -> dict[str, Any]:

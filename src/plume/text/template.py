@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, NoReturn
 
@@ -20,14 +20,29 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from plume.errors import UserError
-from plume.types import Encoded, Example, Message, Template, Tokenizer
+from plume.text import calls
+from plume.types import CallSyntax, Encoded, Example, Message, Template, Tokenizer
 
 CHAT = """\
 {{- bos_token -}}
+{%- set tools = tools | default([], true) -%}
+{%- if tools -%}
+{%- set begun = messages and messages[0].role == 'system' -%}
+<|system|>{{ messages[0].content + '\\n\\n' if begun }}<tools>{{ '\\n' }}
+{%- for tool in tools -%}{{ tool | tojson }}{{ '\\n' }}{%- endfor -%}
+</tools>
+{%- endif -%}
 {%- for message in messages -%}
 {%- if message.role == 'assistant' -%}
-<|assistant|>{% generation %}{{ message.content }}{{ eos_token }}{% endgeneration %}
-{%- else -%}
+<|assistant|>{% generation %}{{ message.content }}
+{%- for call in message.tool_calls | default([], true) -%}
+{{ '\\n' if message.content or not loop.first }}<tool_call>{{ '\\n' }}
+{{- {'name': call.function.name, 'arguments': call.function.arguments} | tojson }}{{ '\\n' }}</tool_call>
+{%- endfor -%}
+{{ eos_token }}{% endgeneration %}
+{%- elif message.role == 'tool' -%}
+<|user|><tool_response>{{ '\\n' }}{{ message.content }}{{ '\\n' }}</tool_response>
+{%- elif not (tools and loop.first and message.role == 'system') -%}
 <|{{ message.role }}|>{{ message.content }}
 {%- endif -%}
 {%- endfor -%}
@@ -63,6 +78,10 @@ _NO_MARKS = dict.fromkeys(map(ord, (_BEGIN, _END, _BREAK)))
 _MARK_HINT = "mark the assistant's text with {% generation %} … {% endgeneration %} in chat_template.jinja"
 
 
+_Row = dict[str, Any]
+_Fill = Callable[[Sequence[_Row], bool], str]
+
+
 class _Span(NamedTuple):
     start: int
     end: int
@@ -89,12 +108,39 @@ class ChatTemplate:
         text, spans = self._render((Message("user", "question"), Message("assistant", "answer")), reply=False)
         return (max((token for token in self._specials if text[: spans[-1].end].endswith(token)), key=len),)
 
-    def encode(self, messages: Sequence[Message], tokenizer: Tokenizer, *, reply: bool = False) -> Encoded:
-        """Ids and mask of a conversation; with `reply` it ends where the assistant is to speak.
+    @functools.cached_property
+    def call_syntax(self) -> CallSyntax | None:
+        """How a reply calls a tool; None when the template has no way to say it that can be read back."""
+        try:
+            text, spans = self._render(calls.PROBE, reply=False)
+        except UserError:
+            return None
+        return calls.syntax_of(text[spans[-1].start : spans[-1].end].removesuffix(self.stop[0]), self._specials)
 
-        Raises UserError (D309) when the template does not let replies be told from prompts.
+    def parse(self, text: str) -> Message:
+        """A reply's text as a message, with the calls that stand in it."""
+        return calls.parse(text, self.call_syntax)
+
+    def encode(
+        self,
+        messages: Sequence[Message],
+        tokenizer: Tokenizer,
+        tools: Sequence[Mapping[str, Any]] = (),
+        *,
+        reply: bool = False,
+    ) -> Encoded:
+        """Ids and mask of a conversation; with `reply` it ends where the assistant is to speak. `tools` are functions
+        in OpenAI's form.
+
+        Raises UserError when the template cannot say calls or tools, or (D309) does not let replies be told from
+        prompts.
         """
-        text, spans = self._render(messages, reply=reply)
+        said = any(message.tool_calls or message.role == "tool" for message in messages)
+        if (tools or said) and self.call_syntax is None:
+            raise UserError(
+                "the model's chat template has no way to write calls of tools", "ask without them, or another model"
+            )
+        text, spans = self._render(messages, tools, reply=reply)
         ids: list[int] = []
         trained: list[bool] = []
         position = 0
@@ -106,42 +152,48 @@ class ChatTemplate:
             position = span.end
         return Encoded(tuple(ids), tuple(trained))
 
-    def _render(self, messages: Sequence[Message], *, reply: bool) -> tuple[str, list[_Span]]:
+    def _render(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = (), *, reply: bool
+    ) -> tuple[str, list[_Span]]:
         """The rendered text and where in it the replies stand, each up to and with its end token."""
         guard = _guard(self._specials)
-        rows = [{"role": message.role, "content": guard(message.content)} for message in messages]
-        text, marked = _take_marks(self._fill(rows, reply))
+        rows = [calls.row_of(message, guard) for message in messages]
+        fill = functools.partial(self._fill, [calls.guarded(tool, guard) for tool in tools])
+        text, marked = _take_marks(fill(rows, reply))
         replies = [position for position, row in enumerate(rows) if row["role"] == "assistant"]
         if self._marked and len(marked) != len(replies):
             raise UserError("D309: the chat template marks other text than the replies as generated", _MARK_HINT)
         spans = []
         for number, position in enumerate(replies):
             # A foreign template's marks are not to be trusted; ours stand where the text that asks for a reply ends.
-            start = marked[number].start if self._own else self._reply_start(rows, position, text)
-            end = marked[number].end if self._marked else self._reply_end(rows, position, text, start)
+            start = marked[number].start if self._own else self._reply_start(fill, rows[:position], text)
+            end = marked[number].end if self._marked else self._reply_end(fill, rows[: position + 1], text, start)
             spans.append(_with_end_token(text, _Span(start, max(start, end)), self._specials))
         return text, spans
 
-    def _reply_start(self, rows: list[dict[str, str]], position: int, text: str) -> int:
+    def _reply_start(self, fill: _Fill, before: Sequence[_Row], text: str) -> int:
         """A reply begins where the text that asks for it ends, whatever the template's author marked."""
-        asked, _ = _take_marks(self._fill(rows[:position], True))
+        asked, _ = _take_marks(fill(before, True))
         if not text.startswith(asked):
             raise UserError(
                 "D309: the chat template renders a prompt that is not a prefix of prompt + reply", _MARK_HINT
             )
         return len(asked)
 
-    def _reply_end(self, rows: list[dict[str, str]], position: int, text: str, start: int) -> int:
-        """Without marks, a reply is the content, which must stand unchanged where it is due."""
-        content = rows[position]["content"].strip()
+    def _reply_end(self, fill: _Fill, until: Sequence[_Row], text: str, start: int) -> int:
+        """Without marks, a reply is the content, which must stand unchanged where it is due, and ends with its calls,
+        if there are any, where the whole text with it ends."""
+        content = until[-1]["content"].strip()
         space = len(text[start:]) - len(text[start:].lstrip())
-        if not text.startswith(content, start + space):
+        whole = fill(until, False).rstrip() if "tool_calls" in until[-1] else ""
+        if not text.startswith(content, start + space) or not text.startswith(whole):
             raise UserError("D309: the chat template changes the text of a reply", _MARK_HINT)
-        return start + space + len(content)
+        return max(start + space + len(content), len(whole))
 
-    def _fill(self, rows: list[dict[str, str]], reply: bool) -> str:
+    def _fill(self, tools: Sequence[Mapping[str, Any]], rows: Sequence[_Row], reply: bool) -> str:
+        values = {"messages": rows, "tools": tools or None, "add_generation_prompt": reply}
         try:
-            return self._compiled.render(messages=rows, add_generation_prompt=reply, tools=None, **self._variables)
+            return self._compiled.render(values, **self._variables)
         except jinja2.TemplateError as error:
             hint = "the model's template does not accept such a conversation (system turn, order of roles)"
             raise UserError(f"the chat template refuses the messages: {error}", hint) from None

@@ -64,7 +64,7 @@ def json_schema(schema: Mapping[str, Any] | bool, bundle: Bundle) -> Compiled:
 def _schema(text: str, words: Vocabulary) -> Compiled:
     try:
         prepared = prepare(text)
-    except (AttributeError, KeyError, TypeError):
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         judge(text)  # says what is wrong with it
         raise
     valid = judge(text)

@@ -42,6 +42,10 @@ _ONE = ("additionalItems", "additionalProperties", "items")
 _MANY = ("allOf", "anyOf", "oneOf", "prefixItems")
 _TOGETHER = ("allOf", "anyOf", "oneOf")
 _NAMED = ("properties", "patternProperties", "$defs", "definitions")
+ENFORCED = frozenset(
+    [*_KEPT - {"$anchor", "$id", "$schema", "id"}, *_BOUNDS, *_ONE, *_MANY, "format", "pattern", *_NAMED[:2]]
+)
+FORMATS = frozenset([*rewrite.KEPT, *rewrite.PATTERNS])
 _ALONE = ("draft-03", "draft-04", "draft-06", "draft-07")  # where what stands beside $ref has no meaning
 
 

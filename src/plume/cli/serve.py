@@ -1,0 +1,124 @@
+"""`plume serve`: OpenAI's API on this machine."""
+
+from __future__ import annotations
+
+import json as json_module
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from plume.cli import output
+from plume.errors import UserError
+
+if TYPE_CHECKING:
+    from plume.serving.models import Models
+    from plume.serving.settings import Settings
+
+EXAMPLES = "Examples: plume serve runs/qa · plume serve runs/qa runs/poems --port 9000 · plume serve --require-key"
+_QUESTION = "Hello!"
+
+
+def serve(
+    models: Annotated[
+        list[str], typer.Argument(metavar="[MODEL]...", help="Run directories, model directories or hub ids.")
+    ] = [],  # noqa: B006 - typer reads the default, nobody writes it
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 for any that is free.")] = 8000,
+    data_dir: Annotated[
+        Path, typer.Option(metavar="DIR", help="What the server keeps; models under DIR/models are served too.")
+    ] = Path("plume-data"),
+    store: Annotated[
+        str | None, typer.Option(metavar="URL", help="Keys and conversations (else a file under --data-dir).")
+    ] = None,
+    require_key: Annotated[bool, typer.Option("--require-key", help="Take no request without a known key.")] = False,
+    requests_per_minute: Annotated[int | None, typer.Option(metavar="N", help="Most requests of one key.")] = None,
+    tokens_per_minute: Annotated[int | None, typer.Option(metavar="N", help="Most tokens of one key.")] = None,
+    memory: Annotated[float | None, typer.Option(metavar="GIB", help="Most memory for models.")] = None,
+    drain_seconds: Annotated[float, typer.Option(metavar="S", help="How long to wait for answers at the end.")] = 30,
+    request_seconds: Annotated[float, typer.Option(metavar="S", help="The longest that one answer may take.")] = 600,
+) -> None:
+    """Serve models by OpenAI's API: any of its clients works with the base URL that is printed.
+
+    Beyond this machine (--host) every request needs a key. SIGTERM or Ctrl-C lets what is under way come to its end.
+    """
+    _need_libraries()
+    from plume.memory import open_store
+    from plume.memory.keys import list_keys
+    from plume.serving.app import create_app
+    from plume.serving.server import listen, make_server
+    from plume.serving.settings import Settings
+
+    settings = Settings(
+        tuple(models),
+        data_dir,
+        store,
+        host,
+        port,
+        require_key,
+        memory_nbytes=None if memory is None else int(memory * 2**30),
+        requests_per_minute=requests_per_minute,
+        tokens_per_minute=tokens_per_minute,
+        drain_seconds=drain_seconds,
+        request_seconds=request_seconds,
+    )
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    if store is None:
+        data_dir.mkdir(parents=True, exist_ok=True)
+    with open_store(settings.store_url) as opened:
+        if settings.needs_key and not list_keys(opened):
+            raise UserError(
+                "every request would need a key, and there is none",
+                "make one: plume keys create, or serve on 127.0.0.1",
+            )
+        app = create_app(settings, opened)
+        listening = listen(host, port)
+        url = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
+        server = make_server(app, lambda: _greet(url, settings, app.state.service.models))
+        server.run(sockets=[listening])
+    if server.interrupted:
+        raise KeyboardInterrupt
+
+
+def _need_libraries() -> None:
+    try:
+        import fastapi  # noqa: F401
+        import limits  # noqa: F401
+        import openai  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise UserError(f"the library {error.name} is missing", "pip install 'plume-lm[serve]'") from None
+
+
+def _greet(url: str, settings: Settings, models: Models) -> None:
+    """Where the server is, what it serves, and three ways to ask it."""
+    names = list(models.entries())
+    output.write(f"Plume listens on {url}/v1\n")
+    output.write("models:   " + (", ".join(names) or f"none yet: put some under {settings.data_dir / 'models'}"))
+    output.write("to train: " + ", ".join(models.trainable))
+    known = "a known one (plume keys create)" if settings.needs_key else "any, none is checked on this machine"
+    output.write(f"key:      {known}")
+    key = "YOUR_KEY" if settings.needs_key else "any"
+    for name, lines in snippets(url, key, names[0] if names else "MODEL").items():
+        output.write(f"\n# {name}\n{lines}")
+
+
+def snippets(url: str, key: str, model: str) -> dict[str, str]:
+    """Programs to paste, in three languages."""
+    message = [{"role": "user", "content": _QUESTION}]
+    body = json_module.dumps({"model": model, "messages": message}, ensure_ascii=False)
+    quoted, messages = json_module.dumps(model, ensure_ascii=False), json_module.dumps(message, ensure_ascii=False)
+    shell = body.replace("'", "'\\''")
+    return {
+        "curl": f"curl {url}/v1/chat/completions -H 'Authorization: Bearer {key}' \\\n"
+        f"  -H 'Content-Type: application/json' -d '{shell}'",
+        "Python (pip install openai)": f"from openai import OpenAI\n"
+        f'client = OpenAI(base_url="{url}/v1", api_key="{key}")\n'
+        f"answer = client.chat.completions.create(model={quoted}, messages={messages})\n"
+        f"print(answer.choices[0].message.content)",
+        "JavaScript (npm install openai)": f'import OpenAI from "openai";\n'
+        f'const client = new OpenAI({{ baseURL: "{url}/v1", apiKey: "{key}" }});\n'
+        f"const answer = await client.chat.completions.create({{ model: {quoted}, messages: {messages} }});\n"
+        f"console.log(answer.choices[0].message.content);",
+    }

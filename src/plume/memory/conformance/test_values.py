@@ -1,0 +1,185 @@
+"""What is kept comes back as it was, whatever it is and whatever its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+
+from plume.errors import AlreadyExists, ConversationChanged, NotFound, UserError
+from plume.memory.conformance.examples import HOSTILE, refusal, said
+from plume.memory.store import Clock, Store, Tenant, new_id
+from plume.types import Message
+
+
+def test_messages_come_back_as_they_were_and_in_their_order(tenant: Tenant) -> None:
+    contents = ["", "Où est le phare ?", "« Là-bas »\r\n\t", *HOSTILE, "long " * 200_000, "\0" * 1000, "🐦" * 250_000]
+    messages = [Message("system", "Réponds."), *said(*contents)]
+    id = tenant.create().id
+    items = tenant.append(id, messages)
+    read = tenant.read(id)
+    assert read.messages == tuple(messages)
+    assert read.items == items
+    assert [item.position for item in items] == list(range(len(messages)))
+    assert read.head == len(messages)
+    assert len({item.id for item in items}) == len(items)
+    assert all(tenant.item(id, item.id) == item for item in items[:3])
+
+
+def test_parts_of_a_conversation_are_read_by_position(tenant: Tenant) -> None:
+    id = tenant.create().id
+    tenant.append(id, said(*map(str, range(10))))
+
+    def read(**bounds: int) -> list[int]:
+        return [item.position for item in tenant.read(id, **bounds).items]
+
+    assert read() == list(range(10))
+    assert read(last=3) == [7, 8, 9]
+    assert read(first=3) == [0, 1, 2]
+    assert read(after=6) == [7, 8, 9]
+    assert read(before=2) == [0, 1]
+    assert read(after=2, before=8, last=2) == [6, 7]
+    assert read(after=2, before=8, first=2) == [3, 4]
+    assert read(last=0) == read(first=0) == read(after=9) == read(before=0) == read(after=5, before=3) == []
+    assert read(after=-7, before=10**30, last=10**30) == list(range(10))
+    assert tenant.read(id, last=0).head == 10
+    assert refusal(lambda: tenant.read(id, last=-1))[0] is UserError
+    assert refusal(lambda: tenant.read(id, first=1, last=1))[0] is UserError
+
+
+def test_a_removed_message_leaves_its_place_empty_and_moves_the_head(tenant: Tenant) -> None:
+    id = tenant.create().id
+    items = tenant.append(id, said("a", "b", "c"))
+    assert tenant.remove(id, [items[1].id]).head == 4
+    assert tenant.read(id).items == (items[0], items[2])
+    assert refusal(lambda: tenant.item(id, items[1].id))[0] is NotFound
+    assert refusal(lambda: tenant.remove(id, [items[0].id, items[1].id]))[0] is NotFound
+    assert tenant.read(id).items == (items[0], items[2])
+    assert refusal(lambda: tenant.append(id, said("d"), at=3))[0] is ConversationChanged
+    assert [item.position for item in tenant.append(id, said("d"), at=4)] == [4]
+    assert [item.position for item in tenant.read(id, last=2).items] == [2, 4]
+
+
+def test_metadata_and_bodies_are_json_values(tenant: Tenant) -> None:
+    values = {"ville": "Brest", "n": 1, "x": 1.5, "none": None, "list": [1, {"été": "🐦\0"}], "'; --": "$.a", "": True}
+    made = tenant.create(metadata=values)
+    assert made.metadata == tenant.read(made.id).metadata == values
+    assert tenant.update(made.id, {"b": 2}).metadata == tenant.read(made.id).metadata == {"b": 2}
+    document = tenant.put("note", "n", [values, "long " * 200_000])
+    assert tenant.get("note", "n") == document
+    assert document.body[0] == values
+    for wrong in (float("nan"), {1, 2}, "\ud800"):
+        assert refusal(partial(tenant.put, "note", "n", wrong))[0] is UserError
+        assert refusal(partial(tenant.create, metadata={"a": wrong}))[0] is UserError
+    assert tenant.get("note", "n") == document
+
+
+def test_what_is_no_message_is_refused_before_it_can_spoil_a_conversation(tenant: Tenant) -> None:
+    id = tenant.create().id
+    for wrong in (Message("pirate", "a"), Message("user", None), Message("user", b"a")):  # type: ignore[arg-type]
+        assert refusal(partial(tenant.append, id, [*said("a"), wrong]))[0] is UserError
+    assert tenant.read(id).head == 0
+
+
+def test_names_are_kept_apart_whatever_is_in_them(store: Store) -> None:
+    names = [name for name in HOSTILE if len(name.encode()) <= 200]
+    one, prefix = store.tenant(new_id("tenant")), new_id("t")
+    for name in names:
+        one.put("kind", name, name)
+        one.put(name, "id", name)
+        one.create(name)
+        one.append(name, said(name), ids=[name])
+        store.tenant(prefix + name).put("kind", "id", name)
+    for name in names:
+        assert one.get("kind", name).body == one.get(name, "id").body == name
+        assert [found.id for found in one.documents(name)] == ["id"]
+        assert one.read(name).messages == tuple(said(name))
+        assert one.item(name, name).position == 0
+        assert store.tenant(prefix + name).get("kind", "id").body == name
+    assert {found.id for found in one.conversations()} == {found.id for found in one.documents("kind")} == set(names)
+    for name in names:
+        one.delete(name)
+        one.discard("kind", name)
+    assert not one.conversations()
+    assert not one.documents("kind")
+
+
+@pytest.mark.parametrize("name", ["", "a" * 256, "é" * 128, "x" * 2_000_000, "\ud800"])
+def test_a_name_that_cannot_be_kept_is_refused_and_never_found(store: Store, tenant: Tenant, name: str) -> None:
+    id = tenant.create().id
+    refused: list[Callable[[], object]] = [
+        lambda: store.tenant(name),
+        lambda: tenant.create(name),
+        lambda: tenant.append(id, said("a"), ids=[name]),
+        lambda: tenant.put("kind", name, 1),
+        lambda: tenant.put(name, "id", 1),
+    ]
+    for call in refused:
+        kind, message, _ = refusal(call)
+        assert kind is UserError
+        assert len(message) < 300
+    missing: list[Callable[[], object]] = [
+        lambda: tenant.read(name),
+        lambda: tenant.item(name, "a"),
+        lambda: tenant.item(id, name),
+        lambda: tenant.append(name, said("a")),
+        lambda: tenant.remove(id, [name]),
+        lambda: tenant.update(name, {}),
+        lambda: tenant.delete(name),
+        lambda: tenant.conversations(after=name),
+        lambda: tenant.get("kind", name),
+        lambda: tenant.get(name, "id"),
+        lambda: tenant.documents("kind", after=name),
+        lambda: tenant.discard("kind", name),
+    ]
+    for call in missing:
+        kind, message, _ = refusal(call)
+        assert kind is NotFound
+        assert len(message) < 300
+    assert tenant.documents(name) == ()
+    assert tenant.read(id).head == 0
+
+
+def test_conversations_are_listed_newest_first_in_pages(timed: Callable[[Clock], Store]) -> None:
+    now = 1e9
+    tenant = timed(lambda: now).tenant(new_id("tenant"))
+    made = []
+    for step in (1, 1, 0, 0, -5, 3):  # equal times are told apart by the id
+        now += step
+        made.append(tenant.create())
+    order = [one.id for one in sorted(made, key=lambda one: (one.created_at, one.id), reverse=True)]
+    assert [one.id for one in tenant.conversations()] == order
+    pages, after = [], None
+    while page := tenant.conversations(after=after, limit=2):
+        assert len(page) <= 2
+        pages += [one.id for one in page]
+        after = pages[-1]
+    assert pages == order
+    assert tenant.conversations(limit=0) == ()
+    assert refusal(lambda: tenant.conversations(limit=-1))[0] is UserError
+    for place, one in enumerate(made):
+        now += place % 2
+        tenant.put("note", one.id, place)
+    listed = [one.body for one in tenant.documents("note")]
+    assert sorted(listed) == list(range(len(made)))
+    assert [one.body for one in tenant.documents("note", after=made[listed[2]].id, limit=2)] == listed[3:5]
+
+
+def test_a_deleted_conversation_is_gone_and_its_name_free(tenant: Tenant) -> None:
+    tenant.create("lundi", metadata={"a": 1})
+    tenant.append("lundi", said("a", "b"), ids=["1", "2"])
+    assert refusal(lambda: tenant.create("lundi"))[0] is AlreadyExists
+    tenant.delete("lundi")
+    assert refusal(lambda: tenant.delete("lundi"))[0] is NotFound
+    made = tenant.create("lundi")
+    assert (made.head, made.metadata, tenant.read("lundi").items) == (0, {}, ())
+    assert tenant.append("lundi", said("c"), at=0, ids=["1"])[0].message.content == "c"
+
+
+def test_five_thousand_messages_in_one_append(tenant: Tenant) -> None:
+    id = tenant.create().id
+    tenant.append(id, said(*map(str, range(5_000))), at=0)
+    assert [message.content for message in tenant.read(id, last=2).messages] == ["4998", "4999"]
+    assert len(tenant.read(id).items) == 5_000
+    tenant.delete(id)

@@ -1,0 +1,134 @@
+"""Nothing is lost, doubled, torn or put in another order, whoever writes at the same time and is killed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import threading
+
+import pytest
+
+from plume.errors import ConversationChanged, DocumentChanged, NotFound, UserError
+from plume.memory import storm
+from plume.memory.conformance.examples import refusal, said
+from plume.memory.store import Tenant
+from plume.types import Message
+
+
+def test_a_stale_append_writes_nothing_and_says_where_the_conversation_is(tenant: Tenant) -> None:
+    id = tenant.create().id
+    first = tenant.append(id, said("a", "b"), at=0)
+    for stale in (0, 1, 3, 10**30):
+        with pytest.raises(ConversationChanged) as error:
+            tenant.append(id, said("c"), at=stale)
+        assert error.value.head == 2
+    assert tenant.read(id).items == first
+    assert tenant.append(id, [], at=7) == ()
+    assert refusal(lambda: tenant.append(id, [*said("c"), Message("user", "\ud800")], at=2))[0] is UserError
+    assert tenant.read(id).items == first
+
+
+def test_a_repeated_append_is_the_same_message(tenant: Tenant) -> None:
+    id = tenant.create().id
+    first = tenant.append(id, said("a", "b"), at=0, ids=["1", "2"])
+    tenant.append(id, said("c"))
+    assert tenant.append(id, said("a", "b"), at=0, ids=["1", "2"]) == first
+    assert tenant.append(id, said("a", "b"), ids=["1", "2"]) == first
+    assert refusal(lambda: tenant.append(id, said("a", "other"), ids=["1", "2"]))[0] is UserError
+    assert refusal(lambda: tenant.append(id, said("b", "d"), at=0, ids=["9", "3"]))[0] is ConversationChanged
+    partly = tenant.append(id, said("a", "d"), at=3, ids=["1", "4"])
+    assert partly[0] == first[0]
+    assert partly[1].position == 3
+    assert refusal(lambda: tenant.append(id, said("a", "b"), ids=["7", "7"]))[0] is UserError
+    assert refusal(lambda: tenant.append(id, said("a", "b"), ids=["7"]))[0] is UserError
+    assert [message.content for message in tenant.read(id).messages] == ["a", "b", "c", "d"]
+    other = tenant.create().id
+    assert tenant.append(other, said("x"), ids=["1"])[0].position == 0
+
+
+def test_a_document_is_replaced_only_by_who_knows_it(tenant: Tenant) -> None:
+    assert refusal(lambda: tenant.put("job", "1", {}, at=1))[0] is DocumentChanged
+    first = tenant.put("job", "1", {"state": "new"}, at=0)
+    with pytest.raises(DocumentChanged) as error:
+        tenant.put("job", "1", {}, at=0)
+    assert error.value.revision == first.revision == 1
+    second = tenant.put("job", "1", {"state": "done"}, at=1)
+    assert (second.revision, second.created_at) == (2, first.created_at)
+    assert tenant.put("job", "1", 3).revision == 3
+    tenant.discard("job", "1")
+    assert refusal(lambda: tenant.get("job", "1"))[0] is NotFound
+    assert refusal(lambda: tenant.discard("job", "1"))[0] is NotFound
+    assert tenant.put("job", "1", 4, at=0).revision == 1
+
+
+def test_threads_lose_and_double_nothing(tenant: Tenant) -> None:
+    ids = [tenant.create().id for _ in range(2)]
+    tenant.put("count", "1", 0)
+    acknowledged: list[storm.Turn] = []
+
+    def work(number: int) -> None:
+        for turn in range(8):
+            id = ids[(number + turn) % 2]
+            storm.append_turn(tenant, id, number, turn, insists=turn % 2 == 0)
+            acknowledged.append((id, number, turn))
+            while True:
+                old = tenant.get("count", "1")
+                try:
+                    tenant.put("count", "1", old.body + 1, at=old.revision)
+                    break
+                except DocumentChanged:
+                    continue
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(acknowledged) == 64
+    assert storm.faults(tenant, ids, acknowledged, complete=True) == []
+    assert (tenant.get("count", "1").body, tenant.get("count", "1").revision) == (64, 65)
+
+
+def test_processes_lose_and_double_nothing(persistent: str, tenant: Tenant) -> None:
+    ids = [tenant.create().id for _ in range(3)]
+    with contextlib.ExitStack() as stack:
+        pipes = [stack.enter_context(storm.writer(persistent, tenant.name, ids, n, 12))[1] for n in range(4)]
+        acknowledged = [turn for pipe in pipes for turn in storm.received(pipe)]
+    assert len(acknowledged) == 48
+    assert storm.faults(tenant, ids, acknowledged, complete=True) == []
+
+
+def test_a_killed_writer_leaves_whole_turns_and_all_that_was_acknowledged(persistent: str, tenant: Tenant) -> None:
+    ids, chance, acknowledged = [tenant.create().id for _ in range(2)], random.Random(0), []
+    for number in range(3):
+        with storm.writer(persistent, tenant.name, ids, number, 10_000) as (process, pipe):
+            acknowledged += [pipe.recv() for _ in range(chance.randrange(1, 9))]
+            pipe.poll(chance.uniform(0, 0.02))
+            process.kill()
+            acknowledged += storm.received(pipe)
+    assert storm.faults(tenant, ids, acknowledged, complete=False) == []
+    storm.append_turn(tenant, ids[0], 99, 0, insists=True)
+    assert tenant.read(ids[0], last=1).items[0].id == "a-99-0"
+
+
+def test_a_writer_that_was_stopped_meanwhile_is_told(persistent: str, tenant: Tenant) -> None:
+    id = tenant.create().id
+    here, there = storm.context().Pipe()
+    process = storm.context().Process(target=storm.slow_writer, args=(persistent, tenant.name, id, there))
+    process.start()
+    there.close()
+    try:
+        assert here.recv() == 0
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGSTOP)
+        tenant.append(id, said("plus vite"), at=0)
+        os.kill(process.pid, signal.SIGCONT)
+        here.send("go on")
+        assert here.recv() == 1
+    finally:
+        process.kill()
+        process.join()
+        here.close()
+    assert [message.content for message in tenant.read(id).messages] == ["plus vite"]

@@ -1,0 +1,209 @@
+"""Connections of the SQL stores: who may write when, which settings make a commit last, what time it is.
+
+Each database has two pools: one for transactions, one for single statements that read.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from filelock import lock_descriptor, unlock_descriptor
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.pool import QueuePool, StaticPool
+from sqlalchemy.sql import ColumnElement
+from sqlalchemy.sql.expression import literal_column
+
+from plume.data.sql import address
+from plume.errors import PlumeError, UserError
+from plume.memory.store import Durability, unsafe
+
+SECONDS = 30  # that a writer waits for its turn
+_POLL = 0.002  # seconds between two looks at the lock of a file: about half a commit
+_INSTALL = "pip install 'plume-lm[sql]'"
+_PRAGMAS = (
+    "PRAGMA synchronous=FULL",
+    "PRAGMA fullfsync=ON",  # macOS keeps what fsync wrote in the disk's cache
+    "PRAGMA checkpoint_fullfsync=ON",
+    "PRAGMA mmap_size=0",
+)
+_CLOCKS = {
+    "postgresql": "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)",
+    "mysql": "TIMESTAMPDIFF(MICROSECOND, '1970-01-01 00:00:00', UTC_TIMESTAMP(6))",
+}
+_CLOCKS["mariadb"] = _CLOCKS["mysql"]
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """`turn` is held around every transaction that writes; `now` is the server's clock, None where it is ours."""
+
+    writer: Engine
+    reader: Engine
+    turn: Callable[[], AbstractContextManager[None]]
+    now: ColumnElement[int] | None
+    durability: Callable[[Connection], Durability]
+
+    def close(self) -> None:
+        """The last connection to an SQLite file empties its log: that is writing, too."""
+        with self.turn():
+            self.reader.dispose()
+            self.writer.dispose()
+        if isinstance(self.turn, _Turns):
+            self.turn.close()
+
+
+def connect(url: str, name: str) -> Database:
+    """Raises UserError for a URL that is none and a driver that is missing; nothing is connected yet but SQLite."""
+    parsed, arguments = address(url, name)
+    if parsed.get_backend_name() == "sqlite":
+        if not parsed.database or parsed.database == ":memory:" or parsed.query:
+            raise UserError(f"{name} names no file", "write sqlite:///FILE, with four slashes for an absolute path")
+        return _sqlite(Path(parsed.database), name)
+    backend = parsed.get_backend_name()
+    if backend not in _CLOCKS:
+        raise UserError(f"{name}: there is no store for {backend}")
+    if backend == "postgresql" and "options" not in parsed.query:
+        arguments["options"] = f"-c lock_timeout={SECONDS}s"
+    options: dict[str, Any] = {
+        "hide_parameters": True,
+        "pool_size": 8,
+        "max_overflow": 24,
+        "pool_reset_on_return": None,
+    }
+    make = partial(create_engine, parsed, connect_args=arguments, **options)
+    try:
+        writer = make(isolation_level="READ COMMITTED")
+        reader = make(isolation_level="AUTOCOMMIT")
+    except ModuleNotFoundError as error:
+        raise UserError(f"{name}: the driver {error.name} is missing", _INSTALL) from None
+    settings = _postgresql_settings if backend == "postgresql" else _mysql_settings
+    return Database(writer, reader, nullcontext, literal_column(_CLOCKS[backend]), settings)
+
+
+# --- SQLite: one file, one writer at a time ---------------------------------------------------------
+
+
+def has_wal_reset_bug(version: tuple[int, ...] = sqlite3.sqlite_version_info) -> bool:
+    """May two connections that write or checkpoint at once spoil the file? Mended in SQLite 3.51.3."""
+    return (3, 7, 0) <= version < (3, 51, 3)
+
+
+def _sqlite(path: Path, name: str) -> Database:
+    """One connection writes. Processes take turns by a lock beside the file, held over commit and checkpoint alike:
+    that keeps clear of the WAL-reset bug, and is fairer than SQLite's own waiting."""
+    if path.is_dir() or not path.parent.is_dir():
+        wrong = f"{path} is a directory" if path.is_dir() else f"there is no directory {path.parent}"
+        raise UserError(f"{name}: {wrong}", "name a file in a directory that exists")
+    try:
+        turn = _Turns(Path(f"{path}-lock"), name)
+        _make(path)
+        with turn():
+            connection = _open(path)
+            mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()
+    except (OSError, sqlite3.Error) as error:
+        raise UserError(f"{name}: {error}", "check the path, the disk and the rights of the directory") from None
+    if mode != ("wal",):
+        hint = "put the file on a local disk"
+        raise UserError(f"{name}: this disk cannot keep SQLite's write-ahead log", hint)
+    writer = create_engine("sqlite://", creator=lambda: connection, poolclass=StaticPool, hide_parameters=True)
+    event.listen(writer, "begin", lambda opened: opened.exec_driver_sql("BEGIN IMMEDIATE"))
+    options: dict[str, Any] = {"isolation_level": "AUTOCOMMIT", "pool_reset_on_return": None, "hide_parameters": True}
+    reader = create_engine(
+        "sqlite://", creator=lambda: _open(path, "PRAGMA query_only=ON"), poolclass=QueuePool, **options
+    )
+    return Database(writer, reader, turn, None, _sqlite_settings)
+
+
+def _make(path: Path) -> None:
+    """For its owner alone. One that exists is not touched: closing a file gives up every lock that this process has on
+    it, also those of SQLite's connections, and then another process deletes the log under them."""
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+
+
+def _open(path: Path, *pragmas: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=SECONDS, isolation_level=None, check_same_thread=False)
+    for pragma in (*_PRAGMAS, *pragmas):
+        connection.execute(pragma)
+    return connection
+
+
+class _Turns:
+    """One writer at a time: first among the threads of this process, then among processes."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self._name, self._threads = name, threading.Lock()
+        self._file: int | None = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        limit = time.monotonic() + SECONDS
+        if not self._threads.acquire(timeout=SECONDS):
+            raise _busy(self._name)
+        try:
+            while self._file is not None and not lock_descriptor(self._file, blocking=False):
+                if time.monotonic() > limit:
+                    raise _busy(self._name)
+                time.sleep(_POLL)
+            try:
+                yield
+            finally:
+                if self._file is not None:
+                    unlock_descriptor(self._file)
+        finally:
+            self._threads.release()
+
+    def close(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+        self._file = None
+
+
+def _busy(name: str) -> PlumeError:
+    return PlumeError(
+        f"{name}: another writer has been at work for {SECONDS} s",
+        "look for a process that has stopped while it was writing, and try again",
+    )
+
+
+# --- the settings in force --------------------------------------------------------------------------
+
+
+def _sqlite_settings(connection: Connection) -> Durability:
+    names = {"journal_mode": "wal", "synchronous": "2", "mmap_size": "0"}
+    found = {name: str(connection.exec_driver_sql(f"PRAGMA {name}").scalar() or 0) for name in names}
+    note = None
+    if has_wal_reset_bug():
+        note = (
+            f"SQLite {sqlite3.sqlite_version} can spoil a file that two programs write at once (mended in 3.51.3). "
+            "Plume's own writers take turns; let no other program write to the file."
+        )
+    return _judged({**found, "sqlite_version": sqlite3.sqlite_version}, names, note)
+
+
+def _postgresql_settings(connection: Connection) -> Durability:
+    wanted = {"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on"}
+    found = {name: str(connection.scalar(text("SELECT current_setting(:name)"), {"name": name})) for name in wanted}
+    if found["synchronous_commit"] in ("remote_apply", "local", "remote_write"):  # all of them wait for this disk
+        wanted["synchronous_commit"] = found["synchronous_commit"]
+    return _judged(found, wanted)
+
+
+def _mysql_settings(connection: Connection) -> Durability:
+    wanted = {"innodb_flush_log_at_trx_commit": "1", "innodb_doublewrite": "ON"}
+    rows = connection.execute(text("SHOW GLOBAL VARIABLES LIKE 'innodb\\_%'")).all()
+    found = {str(name): str(value) for name, value in rows if name in wanted}
+    return _judged(found, wanted)
+
+
+def _judged(found: dict[str, str], wanted: dict[str, str], note: str | None = None) -> Durability:
+    return Durability(found, unsafe(found, wanted), note)

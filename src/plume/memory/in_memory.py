@@ -1,0 +1,244 @@
+"""A store in this process's memory: for trying out, for tests, and as the plainest statement of what the others do."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import Any, Self
+
+from plume.errors import ConversationChanged, DocumentChanged
+from plume.memory.records import expiry, json_bytes, message_bytes, metadata_bytes, microseconds, seconds
+from plume.memory.store import (
+    Clock,
+    Conversation,
+    Document,
+    Durability,
+    Item,
+    bounds,
+    checked_name,
+    named,
+    new_id,
+    no_conversation,
+    no_document,
+    no_item,
+    page_size,
+    same_message,
+    taken,
+)
+from plume.types import Message
+
+
+class InMemoryStore:
+    """Nothing is written anywhere; it ends with the process."""
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock or time.time
+        self._lock = threading.RLock()
+        self._tenants: dict[str, _Tenant] = {}
+
+    def __repr__(self) -> str:
+        return "InMemoryStore()"
+
+    def tenant(self, name: str) -> _Tenant:
+        checked_name("tenant", name)
+        with self._lock:
+            return self._tenants.setdefault(name, _Tenant(name, self._clock, self._lock))
+
+    def durability(self) -> Durability:
+        return Durability({}, "what is kept in memory ends with the process")
+
+    def close(self) -> None:
+        self._tenants.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@dataclass(slots=True)
+class _Kept:
+    """A conversation and where each message id stands."""
+
+    conversation: Conversation
+    items: dict[int, Item] = field(default_factory=dict)
+    positions: dict[str, int] = field(default_factory=dict)
+
+
+class _Tenant:
+    def __init__(self, name: str, clock: Clock, lock: threading.RLock) -> None:
+        self.name = name
+        self._clock, self._lock = clock, lock
+        self._kept: dict[str, _Kept] = {}
+        self._documents: dict[tuple[str, str], Document] = {}
+
+    def create(
+        self, id: str | None = None, *, metadata: Mapping[str, Any] | None = None, ttl: float | None = None
+    ) -> Conversation:
+        id = new_id("conv") if id is None else checked_name("conversation", id)
+        kept = json.loads(metadata_bytes(metadata))
+        with self._now() as now:
+            if id in self._kept and _visible(self._kept[id].conversation, now):
+                raise taken(id)
+            ends = expiry(now, ttl)
+            made = Conversation(id, 0, seconds(now), seconds(now), None if ends is None else seconds(ends), kept)
+            self._kept[id] = _Kept(made)
+            return _copy(made)
+
+    def read(
+        self,
+        id: str,
+        *,
+        after: int | None = None,
+        before: int | None = None,
+        first: int | None = None,
+        last: int | None = None,
+    ) -> Conversation:
+        low, high, limit = bounds(after, before, first, last)
+        with self._now() as now:
+            kept = self._find(id, now)
+            items = [item for position, item in sorted(kept.items.items()) if low < position < high]
+            items = items[:limit] if last is None else items[max(0, len(items) - limit) :]
+            return replace(_copy(kept.conversation), items=tuple(items))
+
+    def item(self, id: str, item: str) -> Item:
+        with self._now() as now:
+            kept = self._find(id, now)
+            if item not in kept.positions:
+                raise no_item(id, item)
+            return kept.items[kept.positions[item]]
+
+    def append(
+        self, id: str, messages: Sequence[Message], *, at: int | None = None, ids: Sequence[str] | None = None
+    ) -> tuple[Item, ...]:
+        names = named(messages, ids)
+        for message in messages:
+            message_bytes(message)
+        with self._now() as now:
+            kept = self._find(id, now)
+            known = {name: kept.items[kept.positions[name]] for name in names if name in kept.positions}
+            for name, message in zip(names, messages, strict=True):
+                if name in known:
+                    same_message(known[name], message)
+            new = [(name, message) for name, message in zip(names, messages, strict=True) if name not in known]
+            head = kept.conversation.head
+            if new and at is not None and at != head:
+                raise ConversationChanged(id, at, head)
+            moment = max(seconds(now), kept.conversation.updated_at)
+            for position, (name, message) in enumerate(new, head):
+                known[name] = kept.items[position] = Item(name, position, message, moment)
+                kept.positions[name] = position
+            if new:
+                kept.conversation = replace(kept.conversation, head=head + len(new), updated_at=moment)
+            return tuple(known[name] for name in names)
+
+    def remove(self, id: str, items: Sequence[str]) -> Conversation:
+        with self._now() as now:
+            kept = self._find(id, now)
+            for item in items:
+                if item not in kept.positions:
+                    raise no_item(id, item)
+            for item in set(items):
+                del kept.items[kept.positions.pop(item)]
+            moment = max(seconds(now), kept.conversation.updated_at)
+            moved = kept.conversation.head + bool(items)
+            kept.conversation = replace(kept.conversation, head=moved, updated_at=moment)
+            return _copy(kept.conversation)
+
+    def update(self, id: str, metadata: Mapping[str, Any]) -> Conversation:
+        changed = json.loads(metadata_bytes(metadata))
+        with self._now() as now:
+            kept = self._find(id, now)
+            moment = max(seconds(now), kept.conversation.updated_at)
+            kept.conversation = replace(kept.conversation, metadata=changed, updated_at=moment)
+            return _copy(kept.conversation)
+
+    def conversations(self, *, after: str | None = None, limit: int = 100) -> tuple[Conversation, ...]:
+        size = page_size(limit)
+        with self._now() as now:
+            found = [kept.conversation for kept in self._kept.values() if _visible(kept.conversation, now)]
+            found.sort(key=_age, reverse=True)
+            if after is not None:
+                last = _age(self._find(after, now).conversation)
+                found = [one for one in found if _age(one) < last]
+            return tuple(_copy(one) for one in found[:size])
+
+    def delete(self, id: str) -> None:
+        with self._now() as now:
+            self._find(id, now)
+            del self._kept[id]
+
+    def put(self, kind: str, id: str, body: Any, *, at: int | None = None, ttl: float | None = None) -> Document:
+        checked_name("kind", kind)
+        checked_name("document", id)
+        kept = json.loads(json_bytes(body, "document"))
+        with self._now() as now:
+            old = self._documents.get((kind, id))
+            if old is not None and not _visible(old, now):
+                old = None
+            revision = old.revision if old else 0
+            if at is not None and at != revision:
+                raise DocumentChanged(kind, id, at, revision)
+            made, moment = old.created_at if old else seconds(now), seconds(now)
+            ends = expiry(now, ttl)
+            ended = None if ends is None else seconds(ends)
+            self._documents[kind, id] = Document(kind, id, revision + 1, made, moment, ended, kept)
+            return self.get(kind, id)
+
+    def get(self, kind: str, id: str) -> Document:
+        with self._now() as now:
+            found = self._documents.get((kind, id))
+            if found is None or not _visible(found, now):
+                raise no_document(kind, id)
+            return replace(found, body=_again(found.body))
+
+    def documents(self, kind: str, *, after: str | None = None, limit: int = 100) -> tuple[Document, ...]:
+        size = page_size(limit)
+        with self._now() as now:
+            found = [one for one in self._documents.values() if one.kind == kind and _visible(one, now)]
+            found.sort(key=_age, reverse=True)
+            if after is not None:
+                last = _age(self.get(kind, after))
+                found = [one for one in found if _age(one) < last]
+            return tuple(replace(one, body=_again(one.body)) for one in found[:size])
+
+    def discard(self, kind: str, id: str) -> None:
+        with self._now():
+            self.get(kind, id)
+            del self._documents[kind, id]
+
+    @contextmanager
+    def _now(self) -> Iterator[int]:
+        with self._lock:
+            yield microseconds(self._clock())
+
+    def _find(self, id: str, now: int) -> _Kept:
+        kept = self._kept.get(id)
+        if kept is None or not _visible(kept.conversation, now):
+            raise no_conversation(id)
+        return kept
+
+
+def _visible(one: Conversation | Document, now: int) -> bool:
+    return one.expires_at is None or microseconds(one.expires_at) > now
+
+
+def _age(one: Conversation | Document) -> tuple[float, bytes]:
+    return one.created_at, one.id.encode("utf-8")
+
+
+def _copy(conversation: Conversation) -> Conversation:
+    """Whoever gets it may change its metadata without changing ours."""
+    return replace(conversation, metadata=_again(conversation.metadata))
+
+
+def _again(value: Any) -> Any:
+    return json.loads(json.dumps(value))

@@ -1,0 +1,1 @@
+"""The steps that make the tables and change them, run by Alembic; `versions/` holds one file a step."""

@@ -1,0 +1,70 @@
+"""What all endpoints share while a server runs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from plume.errors import PlumeError
+from plume.memory.store import Store
+from plume.serving.limits import Limits
+from plume.serving.models import Models
+from plume.serving.settings import Settings
+
+log = logging.getLogger("plume.serving")
+_LAST_WORDS = 5.0  # seconds for the errors of cancelled requests to leave
+
+
+class ShuttingDown(PlumeError):
+    """The server did not wait for this answer any longer."""
+
+
+@dataclass
+class Service:
+    """One server. While `draining` is set nothing new begins; `active` requests are under way."""
+
+    settings: Settings
+    models: Models
+    limits: Limits
+    store: Store
+    draining: asyncio.Event = field(default_factory=asyncio.Event)
+    idle: asyncio.Event = field(default_factory=asyncio.Event)
+    active: int = 0
+
+    def begin(self) -> None:
+        self.active += 1
+        self.idle.clear()
+
+    def end(self) -> None:
+        self.active -= 1
+        if not self.active:
+            self.idle.set()
+
+    async def drain(self) -> None:
+        """Let what was begun come to its end, for `drain_seconds`; then end it with an error."""
+        self.draining.set()
+        if not await self._idle_within(self.settings.drain_seconds):
+            log.warning("%d requests are cancelled", self.active)
+            self.models.abort(ShuttingDown("the server is shutting down", "ask again when it is back"))
+            await self._idle_within(_LAST_WORDS)
+
+    async def _idle_within(self, seconds: float) -> bool:
+        if not self.active:
+            return True
+        try:
+            await asyncio.wait_for(self.idle.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+ServiceDep = Annotated[Service, Depends(_service)]

@@ -1,0 +1,299 @@
+"""One thread drives one model's batch; requests come from the event loop and their chunks go back to it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from plume.errors import PlumeError
+from plume.generation.batch import Batch
+from plume.generation.reply import Request
+from plume.models.bundle import Bundle
+from plume.types import Chunk
+
+log = logging.getLogger("plume.serving")
+T = TypeVar("T")
+
+
+class Overloaded(Exception):
+    """As many requests wait as may; `seconds` is when some are likely to have gone."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"try again in {seconds:.1f} seconds")
+        self.seconds = seconds
+
+
+class TimedOut(PlumeError):
+    """An answer took longer than answers may."""
+
+
+class Ticket:
+    """Requests that were handed in together: iterating gives `(which request, chunk)` as they come, leaving the
+    context cancels what is still to come. Times are of `time.monotonic`. Belongs to the event loop."""
+
+    def __init__(self, worker: Worker, requests: Sequence[Request], seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._worker = worker
+        self._arrived: asyncio.Queue[tuple[int, Chunk] | Exception] = asyncio.Queue()
+        self._left = len(requests)
+        self._due = loop.call_later(seconds, self.fail, TimedOut(f"the answer took more than {seconds:g} seconds"))
+        self.accepted: asyncio.Future[None] = loop.create_future()
+        self.answers = sum(_answers(request) for request in requests)
+        self.submitted = time.monotonic()
+        self.first: float | None = None
+        self.last: float | None = None
+        self.written = 0
+
+    def put(self, which: int, event: Chunk | Exception | None) -> None:
+        """What the thread sends: a chunk, the failure of all, or None where one request is over."""
+        if event is None:
+            self._left -= 1
+            if self._left == 0:
+                self._arrived.put_nowait(StopAsyncIteration())
+        elif isinstance(event, Exception):
+            self.fail(event)
+        else:
+            self._arrived.put_nowait((which, event))
+
+    def fail(self, error: Exception) -> None:
+        """Let the next iteration raise this."""
+        if self.accepted.done():
+            self._arrived.put_nowait(error)
+        else:
+            self.accepted.set_exception(error)
+
+    def __aiter__(self) -> AsyncIterator[tuple[int, Chunk]]:
+        return self
+
+    async def __anext__(self) -> tuple[int, Chunk]:
+        event = await self._arrived.get()
+        if isinstance(event, Exception):
+            raise event
+        self.last = time.monotonic()
+        self.first = self.first or self.last
+        self.written += len(event[1].ids)
+        return event
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Cancel what is not over; its rows are free before the next token."""
+        self._due.cancel()
+        self._worker.forget(self)
+
+
+class Worker:
+    """Answers for one model. Everything but the thread's own methods is called from the event loop.
+
+    The thread runs while there is work and a while longer, and ends for good after `retire` once nothing is left.
+    """
+
+    def __init__(self, bundle: Bundle, *, rows: int, queue: int, cache_nbytes: int, prefix_nbytes: int) -> None:
+        self._batch = Batch(bundle, rows=rows, cache_nbytes=cache_nbytes, prefix_nbytes=prefix_nbytes)
+        self._rows, self._most = rows, rows + queue
+        self._wake = threading.Condition()
+        self._commands: deque[Callable[[], None]] = deque()
+        self._thread: threading.Thread | None = None
+        self._retired = False
+        self._loop = asyncio.get_running_loop()
+        self._open: set[Ticket] = set()
+        self._outstanding = 0
+        self._seconds = 1.0  # that an answer takes, lately
+        # the thread's own:
+        self._owners: dict[int, tuple[Ticket, int]] = {}
+        self._numbers: dict[Ticket, list[int]] = {}
+
+    # --- the event loop's side ---
+
+    @property
+    def outstanding(self) -> int:
+        """Answers that were asked for and are not over."""
+        return self._outstanding
+
+    @property
+    def running(self) -> int:
+        return self._batch.running
+
+    @property
+    def waiting(self) -> int:
+        return max(0, self._outstanding - self._batch.running)
+
+    @property
+    def nbytes(self) -> int:
+        """What the states of running answers and kept prompts hold."""
+        return self._batch.nbytes
+
+    async def submit(self, requests: Sequence[Request], seconds: float) -> Ticket:
+        """Hand in requests that may take so long. Raises Overloaded when the queue is full, UserError when one cannot
+        be answered."""
+        ticket = Ticket(self, requests, seconds)
+        try:
+            self._reserve(ticket.answers)
+            self._open.add(ticket)
+            self._post(partial(self._accept, ticket, tuple(requests)))
+            await ticket.accepted
+        except BaseException:
+            ticket.close()
+            raise
+        return ticket
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Something else that needs the model, done between two tokens. Raises what it raises, or Overloaded."""
+        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._reserve(1)
+        try:
+            self._post(partial(self._work, work, done))
+            return await done
+        finally:
+            self._outstanding -= 1
+
+    def forget(self, ticket: Ticket) -> None:
+        """Cancel a ticket; one that is over already is no error."""
+        if ticket not in self._open:
+            return
+        self._open.discard(ticket)
+        self._outstanding -= ticket.answers
+        if ticket.first is not None:
+            self._seconds += 0.1 * (time.monotonic() - ticket.submitted - self._seconds)
+        self._post(partial(self._cancel, ticket))
+
+    def abort(self, error: Exception) -> None:
+        """End every ticket with an error."""
+        for ticket in list(self._open):
+            ticket.fail(error)
+            ticket.close()
+
+    def retire(self) -> None:
+        """No more work is expected: the thread ends when it has nothing to do."""
+        with self._wake:
+            self._retired = True
+            self._wake.notify()
+
+    def join(self, seconds: float) -> None:
+        """Wait for the thread of a worker that was retired."""
+        thread = self._thread
+        if thread is not None:
+            thread.join(seconds)
+
+    def _reserve(self, answers: int) -> None:
+        if self._outstanding and self._outstanding + answers > self._most:
+            rounds = math.ceil((self._outstanding - self._rows + 1) / self._rows)
+            raise Overloaded(min(60.0, max(0.5, rounds * self._seconds)))
+        self._outstanding += answers
+
+    def _post(self, command: Callable[[], None]) -> None:
+        with self._wake:
+            self._commands.append(command)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="plume-model", daemon=True)
+                self._thread.start()
+            self._wake.notify()
+
+    # --- the thread's side ---
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                while not self._commands and not self._owners:
+                    if self._retired:
+                        self._thread = None
+                        return
+                    self._wake.wait()
+                commands = list(self._commands)
+                self._commands.clear()
+            for command in commands:
+                command()
+            if self._owners:
+                self._step()
+
+    def _accept(self, ticket: Ticket, requests: Sequence[Request]) -> None:
+        numbers = self._numbers.setdefault(ticket, [])
+        try:
+            for which, request in enumerate(requests):
+                number = self._batch.submit(request)
+                numbers.append(number)
+                self._owners[number] = (ticket, which)
+        except Exception as error:
+            self._cancel(ticket)
+            self._send([(ticket, 0, error)])
+        else:
+            self._call(_accepted, ticket)
+
+    def _cancel(self, ticket: Ticket) -> None:
+        for number in self._numbers.pop(ticket, ()):
+            self._owners.pop(number, None)
+            self._batch.cancel(number)
+
+    def _work(self, work: Callable[[], T], done: asyncio.Future[T]) -> None:
+        if done.cancelled():
+            return
+        try:
+            result = work()
+        except Exception as error:
+            self._call(_settle, done, None, error)
+        else:
+            self._call(_settle, done, result, None)
+
+    def _step(self) -> None:
+        try:
+            events = self._batch.step()
+        except Exception as error:
+            log.exception("the model failed")
+            failure = PlumeError(f"the model failed while it answered: {type(error).__name__}")
+            self._send([(ticket, 0, failure) for ticket in self._numbers])
+            self._owners.clear()
+            self._numbers.clear()
+            return
+        sent: list[tuple[Ticket, int, Chunk | Exception | None]] = []
+        for number, event in events:
+            if number in self._owners:
+                sent.append((*self._owners[number], event))
+        for number in [number for number in self._owners if number not in self._batch]:
+            ticket, which = self._owners.pop(number)
+            sent.append((ticket, which, None))
+        self._send(sent)
+
+    def _send(self, events: Sequence[tuple[Ticket, int, Chunk | Exception | None]]) -> None:
+        if events:
+            self._call(_deliver, events)
+
+    def _call(self, function: Callable[..., None], *values: Any) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(function, *values)
+
+
+def _answers(request: Request) -> int:
+    return request.sampling.best_of or request.sampling.n
+
+
+def _accepted(ticket: Ticket) -> None:
+    if not ticket.accepted.done():
+        ticket.accepted.set_result(None)
+
+
+def _deliver(events: Sequence[tuple[Ticket, int, Chunk | Exception | None]]) -> None:
+    for ticket, which, event in events:
+        ticket.put(which, event)
+
+
+def _settle(done: asyncio.Future[Any], result: Any, error: Exception | None) -> None:
+    if done.cancelled():
+        return
+    if error is not None:
+        done.set_exception(error)
+    else:
+        done.set_result(result)
