@@ -4,9 +4,10 @@
 
 Random models of GPT-2's shape (124 M: 12 layers of 768, 50,257 tokens) and of ours (0.8 M), prompts of random ids,
 greedy, no end token; the reading of the prompts counts. transformers: `generate`, eager and with a static cache and
-`torch.compile`, left-padded where lengths are mixed. Sides alternate in one process. The limit of memory is the
-fastest of three plain reads of a gigabyte, divided by the bytes of the weights that one token needs. `--gguf` is the
-same kind of model for llama.cpp; `--stories` a real small model, whose continuations are compared id by id.
+`torch.compile`, left-padded where lengths are mixed. Plume with int8 weights stands beside Plume without. Sides
+alternate in one process. The limit of memory is the fastest of three plain reads of a gigabyte, divided by the bytes of
+the weights that one token needs. `--gguf` is the same kind of model for llama.cpp; `--stories` a real small model,
+whose continuations are compared id by id.
 Prints one JSON line a comparison; medians of the runs.
 """
 
@@ -30,6 +31,8 @@ from transformers import AutoModelForCausalLM, GPT2Config
 from plume.generation.engine import Engine
 from plume.models import gpt
 from plume.models.bundle import Bundle, for_answering, load
+from plume.models.quantized import write_quantized
+from plume.models.weights import quantized_file
 from plume.types import Sampling
 
 PARTS = ("1m", "batch", "124m")
@@ -68,6 +71,7 @@ def main() -> None:
         if "124m" in options.only:
             if options.gguf:
                 llama_cpp(large, options)
+            eight_bits(large, options)
             one_row("decode/124m", large, 50_257, options)
 
 
@@ -108,9 +112,9 @@ def prompts(rows: int, vocabulary: int) -> list[list[int]]:
     return [[chance.randrange(vocabulary) for _ in range(length)] for length in lengths]
 
 
-def opened(folder: Path) -> Bundle:
+def opened(folder: Path, quantization: str | None = None) -> Bundle:
     """To be asked; no token ends an answer, so that every side decodes the same number."""
-    return replace(for_answering(load(folder)), stop_ids=frozenset())
+    return replace(for_answering(load(folder, quantization)), stop_ids=frozenset())
 
 
 def plume_stream(bundle: Bundle, ids: Sequence[int], new: int) -> float:
@@ -161,7 +165,22 @@ def one_row(bench: str, folder: Path, vocabulary: int, options: argparse.Namespa
     if "limit of memory" in sides:
         report(bench, "share_of_memory_limit", middle, runs, "limit of memory")
     best = max(peers, key=lambda side: middle[side])
+    for other in peers:
+        if other != best:
+            report(bench, "tokens_per_second", middle, runs, other)
     report(bench, bench.replace("decode/", "tokens_per_second_f32_"), middle, runs, best)
+
+
+def eight_bits(folder: Path, options: argparse.Namespace) -> None:
+    (ids,), new = prompts(1, 50_257), options.new_tokens
+    write_quantized(load(folder).model, "int8", folder, quantized_file(folder, "int8"))
+    whole, small = opened(folder), opened(folder, "int8")
+    name = "plume, float32"
+    runs = alternating(
+        {"plume": lambda: plume_stream(small, ids, new), name: lambda: plume_stream(whole, ids, new)}, options.repeats
+    )
+    middle = {side: statistics.median(run[side] for run in runs) for side in runs[0]}
+    report("decode/124m, int8", "tokens_per_second", middle, runs, name)
 
 
 def mixed_rows(folder: Path, rows: int, options: argparse.Namespace) -> None:

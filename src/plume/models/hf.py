@@ -151,27 +151,28 @@ class HFModel(nn.Module):
             raise UserError(f"the architecture {kind} does not keep packed documents apart", "set packing=false")
 
     @torch.no_grad()
-    def probe(self) -> None:
+    def probe(self, tolerance: float = 1e-4) -> None:
         """Find out how rows of different lengths can be continued, and whether `head` gives the logits: some
-        architectures scale or cap them behind it. Raises UserError where they cannot, or it does not."""
+        architectures scale or cap them behind it. Raises UserError where they cannot, or it does not. `tolerance` is
+        how far the same number may differ when it is computed in another order."""
         self.eval()
         kind = self.inner.config.model_type
-        if not (self._windows and self._continues()):
+        if not (self._windows and self._continues(tolerance)):
             self._windows = None
-            if not self._continues():
+            if not self._continues(tolerance):
                 raise UserError(
                     f"the architecture {kind} cannot go on with rows of different lengths, which Plume needs",
                     "use a model whose layers remember keys and values",
                 )
         ids_BT = torch.tensor([[0, 1]], device=self.inner.device)
         hidden_BTC, _ = self(ids_BT)
-        if not torch.allclose(self.head(hidden_BTC), self.inner(input_ids=ids_BT).logits, atol=1e-4):
+        if not torch.allclose(self.head(hidden_BTC), self.inner(input_ids=ids_BT).logits, atol=tolerance):
             raise UserError(
                 f"the architecture {kind} changes its logits behind the output layer, which is not supported",
                 "use a model without logit scaling or soft-capping",
             )
 
-    def _continues(self) -> bool:
+    def _continues(self, tolerance: float) -> bool:
         """Whether a token means the same read behind a shorter row of two as read at once."""
         ids_BT = torch.tensor([[0, 1], [0, 0]], device=self.inner.device)
         try:
@@ -180,7 +181,7 @@ class HFModel(nn.Module):
             next_BTC, _ = self(ids_BT[0, 1].expand(2, 1), state)
         except (AttributeError, IndexError, NotImplementedError, RuntimeError, TypeError, ValueError):
             return False
-        return torch.allclose(next_BTC[1, 0], read_BTC[0, 1], atol=1e-4)
+        return torch.allclose(next_BTC[1, 0], read_BTC[0, 1], atol=tolerance)
 
 
 class _Unfilled(TorchFunctionMode):

@@ -23,6 +23,7 @@ from plume.types import LanguageModel
 Quantization = Literal["int8", "int4"]
 KINDS: tuple[str, ...] = get_args(Quantization)
 _LEAST = 16  # outputs; below, a matrix is too small for a gain
+_TOLERANCE = 1e-2  # of a probe: a rounding that falls the other way, layer upon layer
 _Layer = type[Int8Linear] | type[Int4Linear]
 
 
@@ -30,7 +31,7 @@ _Layer = type[Int8Linear] | type[Int4Linear]
 class _Probed(Protocol):
     """A model that is looked at once it has its weights."""
 
-    def probe(self) -> None: ...
+    def probe(self, tolerance: float) -> None: ...
 
 
 @runtime_checkable
@@ -84,7 +85,7 @@ def load_quantized(directory: Path, file: Path, empty: Callable[[Path], Language
             root.set_submodule(name, layer(inputs, outputs, bias=getattr(old, "bias", None) is not None))
     _fill(root, file)
     if isinstance(model, _Probed):
-        model.probe()
+        model.probe(_TOLERANCE)
     return model
 
 
