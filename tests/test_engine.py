@@ -231,6 +231,54 @@ def test_what_cannot_be_answered_is_refused_before_it_begins(asked: Bundle, requ
     assert (batch.waiting, batch.running) == (0, 0)
 
 
+@pytest.mark.parametrize("id", [-1, TOKENIZER.vocab_size])
+def test_an_unknown_token_disturbs_nobody_else(asked: Bundle, id: int) -> None:
+    engine = Engine(asked)
+    running = engine.stream(PROMPTS[0], Sampling(max_new_tokens=6))
+    next(running)
+    with pytest.raises(UserError, match=f"no token {id}"):
+        list(engine.stream((*PROMPTS[0], id), Sampling()))
+    assert len(list(running)) == 5
+
+
+@pytest.mark.parametrize(
+    ("sampling", "said"),
+    [
+        (Sampling(temperature=-1.0), "temperature=-1.0: must be"),
+        (Sampling(n=3), "n=3 at temperature 0"),
+        (Sampling(top_k=5), "top_k has no effect"),
+        (Sampling(num_beams=3, temperature=1.0), "temperature=1 contradict"),
+        (Sampling(num_beams=3, logprobs=2), "logprobs and num_beams=3"),
+        (Sampling(stop="Au"), "stop='Au': must be"),  # type: ignore[arg-type]
+        (Sampling(max_new_tokens=0), "max_new_tokens=0: must be"),
+    ],
+)
+def test_contradictions_are_refused_in_python_too(asked: Bundle, sampling: Sampling, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        list(Engine(asked).stream(PROMPTS[0], sampling))
+
+
+def test_a_stream_collected_in_the_middle_of_a_step_is_cancelled(asked: Bundle, monkeypatch: Any) -> None:
+    engine = Engine(asked)
+    dropped = [engine.stream(PROMPTS[1], Sampling(max_new_tokens=50))]
+    next(dropped[0])
+    step = engine._batch.step
+
+    def collecting() -> Any:
+        dropped.clear()  # as the garbage collector may, in whichever thread decodes
+        return step()
+
+    monkeypatch.setattr(engine._batch, "step", collecting)
+    done: list[Chunk] = []
+    thread = threading.Thread(
+        target=lambda: done.extend(engine.stream(PROMPTS[0], Sampling(max_new_tokens=3))), daemon=True
+    )
+    thread.start()
+    thread.join(timeout=20)
+    assert len(done) == 3
+    assert engine.running == 0
+
+
 def test_memory_is_refused_with_numbers_and_never_exceeded(asked: Bundle) -> None:
     token = asked.model.state_nbytes(CONTEXT)
     batch = batch_of(asked, cache_nbytes=3 * token)

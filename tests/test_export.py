@@ -132,6 +132,27 @@ def test_plain_text_gives_a_change_of_perplexity_alone(tmp_path: Path, tokenizer
     assert result["quantized"]["perplexity"] == pytest.approx(result["original"]["perplexity"], rel=0.05)
 
 
+@pytest.mark.parametrize(
+    ("format", "name", "said"),
+    [
+        ("int8", "model.safetensors", "exists already"),
+        ("gguf", "model.safetensors", "exists already"),
+        ("int8", "config.safetensors", "config.json exists already"),
+        ("int8", "copy.json", "would hold safetensors"),
+    ],
+)
+def test_an_export_replaces_no_file_of_the_model(
+    tmp_path: Path, tokenizer: TextTokenizer, qa_file: Path, format: str, name: str, said: str
+) -> None:
+    saved(tmp_path / "m", small_gpt(tokenizer.vocab_size), tokenizer)
+    before = {file.name: file.read_bytes() for file in (tmp_path / "m").iterdir()}
+    asked = ["--questions", str(qa_file)] if format == "int8" else []
+    done = run("export", str(tmp_path / "m"), "--format", format, "--output", str(tmp_path / "m" / name), *asked)
+    assert done.exit_code == 2
+    assert said in " ".join(done.output.split())
+    assert {file.name: file.read_bytes() for file in (tmp_path / "m").iterdir()} == before
+
+
 def test_a_directory_needs_questions(tmp_path: Path, tokenizer: TextTokenizer) -> None:
     saved(tmp_path / "m", small_gpt(tokenizer.vocab_size), tokenizer)
     done = run("export", str(tmp_path / "m"), "--format", "int8")

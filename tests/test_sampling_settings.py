@@ -35,7 +35,9 @@ V = 60
         ({"stop_token_ids": "END"}, "must be"),
         ({"presence_penalty": 2.1}, "from -2 to 2"),
         ({"frequency_penalty": -2.1}, "from -2 to 2"),
-        ({"repetition_penalty": 0}, "must be above 0"),
+        ({"repetition_penalty": 0}, "from 0.01 to 100"),
+        ({"repetition_penalty": 1e300}, "from 0.01 to 100"),
+        ({"temperature": 1e-300}, "or 1e-06 and more"),
         ({"logit_bias": {5: 101}}, "from -100 to 100"),
         ({"logit_bias": {"phare": 1}}, "token ids"),
         ({"logit_bias": [5]}, "token ids"),
@@ -101,6 +103,8 @@ def test_ids_beyond_the_vocabulary_are_refused(sampling: Sampling) -> None:
         Sampling(no_repeat_ngram_size=3),
         Sampling(encoder_no_repeat_ngram_size=3),
         Sampling(logit_bias={3: -100}),
+        Sampling(stop=('"',)),
+        Sampling(stop_token_ids=(3,)),
     ],
 )
 def test_what_makes_a_required_shape_impossible_is_refused_with_one(sampling: Sampling) -> None:

@@ -68,7 +68,7 @@ def _gguf(model: str, file: Path | None, outtype: str, *, json: bool) -> None:
 
     directory = find_directory(model)
     written = file or directory / f"model-{outtype}.gguf"
-    _refuse_place(written)
+    _refuse_place(written, asked=file is not None)
     write_gguf(load(model), directory, written, outtype)
     result = {"model": model, "format": "gguf", "outtype": outtype, "file": str(written)}
     _say({**result, "bytes": written.stat().st_size}, None, json=json)
@@ -91,7 +91,10 @@ def _quantized(
         hint = f"merge it first: plume merge {model} --output-dir DIR"
         raise UserError(f"{model} is an adapter; its base and it must be one model to be quantised", hint)
     written = file or quantized_file(directory, kind)
-    _refuse_place(written)
+    if written.suffix != ".safetensors":
+        raise UserError(f"{written} would hold safetensors", "let its name end in .safetensors")
+    _refuse_place(written, asked=file is not None)
+    _refuse_place(written.with_suffix(".json"), asked=file is not None)
     trial = written.with_name(f".{written.name}.trial")
     try:
         write_quantized(bundle.model, kind, directory, trial)
@@ -107,11 +110,14 @@ def _quantized(
     _say(result, found, json=json)
 
 
-def _refuse_place(file: Path) -> None:
+def _refuse_place(file: Path, *, asked: bool) -> None:
+    """Nothing is replaced but what an export wrote before at its own place: else it might be the model itself."""
     if not file.parent.is_dir():
         raise UserError(f"{file.parent} is no directory", "make it, or name another --output")
     if file.is_dir():
         raise UserError(f"{file} is a directory", "name a file: --output FILE")
+    if asked and file.exists():
+        raise UserError(f"{file} exists already", "remove it, or name another --output")
 
 
 def _examples(model: str, questions: str | None) -> tuple[Sequence[Example], str]:

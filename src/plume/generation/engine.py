@@ -11,6 +11,7 @@ from plume.errors import PlumeError, UserError
 from plume.generation import scoring
 from plume.generation.batch import Batch
 from plume.generation.reply import Request
+from plume.generation.settings import check
 from plume.models.bundle import Bundle
 from plume.models.memory import free
 from plume.types import Answer, Chunk, Encoded, Grammar, Message, Sampling, Score
@@ -31,7 +32,9 @@ class Engine:
         self.bundle = bundle
         nbytes = int(_CACHE_SHARE * (free() or _UNKNOWN)) if cache_nbytes is None else cache_nbytes
         self._batch = Batch(bundle, rows=rows, cache_nbytes=nbytes, prefix_nbytes=nbytes // 4)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a stream may be collected, and so closed, in the middle of a step
+        self._stepping = False
+        self._closed: list[int] = []
         self._arrived: dict[int, deque[Chunk | PlumeError]] = {}
 
     @property
@@ -97,6 +100,8 @@ class Engine:
         return scoring.score(self.bundle, rows)
 
     def _submit(self, request: Request) -> int:
+        check(request.sampling)
+        _check_ids(request.ids, self.bundle.model.vocab_size)
         with self._lock:
             ticket = self._batch.submit(request)
             self._arrived[ticket] = deque()
@@ -118,14 +123,20 @@ class Engine:
 
     def _step(self) -> None:
         going = [ticket for ticket in self._arrived if ticket in self._batch]
+        self._stepping = True
         try:
             events = self._batch.step()
         except BaseException as error:
             for ticket in going:
                 self._arrived[ticket].append(PlumeError(f"the model failed while it answered: {error}"))
             raise
-        for ticket, event in events:
-            self._arrived[ticket].append(event)
+        else:
+            for ticket, event in events:
+                self._arrived[ticket].append(event)
+        finally:
+            self._stepping = False
+            while self._closed:
+                self._cancel(self._closed.pop())
 
     def _rest(self, ticket: int) -> Iterator[Chunk]:
         while (chunk := self._next(ticket)) is not None:
@@ -133,6 +144,9 @@ class Engine:
 
     def _cancel(self, ticket: int) -> None:
         with self._lock:
+            if self._stepping:
+                self._closed.append(ticket)
+                return
             self._batch.cancel(ticket)
             self._arrived.pop(ticket, None)
 
@@ -150,6 +164,16 @@ def _collected(chunks: Iterator[Chunk], n: int) -> list[Answer]:
         )
         for said in pieces
     ]
+
+
+def _check_ids(ids: Sequence[int], vocab_size: int) -> None:
+    """Raise UserError for ids that the model has no embedding for: its failure would end everybody's answer."""
+    for id in (min(ids, default=0), max(ids, default=0)):
+        if id not in range(vocab_size):
+            raise UserError(
+                f"the prompt: there is no token {id}; the vocabulary has {vocab_size}, from 0 to {vocab_size - 1}",
+                "ids belong to one tokenizer: encode the prompt with this model's",
+            )
 
 
 def check_text(text: str) -> None:

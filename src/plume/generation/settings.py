@@ -14,6 +14,7 @@ from plume.recipe import unknown_key
 from plume.types import Sampling
 
 _DEFAULT = Sampling()
+_COLDEST = 1e-6  # scores divided by less may be larger than float32 can hold
 _SAMPLED = ("top_k", "top_p", "min_p", "typical_p", "seed")  # what only matters when a token is drawn
 
 
@@ -41,7 +42,7 @@ def _either(*choices: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 
 def _all(allows: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda parts: all(allows(part) for part in parts)
+    return lambda parts: isinstance(parts, tuple | list) and all(allows(part) for part in parts)
 
 
 def _nothing(value: Any) -> bool:
@@ -50,12 +51,12 @@ def _nothing(value: Any) -> bool:
 
 _BOUNDS = {
     "max_new_tokens": _Bound(_whole(1), "a whole number of at least 1"),
-    "temperature": _Bound(_number(0), "0 (greedy) or more"),
+    "temperature": _Bound(_either(_number(0, 0), _number(_COLDEST)), f"0 (greedy), or {_COLDEST:g} and more"),
     "top_k": _Bound(_whole(0), "0 (off) or a number of tokens"),
     "top_p": _Bound(_number(0, 1, above=True), "above 0 and at most 1 (off)"),
     "min_p": _Bound(_number(0, 1), "from 0 (off) to 1"),
     "typical_p": _Bound(_number(0, 1, above=True), "above 0 and at most 1 (off)"),
-    "repetition_penalty": _Bound(_number(0, above=True), "above 0; 1 is off, 1.1 is mild"),
+    "repetition_penalty": _Bound(_number(0.01, 100), "from 0.01 to 100; 1 is off, 1.1 is mild"),
     "presence_penalty": _Bound(_number(-2, 2), "from -2 to 2; 0 is off"),
     "frequency_penalty": _Bound(_number(-2, 2), "from -2 to 2; 0 is off"),
     "no_repeat_ngram_size": _Bound(_whole(0), "0 (off) or a number of tokens"),
@@ -90,13 +91,24 @@ def make_sampling(settings: Mapping[str, Any], defaults: Sampling, origin: str =
             raise unknown_key(key, known, origin)
     values = {key: _read(key, value) for key, value in settings.items()}
     sampling = replace(defaults, **values)
+    given = {name for name in values if name == "seed" or values[name] != getattr(_DEFAULT, name)}
+    _check(sampling, given, f"{origin} ", settings)
+    return sampling
+
+
+def check(sampling: Sampling) -> None:
+    """Raise UserError for a wrong value, or one that contradicts another or has no effect. A seed alone may stand at
+    temperature 0: programs give one to every answer."""
+    names = (field.name for field in fields(Sampling) if field.name != "seed")
+    _check(sampling, {name for name in names if getattr(sampling, name) != getattr(_DEFAULT, name)}, "", {})
+
+
+def _check(sampling: Sampling, given: set[str], origin: str, settings: Mapping[str, Any]) -> None:
     for name, bound in _BOUNDS.items():
         if not bound.allows(getattr(sampling, name)):
-            raise UserError(f"{origin} {name}={settings.get(name, getattr(sampling, name))!r}: must be {bound.words}")
-    given = {name for name in values if name == "seed" or values[name] != getattr(_DEFAULT, name)}
+            raise UserError(f"{origin}{name}={settings.get(name, getattr(sampling, name))!r}: must be {bound.words}")
     for message, hint in _contradictions(sampling, given):
-        raise UserError(f"{origin} {message}", hint)
-    return sampling
+        raise UserError(f"{origin}{message}", hint)
 
 
 def check_for(sampling: Sampling, vocab_size: int) -> None:
@@ -118,6 +130,12 @@ def check_constrained(sampling: Sampling) -> None:
                 f"{name} and a required shape contradict each other: JSON repeats its quotes, commas and keys, and "
                 "what may not come again cannot be written",
                 f"leave {name} out; to vary the values, use --set frequency_penalty=0.3",
+            )
+    for name in ("stop", "stop_token_ids"):
+        if getattr(sampling, name):
+            raise UserError(
+                f"{name} and a required shape contradict each other: the answer would be cut where it is not yet valid",
+                f"leave {name} out: the answer ends as soon as its shape is complete",
             )
     if any(value <= -100 for value in sampling.logit_bias.values()):
         raise UserError(
