@@ -18,6 +18,7 @@ import pytest
 from plume.errors import UserError
 from plume.memory import open_store
 from plume.memory.keys import create_key, revoke_key
+from plume.serving import sse
 from plume.serving.app import create_app
 from plume.serving.settings import Settings
 from plume.types import Chunk
@@ -445,3 +446,10 @@ def test_a_log_line_says_what_was_asked_of_whom_and_never_what(served: Running, 
 def test_settings_that_cannot_be_meant_are_refused(tmp_path: Path, wrong: Any) -> None:
     with pytest.raises(UserError, match=next(iter(wrong))):
         create_app(Settings(data_dir=tmp_path, **wrong), open_store("memory:"))
+
+
+def test_an_event_is_one_line_for_whoever_splits_lines() -> None:
+    text = "a\u2028b\u2029c\u0085d\x0be\x0cf\x1cg\x1dh\x1ei"
+    data = sse.event(json.dumps({"text": text}, ensure_ascii=False)).removesuffix("\n\n")
+    assert len(data.splitlines()) == 1
+    assert json.loads(data.removeprefix("data: ")) == {"text": text}

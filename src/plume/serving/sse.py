@@ -13,6 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 from plume.serving.errors import ApiError
 
 RESPONSES: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+_LINE_ENDS = {code: f"\\u{code:04x}" for code in (0x0B, 0x0C, 0x1C, 0x1D, 0x1E, 0x85, 0x2028, 0x2029)}
 DONE = "data: [DONE]\n\n"
 
 
@@ -65,7 +66,9 @@ async def resumed(first: str, rest: AsyncGenerator[str, None]) -> AsyncGenerator
 
 
 def event(data: str, name: str | None = None) -> str:
-    """One event; `data` is JSON on one line."""
+    """One event; `data` is JSON on one line. Clients that split lines as Python does see ends of lines in more places
+    than the standard has: those characters, which stand in strings alone, are written as escapes."""
+    data = data.translate(_LINE_ENDS)
     return f"event: {name}\ndata: {data}\n\n" if name else f"data: {data}\n\n"
 
 

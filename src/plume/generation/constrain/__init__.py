@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -125,13 +126,19 @@ def _object(schema: Any) -> dict[str, Any]:
 
 def _compile(source: Source, words: Vocabulary, valid: Callable[[str], bool], place: Place | None) -> Compiled:
     """Raises UserError for what cannot be compiled within the limits, and for what the tokenizer cannot write."""
-    worker = ThreadPoolExecutor(max_workers=1)
+    done: Future[Compiled] = Future()
+
+    def work() -> None:
+        try:
+            done.set_result(_compiled(source, words, valid, place))
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()  # which nothing waits for once it is too late
     try:
-        return worker.submit(_compiled, source, words, valid, place).result(timeout=_DEADLINE)
+        return done.result(timeout=_DEADLINE)
     except TimeoutError:
         raise UserError(f"{source.name} took more than {_DEADLINE} seconds to compile", "simplify it") from None
-    finally:
-        worker.shutdown(wait=False)
 
 
 def _compiled(source: Source, words: Vocabulary, valid: Callable[[str], bool], place: Place | None) -> Compiled:
