@@ -48,11 +48,6 @@ def serve(
     Beyond this machine (--host) every request needs a key. SIGTERM or Ctrl-C lets what is under way come to its end.
     """
     _need_libraries()
-    from plume.memory import open_store
-    from plume.memory.keys import list_keys
-    from plume.serving import logs
-    from plume.serving.app import create_app
-    from plume.serving.server import listen, make_server
     from plume.serving.settings import Settings
 
     settings = Settings(
@@ -69,9 +64,19 @@ def serve(
         request_seconds=request_seconds,
         otlp_endpoint=otlp_endpoint or None,
     )
+    _run(settings)
+
+
+def _run(settings: Settings) -> None:
+    from plume.memory import open_store
+    from plume.memory.keys import list_keys
+    from plume.serving import logs
+    from plume.serving.app import create_app
+    from plume.serving.server import listen, make_server
+
     logs.write_to(sys.stderr)
-    if store is None:
-        data_dir.mkdir(parents=True, exist_ok=True)
+    if settings.store is None:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
     with open_store(settings.store_url) as opened:
         if settings.needs_key and not list_keys(opened):
             raise UserError(
@@ -79,8 +84,8 @@ def serve(
                 "make one: plume keys create, or serve on 127.0.0.1",
             )
         app = create_app(settings, opened)
-        listening = listen(host, port)
-        url = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
+        listening = listen(settings.host, settings.port)
+        url = f"http://{f'[{settings.host}]' if ':' in settings.host else settings.host}:{listening.getsockname()[1]}"
         server = make_server(app, lambda: _greet(url, settings, app.state.service.models))
         server.run(sockets=[listening])
     if server.interrupted:
