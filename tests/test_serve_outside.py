@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -16,12 +17,14 @@ from plume.data.read import read
 from plume.evaluation.metrics import summarise
 from plume.evaluation.run import evaluate
 from plume.generation.engine import Engine
-from plume.types import Example
-from serving import Running, caller, running
+from plume.models.bundle import Bundle
+from plume.types import Example, Message
+from serving import Running, running, taught, untrained
 
 PROGRAMS = Path(__file__).parents[1] / ".venv-outside" / "bin"
+GREETING = "Good day. It’s été!"
 QUESTIONS = [
-    {"prompt": "Hello", "completion": "Good day. It’s été!"},
+    {"prompt": "Hello", "completion": GREETING},
     {"prompt": "Hello.", "completion": "Nobody taught « this »."},
     {"prompt": "Where is the boat?", "completion": "On the moon."},
 ]
@@ -53,9 +56,18 @@ metric_list: [{{metric: bits_per_byte}}]
 """
 
 
+@functools.cache
+def greeter() -> Bundle:
+    """A model that knows two answers."""
+    made = untrained()
+    pairs = [("Hello", GREETING), ("Where is the boat?", "In the harbour.")]
+    conversations = [(Message("user", asked), Message("assistant", reply)) for asked, reply in pairs]
+    return taught([made.template.encode(one, made.tokenizer) for one in conversations])
+
+
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with running(tmp_path_factory.mktemp("outside"), {"caller": caller()}) as server:
+    with running(tmp_path_factory.mktemp("outside"), {"greeter": greeter()}) as server:
         yield server
 
 
@@ -87,12 +99,12 @@ def test_lm_eval_finds_the_scores_that_plume_finds(served: Running, tmp_path: Pa
     (tmp_path / "tasks" / "rolls.yaml").write_text(ROLLS.format(file=texts))
     scores: dict[str, float] = {}
     for task, options in (("asks", ["--apply_chat_template"]), ("rolls", [])):
-        where = f"model=caller,base_url={served.url}/v1/completions,max_retries=1,max_length=512"
+        where = f"model=greeter,base_url={served.url}/v1/completions,max_retries=1,max_length=512"
         common = ["--model", "local-completions", "--model_args", where, "--include_path", str(tmp_path / "tasks")]
         run("lm_eval", *common, "--tasks", task, "--output_path", str(tmp_path / task), *options, cwd=tmp_path)
         (results,) = (tmp_path / task).rglob("results*.json")
         scores |= json.loads(results.read_text())["results"][task]
-    engine = Engine(caller())
+    engine = Engine(greeter())
     ours = summarise(list(evaluate(engine, examples(asked), max_new_tokens=60)))
     rolled = summarise(list(evaluate(engine, examples(texts))))
     assert ours["exact_match"] is not None
@@ -103,13 +115,13 @@ def test_lm_eval_finds_the_scores_that_plume_finds(served: Running, tmp_path: Pa
 
 
 def test_llm_chats_and_streams(served: Running, tmp_path: Path) -> None:
-    entry = {"model_id": "phare", "model_name": "caller", "api_base": f"{served.url}/v1"}
+    entry = {"model_id": "phare", "model_name": "greeter", "api_base": f"{served.url}/v1"}
     (tmp_path / "extra-openai-models.yaml").write_text(json.dumps([entry]))
     home = {"LLM_USER_PATH": str(tmp_path), "OPENAI_API_KEY": "any"}
     assert "phare" in run("llm", "models", cwd=tmp_path, **home)
     asked = ("Hello", "-m", "phare", "-o", "temperature", "0")
     answer = run("llm", *asked, "--no-stream", cwd=tmp_path, **home)
-    assert answer == "Good day. It’s été!\n"
+    assert answer == f"{GREETING}\n"
     assert run("llm", *asked, cwd=tmp_path, **home) == answer
     assert run("llm", "Where is the boat?", "-m", "phare", "-c", "-o", "temperature", "0", cwd=tmp_path, **home)
 
@@ -121,7 +133,7 @@ import schemathesis
 def map_body(context, body):
     """Half of what is asked should reach a model."""
     if isinstance(body, dict) and "model" in body and len(str(body)) % 2:
-        body["model"] = "caller"
+        body["model"] = "greeter"
     return body
 '''
 
@@ -137,5 +149,3 @@ def test_nothing_that_the_description_allows_breaks_the_server(served: Running, 
         PYTHONPATH=str(tmp_path),
     )
     assert re.search(r"(\d+) generated", output), output
-
-
