@@ -25,7 +25,7 @@ from plume.serving.service import Service
 from plume.serving.settings import Settings
 from plume.text.template import TEMPLATES
 from plume.text.tokenizer import train_tokenizer
-from plume.types import Message, ToolCall
+from plume.types import Encoded, Message, ToolCall
 
 SECONDS = 30
 CONTEXT = 2048
@@ -74,10 +74,15 @@ CONVERSATIONS = (
 def caller() -> Bundle:
     """A model that has learnt `CONVERSATIONS` by heart, with the tool `FIND` before its eyes."""
     made = untrained()
+    return taught([made.template.encode(messages, made.tokenizer, [FIND]) for messages in CONVERSATIONS])
+
+
+def taught(rows: Sequence[Encoded]) -> Bundle:
+    """A model that has learnt these by heart, with the tokenizer and the template of the untrained one."""
+    made = untrained()
     torch.manual_seed(2)
     sizes = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "dropout": 0.0, "max_length": 512}
     model = gpt.build({"vocab_size": made.tokenizer.vocab_size, **sizes})
-    rows = [made.template.encode(messages, made.tokenizer, [FIND]) for messages in CONVERSATIONS]
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     model.train(True)
     for _ in range(80):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
-import logging
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,6 +37,10 @@ def serve(
     tokens_per_minute: Annotated[int | None, typer.Option(metavar="N", help="Most tokens of one key.")] = None,
     memory: Annotated[float | None, typer.Option(metavar="GIB", help="Most memory for models.")] = None,
     drain_seconds: Annotated[float, typer.Option(metavar="S", help="How long to wait for answers at the end.")] = 30,
+    otlp_endpoint: Annotated[
+        str | None,
+        typer.Option(metavar="URL", envvar="OTEL_EXPORTER_OTLP_ENDPOINT", help="Where traces and metrics are sent."),
+    ] = None,
     request_seconds: Annotated[float, typer.Option(metavar="S", help="The longest that one answer may take.")] = 600,
 ) -> None:
     """Serve models by OpenAI's API: any of its clients works with the base URL that is printed.
@@ -44,10 +48,6 @@ def serve(
     Beyond this machine (--host) every request needs a key. SIGTERM or Ctrl-C lets what is under way come to its end.
     """
     _need_libraries()
-    from plume.memory import open_store
-    from plume.memory.keys import list_keys
-    from plume.serving.app import create_app
-    from plume.serving.server import listen, make_server
     from plume.serving.settings import Settings
 
     settings = Settings(
@@ -62,10 +62,21 @@ def serve(
         tokens_per_minute=tokens_per_minute,
         drain_seconds=drain_seconds,
         request_seconds=request_seconds,
+        otlp_endpoint=otlp_endpoint or None,
     )
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    if store is None:
-        data_dir.mkdir(parents=True, exist_ok=True)
+    _run(settings)
+
+
+def _run(settings: Settings) -> None:
+    from plume.memory import open_store
+    from plume.memory.keys import list_keys
+    from plume.serving import logs
+    from plume.serving.app import create_app
+    from plume.serving.server import listen, make_server
+
+    logs.write_to(sys.stderr)
+    if settings.store is None:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
     with open_store(settings.store_url) as opened:
         if settings.needs_key and not list_keys(opened):
             raise UserError(
@@ -73,8 +84,8 @@ def serve(
                 "make one: plume keys create, or serve on 127.0.0.1",
             )
         app = create_app(settings, opened)
-        listening = listen(host, port)
-        url = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
+        listening = listen(settings.host, settings.port)
+        url = f"http://{f'[{settings.host}]' if ':' in settings.host else settings.host}:{listening.getsockname()[1]}"
         server = make_server(app, lambda: _greet(url, settings, app.state.service.models))
         server.run(sockets=[listening])
     if server.interrupted:
@@ -86,6 +97,7 @@ def _need_libraries() -> None:
         import fastapi  # noqa: F401
         import limits  # noqa: F401
         import openai  # noqa: F401
+        import prometheus_client  # noqa: F401
         import uvicorn  # noqa: F401
     except ModuleNotFoundError as error:
         raise UserError(f"the library {error.name} is missing", "pip install 'plume-lm[serve]'") from None

@@ -31,11 +31,13 @@ _READ_IDLE = 4096  # where no answer waits for them
 
 @dataclass(slots=True)
 class _Prompt:
-    """A prompt being read: `known` of the ids of its replies are in `state` already."""
+    """A prompt being read: `known` of the ids of its replies are in `state` already, `found` of them kept from
+    an earlier one."""
 
     number: int
     replies: list[Reply]
     known: int = 0
+    found: int = 0
     state: State | None = None
 
     @property
@@ -79,6 +81,8 @@ class Batch:
         self._running: list[tuple[int, Reply]] = []
         self._state: State | None = None
         self._alone: dict[int, Iterator[Chunk | None]] = {}
+        self.begun: list[int] = []  # the requests that the last step began
+        self.prefix_queries = self.prefix_hits = 0  # tokens of prompts, and those found among earlier prompts
 
     def __contains__(self, ticket: int) -> bool:
         return ticket in self._waiting or ticket in self._begun
@@ -154,12 +158,14 @@ class Batch:
 
     def _admit(self) -> None:
         """Begin what has waited longest; a few places that come free of a full batch are worth no reading yet."""
+        self.begun.clear()
         free = self._rows - self.running
         if self.running and free < min(len(self._waiting), self._rows // 8):
             return
         while self._waiting and self._holds([*self._begun.values(), next(iter(self._waiting.values()))]):
             number, ticket = self._waiting.popitem(last=False)
             self._begun[number] = ticket
+            self.begun.append(number)
             self._begin(number, ticket)
 
     def _begin(self, number: int, ticket: _Ticket) -> None:
@@ -181,6 +187,7 @@ class Batch:
         for prompt in self._reading:
             if prompt.known == 0:
                 prompt.known, prompt.state = self._prefixes.find(prompt.scope, prompt.unread)
+                prompt.found = prompt.known
         most = _READ if self._running else _READ_IDLE
         group = _together(self._reading, most)
         stretches = [prompt.unread[:most] for prompt in group]
@@ -193,6 +200,8 @@ class Batch:
             group[0].state = state
             return []
         self._reading = self._reading[len(group) :]
+        self.prefix_queries += sum(prompt.known for prompt in group)
+        self.prefix_hits += sum(prompt.found for prompt in group)
         self._remember(group, state)
         rows_B = torch.arange(len(group), device=self._device)
         return self._first(group, self._model.head(hidden_BTC[rows_B, lengths_B - 1]), state)

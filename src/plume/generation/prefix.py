@@ -22,7 +22,7 @@ class PrefixCache:
 
     @property
     def nbytes(self) -> int:
-        return sum(state.nbytes for state in self._states.values())
+        return sum(state.nbytes for state in list(self._states.values()))  # another thread may ask
 
     def find(self, scope: str, ids: Sequence[int]) -> tuple[int, State | None]:
         """How many of the first ids are known, one less than all at most, and a state that has read just those."""

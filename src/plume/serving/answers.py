@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect
 
 from plume.errors import PlumeError
 from plume.generation.reply import Request
-from plume.serving import sse
+from plume.serving import record, sse
 from plume.serving.errors import ApiError, from_plume
 from plume.serving.keys import Caller
 from plume.serving.models import Loaded
@@ -25,9 +25,11 @@ T = TypeVar("T")
 async def submit(service: Service, loaded: Loaded, requests: Sequence[Request]) -> Ticket:
     """Hand requests to the model. Raises ApiError 429 when too much waits already, 400 for what cannot be answered."""
     try:
-        return await loaded.worker.submit(requests, service.settings.request_seconds)
+        ticket = await loaded.worker.submit(requests, service.settings.request_seconds)
     except (PlumeError, Overloaded) as error:
         raise failure(error) from None
+    record.current().tickets.append(ticket)
+    return ticket
 
 
 async def on_model(loaded: Loaded, work: Callable[[], T]) -> T:
@@ -90,9 +92,8 @@ def usage_of(prompt: int, written: int) -> CompletionUsage:
     return CompletionUsage(prompt_tokens=prompt, completion_tokens=written, total_tokens=prompt + written)
 
 
-def account(request: HttpRequest, service: Service, caller: Caller, prompt: int, written: int) -> CompletionUsage:
-    """What an answer took, for the client, the limits and the log."""
+def account(service: Service, caller: Caller, prompt: int, written: int) -> CompletionUsage:
+    """What an answer took, for the client and the limits."""
     usage = usage_of(prompt, written)
     service.limits.written(caller, written)
-    request.state.usage = {"prompt_tokens": prompt, "completion_tokens": written}
     return usage

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from importlib import metadata
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
+from plume.errors import UserError
 from plume.memory.store import Store
-from plume.serving import capabilities, chat, completions, errors, health, listing, tokens
+from plume.serving import capabilities, chat, completions, errors, health, listing, metrics, tokens
 from plume.serving.envelope import Envelope
 from plume.serving.limits import Limits
+from plume.serving.metrics import Metrics
 from plume.serving.models import Models, Source
 from plume.serving.service import Service
 from plume.serving.settings import Settings, check
 
+if TYPE_CHECKING:
+    from plume.serving.tracing import Tracing
+
+_VERSION = metadata.version("plume-lm")
 _ROUTERS = (
     chat.router,
     completions.router,
@@ -23,6 +31,7 @@ _ROUTERS = (
     tokens.router,
     capabilities.router,
     health.router,
+    metrics.router,
 )
 
 
@@ -33,7 +42,8 @@ def create_app(settings: Settings, store: Store, sources: Iterable[Source] = ())
     Raises UserError for settings that cannot be meant and models that are not there.
     """
     check(settings)
-    service = Service(settings, Models(settings, sources), Limits(settings), store)
+    models = Models(settings, sources)
+    service = Service(settings, models, Limits(settings), store, Metrics(models), _tracing(settings))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -41,11 +51,13 @@ def create_app(settings: Settings, store: Store, sources: Iterable[Source] = ())
             yield
         finally:
             service.models.close()
+            if service.tracing is not None:
+                await asyncio.to_thread(service.tracing.close)
 
     app = FastAPI(
         title="Plume",
         summary="Small language models, asked and trained as with OpenAI's API.",
-        version=metadata.version("plume-lm"),
+        version=_VERSION,
         lifespan=lifespan,
         responses=errors.RESPONSES,
         docs_url=None,
@@ -57,3 +69,13 @@ def create_app(settings: Settings, store: Store, sources: Iterable[Source] = ())
     for router in _ROUTERS:
         app.include_router(router)
     return app
+
+
+def _tracing(settings: Settings) -> Tracing | None:
+    if settings.otlp_endpoint is None:
+        return None
+    try:
+        from plume.serving.tracing import Tracing
+    except ModuleNotFoundError as error:
+        raise UserError(f"the library {error.name} is missing", "pip install 'plume-lm[otel]'") from None
+    return Tracing(settings.otlp_endpoint, _VERSION)

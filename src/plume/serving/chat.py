@@ -62,18 +62,17 @@ class Plan:
 @router.post("/v1/chat/completions", response_model=ChatCompletion, responses=RESPONSES)
 async def create(body: ChatBody, request: Request, service: ServiceDep, caller: Writer) -> Response:
     """The next message of a conversation, whole or as a stream of `chat.completion.chunk`."""
-    request.state.model = body.model
     messages = messages_of(body.messages)
     loaded = await service.models.open(body.model)
     plan = await loaded.prepare(partial(planned, body, messages, loaded, caller))
     service.limits.tokens(caller, len(plan.request.ids))
     head = Head.new(body.model, loaded.fingerprint, bool(body.logprobs), loaded.bundle)
     if body.stream:
-        events = _events(body, request, service, caller, loaded, plan, head)
+        events = _events(body, service, caller, loaded, plan, head)
         first = await anext(events)  # what cannot be answered is no stream
         return EventStream(told(resumed(first, events)), service.settings.ping_seconds)
     whole = await unless_gone(request, _whole(service, loaded, plan, head))
-    usage = account(request, service, caller, len(plan.request.ids), whole.tokens)
+    usage = account(service, caller, len(plan.request.ids), whole.tokens)
     return Response(whole.completion(usage).model_dump_json(exclude_unset=True), media_type="application/json")
 
 
@@ -132,7 +131,6 @@ async def _whole(service: Service, loaded: Loaded, plan: Plan, head: Head) -> Wh
 
 async def _events(
     body: ChatBody,
-    request: Request,
     service: Service,
     caller: Caller,
     loaded: Loaded,
@@ -149,5 +147,5 @@ async def _events(
             yield usage_event(head, usage_of(len(plan.request.ids), written))
         yield DONE
     finally:
-        account(request, service, caller, len(plan.request.ids), written)
+        account(service, caller, len(plan.request.ids), written)
         await pieces.aclose()

@@ -64,7 +64,6 @@ class Plan:
 async def create(body: CompletionBody, request: Request, service: ServiceDep, caller: Writer) -> Response:
     """Continuations of one or several prompts, whole or as a stream; with `echo` the prompts themselves come first,
     with `logprobs` how likely their tokens are too. Token ids are taken as they are: no BOS is added."""
-    request.state.model = body.model
     if body.best_of is not None and body.stream:
         raise invalid("best_of", "best_of cannot be streamed: which answers are best is known at the end")
     loaded = await service.models.open(body.model)
@@ -72,11 +71,11 @@ async def create(body: CompletionBody, request: Request, service: ServiceDep, ca
     service.limits.tokens(caller, plan.tokens)
     head = Head.new(body.model, loaded)
     if body.stream:
-        events = _events(body, request, service, caller, loaded, plan, head)
+        events = _events(body, service, caller, loaded, plan, head)
         first = await anext(events)  # what cannot be answered is no stream
         return EventStream(told(resumed(first, events)), service.settings.ping_seconds)
     whole = await unless_gone(request, _whole(body, service, loaded, plan, head))
-    usage = account(request, service, caller, plan.tokens, whole.tokens)
+    usage = account(service, caller, plan.tokens, whole.tokens)
     return Response(whole.completion(usage).model_dump_json(exclude_unset=True), media_type="application/json")
 
 
@@ -159,7 +158,6 @@ async def _whole(body: CompletionBody, service: Service, loaded: Loaded, plan: P
 
 async def _events(
     body: CompletionBody,
-    request: Request,
     service: Service,
     caller: Caller,
     loaded: Loaded,
@@ -178,6 +176,6 @@ async def _events(
             yield usage_event(head, usage_of(plan.tokens, written))
         yield DONE
     finally:
-        account(request, service, caller, plan.tokens, written)
+        account(service, caller, plan.tokens, written)
         if pieces is not None:
             await pieces.aclose()

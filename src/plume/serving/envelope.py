@@ -6,18 +6,22 @@ import asyncio
 import logging
 import secrets
 import time
+from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from plume.serving import errors
+from plume.serving import errors, record
 from plume.serving.errors import ApiError
+from plume.serving.record import Record
 from plume.serving.service import Service
 
 log = logging.getLogger("plume.serving.requests")
 _ALWAYS = ("/healthz", "/readyz", "/metrics")  # answered while draining, and not waited for
+_NO_ROUTE = "unknown"
+_METHODS = ("GET", "POST", "DELETE", "PUT", "PATCH", "HEAD", "OPTIONS")
 _UPLOADS = ("/v1/files",)  # whose bodies may be as large as a file
 _SLOWEST = 64 * 2**10  # bytes a second that a body must keep up after its first seconds
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
@@ -36,6 +40,7 @@ class Envelope:
         settings = self._service.settings
         most = settings.max_upload_nbytes if scope["path"] in _UPLOADS else settings.max_body_nbytes
         exchange = _Exchange(scope, receive, send, most, settings.body_seconds)
+        record.begin(exchange.record)
         counted = scope["path"] not in _ALWAYS
         if counted:
             self._service.begin()
@@ -53,7 +58,15 @@ class Envelope:
         finally:
             if counted:
                 self._service.end()
-            exchange.log()
+            self._note(scope, exchange)
+
+    def _note(self, scope: Scope, exchange: _Exchange) -> None:
+        """One line in the log, the counters and the trace of a request that is over."""
+        method, route = scope["method"], getattr(scope.get("route"), "path", _NO_ROUTE)
+        exchange.log(method, route)
+        self._service.metrics.request(method if method in _METHODS else "other", route, exchange.status)
+        if self._service.tracing is not None:
+            self._service.tracing.answered(exchange.record, Headers(scope=scope), route, exchange.status)
 
     def _admit(self, scope: Scope, counted: bool) -> None:
         """Raises ApiError for what is not taken at all."""
@@ -75,9 +88,9 @@ class _Exchange:
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, most: int, body_seconds: float) -> None:
         self.id = f"req_{secrets.token_hex(16)}"
+        self.record = Record(self.id)
         self._scope, self._receive, self._send = scope, receive, send
         self._most, self._body_seconds = most, body_seconds
-        self._began = time.monotonic()
         self._received = 0
         self._whole = False
         self.status = 0
@@ -93,7 +106,7 @@ class _Exchange:
         """The next of the body. Raises ApiError 408 where it comes too slowly, 413 where it is too much."""
         if self._whole:
             return await self._receive()
-        due = self._began + self._body_seconds + self._received / _SLOWEST
+        due = self.record.arrived + self._body_seconds + self._received / _SLOWEST
         try:
             async with asyncio.timeout(max(0.0, due - time.monotonic())):
                 message = await self._receive()
@@ -121,6 +134,7 @@ class _Exchange:
             self.status = message["status"]
             headers = MutableHeaders(scope=message)
             headers["x-request-id"] = self.id
+            self.record.streamed = headers.get("content-type", "").startswith("text/event-stream")
             if self.status >= 500 and "x-should-retry" not in headers:
                 headers["x-should-retry"] = "false"
         await self._send(message)
@@ -131,15 +145,29 @@ class _Exchange:
             raise ConnectionResetError("the answer was cut off")
         await errors.response(error)(self._scope, self._receive, self.send)
 
-    def log(self) -> None:
+    def log(self, method: str, route: str) -> None:
         """One line, without anything that was said."""
-        state = self._scope["state"]
-        fields = {
+        done = self.record
+        fields: dict[str, Any] = {
             "request_id": self.id,
-            "method": self._scope["method"],
-            "path": self._scope["path"],
+            "method": method,
+            "route": route,
             "status": self.status,
-            "seconds": round(time.monotonic() - self._began, 4),
-            **{name: state[name] for name in ("key", "model", "usage") if name in state},
+            "ms": _ms(time.monotonic() - done.arrived),
         }
-        log.info("%s %s %s", fields["method"], fields["path"], fields["status"], extra={"fields": fields})
+        if "key" in self._scope["state"]:
+            fields["key"] = self._scope["state"]["key"]
+        if done.model is not None:
+            fields["model"] = done.model
+        if done.sampling is not None:
+            fields |= {"prompt_tokens": done.prompt_tokens, "completion_tokens": done.written}
+            fields["finish_reasons"] = [reason for _, reason in sorted(done.finishes.items())]
+        if done.accepted is not None and done.begun is not None:
+            fields["queue_ms"] = _ms(done.begun - done.accepted)
+        if done.first is not None:
+            fields["first_token_ms"] = _ms(done.first - done.arrived)
+        log.info("%s %s %s", method, route, self.status, extra={"fields": fields})
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 1)

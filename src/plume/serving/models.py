@@ -17,6 +17,7 @@ from plume.models.bundle import Bundle, load
 from plume.models.catalog import CATALOG, find_directory
 from plume.models.memory import free
 from plume.runs import fingerprint
+from plume.serving import record
 from plume.serving.errors import ApiError, not_found
 from plume.serving.settings import Settings
 from plume.serving.worker import Worker
@@ -123,6 +124,7 @@ class Models:
     async def open(self, name: str) -> Loaded:
         """The model in memory. Raises ApiError 404 for an unknown one, 503 where there is no room for it now."""
         entry = self.find(name)
+        record.current().model = entry.id
         loaded = self._current(entry)
         if loaded is None:
             async with self._loading:

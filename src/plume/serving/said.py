@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import re
 import secrets
+import time
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from plume.generation.reply import Request
 from plume.models.bundle import Bundle
+from plume.serving import record
 from plume.serving.answers import submit
 from plume.serving.models import Loaded
 from plume.serving.service import Service
@@ -68,11 +70,38 @@ async def said(
         pieces = _calls(service, loaded, requests, calling, [0] * len(requests))
     else:
         pieces = _either(service, loaded, requests, calling)
+    watched = _watched(service, loaded, requests, pieces)
     try:
-        async for piece in pieces:
+        async for piece in watched:
             yield piece
     finally:
+        await watched.aclose()
         await pieces.aclose()
+
+
+async def _watched(
+    service: Service, loaded: Loaded, requests: Sequence[Request], pieces: AsyncGenerator[Piece, None]
+) -> AsyncGenerator[Piece, None]:
+    """The pieces, counted and timed."""
+    seen = record.current()
+    seen.model, seen.sampling = loaded.entry.id, requests[0].sampling
+    seen.prompt_tokens = sum(len(request.ids) for request in requests)
+    seen.finishes = dict.fromkeys(range(len(requests) * seen.sampling.n), "abort")
+    spoke: dict[int, float] = {}
+    try:
+        async for piece in pieces:
+            if piece.tokens:
+                seen.last = time.monotonic()
+                seen.first = seen.first or seen.last
+                if piece.choice in spoke:
+                    service.metrics.gap(loaded.entry.id, seen.last - spoke[piece.choice])
+                spoke[piece.choice] = seen.last
+            seen.written += piece.tokens
+            if piece.finish:
+                seen.finishes[piece.choice] = piece.finish
+            yield piece
+    finally:
+        service.metrics.answered(seen)
 
 
 async def _texts(service: Service, loaded: Loaded, requests: Sequence[Request]) -> AsyncGenerator[Piece, None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, Request
 
@@ -14,6 +14,10 @@ from plume.memory.store import Store
 from plume.serving.limits import Limits
 from plume.serving.models import Models
 from plume.serving.settings import Settings
+
+if TYPE_CHECKING:
+    from plume.serving.metrics import Metrics
+    from plume.serving.tracing import Tracing
 
 log = logging.getLogger("plume.serving")
 _LAST_WORDS = 5.0  # seconds for the errors of cancelled requests to leave
@@ -31,6 +35,8 @@ class Service:
     models: Models
     limits: Limits
     store: Store
+    metrics: Metrics
+    tracing: Tracing | None = None
     draining: asyncio.Event = field(default_factory=asyncio.Event)
     idle: asyncio.Event = field(default_factory=asyncio.Event)
     active: int = 0

@@ -13,7 +13,8 @@ from plume.errors import UserError
 class Settings:
     """`rows` answers of one model are decoded together, and `queue` more may wait for it. `memory_nbytes` bounds what
     loaded models may hold together, None for most of what is free. `store` is a store's URL, None for a file of
-    `data_dir`. Sizes in bytes, times in seconds; rates are for one
+    `data_dir`. `otlp_endpoint` is the
+    URL of an OpenTelemetry collector, None for no traces. Sizes in bytes, times in seconds; rates are for one
     key, None for no bound."""
 
     models: tuple[str, ...] = ()
@@ -34,6 +35,7 @@ class Settings:
     ping_seconds: float = 15
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
+    otlp_endpoint: str | None = None
 
     @property
     def loopback(self) -> bool:

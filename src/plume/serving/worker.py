@@ -48,6 +48,7 @@ class Ticket:
         self.accepted: asyncio.Future[None] = loop.create_future()
         self.answers = sum(_answers(request) for request in requests)
         self.submitted = time.monotonic()
+        self.begun: float | None = None  # set by the thread, before the first chunk
         self.first: float | None = None
         self.last: float | None = None
         self.written = 0
@@ -104,6 +105,7 @@ class Worker:
 
     def __init__(self, bundle: Bundle, *, rows: int, queue: int, cache_nbytes: int, prefix_nbytes: int) -> None:
         self._batch = Batch(bundle, rows=rows, cache_nbytes=cache_nbytes, prefix_nbytes=prefix_nbytes)
+        self.capacity_nbytes = cache_nbytes + prefix_nbytes
         self._rows, self._most = rows, rows + queue
         self._wake = threading.Condition()
         self._commands: deque[Callable[[], None]] = deque()
@@ -136,6 +138,15 @@ class Worker:
     def nbytes(self) -> int:
         """What the states of running answers and kept prompts hold."""
         return self._batch.nbytes
+
+    @property
+    def prefix_queries(self) -> int:
+        """Tokens of prompts that were looked for among those kept."""
+        return self._batch.prefix_queries
+
+    @property
+    def prefix_hits(self) -> int:
+        return self._batch.prefix_hits
 
     async def submit(self, requests: Sequence[Request], seconds: float) -> Ticket:
         """Hand in requests that may take so long. Raises Overloaded when the queue is full, UserError when one cannot
@@ -249,6 +260,7 @@ class Worker:
             self._call(_settle, done, result, None)
 
     def _step(self) -> None:
+        began = time.monotonic()
         try:
             events = self._batch.step()
         except Exception as error:
@@ -258,6 +270,9 @@ class Worker:
             self._owners.clear()
             self._numbers.clear()
             return
+        for number in self._batch.begun:
+            ticket, _ = self._owners[number]
+            ticket.begun = ticket.begun or began
         sent: list[tuple[Ticket, int, Chunk | Exception | None]] = []
         for number, event in events:
             if number in self._owners:
