@@ -37,6 +37,7 @@ def serve(
     tokens_per_minute: Annotated[int | None, typer.Option(metavar="N", help="Most tokens of one key.")] = None,
     memory: Annotated[float | None, typer.Option(metavar="GIB", help="Most memory for models.")] = None,
     drain_seconds: Annotated[float, typer.Option(metavar="S", help="How long to wait for answers at the end.")] = 30,
+    jobs: Annotated[int, typer.Option(metavar="N", help="Most fine-tuning jobs that run at once.")] = 1,
     request_seconds: Annotated[float, typer.Option(metavar="S", help="The longest that one answer may take.")] = 600,
 ) -> None:
     """Serve models by OpenAI's API: any of its clients works with the base URL that is printed.
@@ -47,6 +48,7 @@ def serve(
     from plume.memory import open_store
     from plume.memory.keys import list_keys
     from plume.serving.app import create_app
+    from plume.serving.documents import held
     from plume.serving.server import listen, make_server
     from plume.serving.settings import Settings
 
@@ -62,11 +64,10 @@ def serve(
         tokens_per_minute=tokens_per_minute,
         drain_seconds=drain_seconds,
         request_seconds=request_seconds,
+        jobs_at_once=jobs,
     )
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    if store is None:
-        data_dir.mkdir(parents=True, exist_ok=True)
-    with open_store(settings.store_url) as opened:
+    with held(data_dir), open_store(settings.store_url) as opened:
         if settings.needs_key and not list_keys(opened):
             raise UserError(
                 "every request would need a key, and there is none",

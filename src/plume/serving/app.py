@@ -9,18 +9,21 @@ from importlib import metadata
 from fastapi import FastAPI
 
 from plume.memory.store import Store
-from plume.serving import capabilities, chat, completions, errors, health, listing, tokens
+from plume.serving import capabilities, chat, completions, errors, files, fine_tuning, health, listing, tokens
 from plume.serving.envelope import Envelope
 from plume.serving.limits import Limits
 from plume.serving.models import Models, Source
 from plume.serving.service import Service
 from plume.serving.settings import Settings, check
+from plume.serving.tasks import Tasks
 
 _ROUTERS = (
     chat.router,
     completions.router,
     listing.router,
     tokens.router,
+    files.router,
+    fine_tuning.router,
     capabilities.router,
     health.router,
 )
@@ -33,13 +36,17 @@ def create_app(settings: Settings, store: Store, sources: Iterable[Source] = ())
     Raises UserError for settings that cannot be meant and models that are not there.
     """
     check(settings)
-    service = Service(settings, Models(settings, sources), Limits(settings), store)
+    tasks = Tasks(settings.data_dir, settings.jobs_at_once)
+    models = Models(settings, [*sources, tasks.jobs.entries])
+    service = Service(settings, models, Limits(settings), store)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        tasks.start()
         try:
             yield
         finally:
+            await tasks.close()
             service.models.close()
 
     app = FastAPI(
@@ -51,7 +58,7 @@ def create_app(settings: Settings, store: Store, sources: Iterable[Source] = ())
         docs_url=None,
         redoc_url=None,
     )
-    app.state.service = service
+    app.state.service, app.state.tasks = service, tasks
     errors.install(app)
     app.add_middleware(Envelope, service=service)
     for router in _ROUTERS:
