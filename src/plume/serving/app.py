@@ -10,6 +10,7 @@ from fastapi import FastAPI
 
 from plume.memory.store import Store
 from plume.serving import capabilities, chat, completions, errors, files, fine_tuning, health, listing, tokens
+from plume.serving.batches import router as batches
 from plume.serving.envelope import Envelope
 from plume.serving.limits import Limits
 from plume.serving.models import Models, Source
@@ -24,6 +25,7 @@ _ROUTERS = (
     tokens.router,
     files.router,
     fine_tuning.router,
+    batches.router,
     capabilities.router,
     health.router,
 )
@@ -42,7 +44,7 @@ def create_app(settings: Settings, store: Store, sources: Iterable[Source] = ())
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        tasks.start()
+        tasks.start(app)
         try:
             yield
         finally:

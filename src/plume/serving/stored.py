@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -71,16 +72,23 @@ class Files:
     def content(self, record: FileRecord) -> Path:
         return self.documents.path(record.id) / content_name(record)
 
-    def keep(self, id: str, tenant: str, filename: str, purpose: Purpose, content: str) -> FileRecord:
+    def keep(self, id: str, tenant: str, filename: str, purpose: Purpose, content: bytes | Path) -> FileRecord:
         """Store what the server itself has written, once: an id that is there already is left as it is."""
-        raw = content.encode()
+        size = content.stat().st_size if isinstance(content, Path) else len(content)
         record = FileRecord(
-            id=id, tenant=tenant, filename=filename, bytes=len(raw), purpose=purpose, shape=Path(filename).suffix
+            id=id, tenant=tenant, filename=filename, bytes=size, purpose=purpose, shape=shape_of(filename)
         )
+
+        def fill(building: Path) -> None:
+            if isinstance(content, Path):
+                shutil.copyfile(content, building / content_name(record))
+            else:
+                (building / content_name(record)).write_bytes(content)
+
         try:
             return self.documents.find(id)
         except NotFound:
-            return self.documents.add(record, lambda path: _write(path / content_name(record), raw))
+            return self.documents.add(record, fill)
 
     def remove_expired(self) -> None:
         for record in self.documents.all():
@@ -130,7 +138,3 @@ def storing(work: Callable[[], object]) -> None:
         work()
     except OSError as error:
         raise no_room(error) from None
-
-
-def _write(path: Path, raw: bytes) -> None:
-    path.write_bytes(raw)

@@ -9,8 +9,10 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from fastapi import Depends, Request
+from fastapi import Depends, FastAPI, Request
 
+from plume.serving.batches.records import Batches
+from plume.serving.batches.runner import Runner
 from plume.serving.jobs.records import Jobs
 from plume.serving.jobs.supervisor import Supervisor
 from plume.serving.stored import Files
@@ -26,8 +28,10 @@ class Tasks:
         self._data_dir, self._at_once = data_dir.absolute(), jobs_at_once
         self.files = Files(data_dir)
         self.jobs = Jobs(data_dir, self.files)
+        self.batches = Batches(data_dir, self.files)
         self.creating = threading.Lock()  # held while it is looked up whether a key has created something already
         self._supervisor: Supervisor | None = None
+        self._runner: Runner | None = None
         self._background: set[asyncio.Task[Any]] = set()
 
     @property
@@ -35,13 +39,21 @@ class Tasks:
         assert self._supervisor is not None, "the server runs"
         return self._supervisor
 
-    def start(self) -> None:
+    @property
+    def runner(self) -> Runner:
+        assert self._runner is not None, "the server runs"
+        return self._runner
+
+    def start(self, app: FastAPI) -> None:
         """Clear away what a killed server left half-made, and go on with what it left undone."""
         self.files.documents.remove_leftovers()
         self.files.remove_expired()
         self.jobs.remove_leftovers()
+        self.batches.documents.remove_leftovers()
         self._supervisor = Supervisor(self._data_dir, self.jobs, self._at_once)
+        self._runner = Runner(app, app.state.service, self.batches)
         self.background(self._supervisor.run())
+        self.background(self._runner.run())
 
     def background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Work that nobody waits for, or not to its end; its failure is logged."""

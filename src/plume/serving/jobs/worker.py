@@ -249,7 +249,9 @@ def _published(jobs: Jobs, record: JobRecord) -> None:
     rows = run.metrics()
     epochs = max((row["epoch"] for row in rows if "epoch" in row), default=0.0)
     tokens = round(run.info()["trained_tokens"] * epochs)
-    jobs.files.keep(record.result_file, record.tenant, "step_metrics.csv", "fine-tune-results", _metrics_file(rows))
+    jobs.files.keep(
+        record.result_file, record.tenant, "step_metrics.csv", "fine-tune-results", _metrics_file(rows).encode()
+    )
     events.append(jobs.path(record.id), record.id, "model", f"New fine-tuned model created: {record.name}")
     message = "The job has successfully completed"
     jobs.advance(record.id, "succeeded", message, status="succeeded", trained_tokens=tokens, estimated_finish=None)
