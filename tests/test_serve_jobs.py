@@ -106,7 +106,8 @@ def client(served: Running) -> Iterator[openai.OpenAI]:
 @pytest.fixture(scope="module")
 def done(served: Running, client: openai.OpenAI) -> FineTuningJob:
     """A job that has succeeded, with a file to validate on."""
-    validation = upload(client, jsonl(CONVERSATIONS[:3]), "valid.jsonl")
+    asked = [[{"role": "user", "content": f"And the {thing}?"}, CONVERSATIONS[0][1]] for thing in PLACES]
+    validation = upload(client, jsonl(asked), "valid.jsonl")
     job = begin(
         client,
         upload(client),

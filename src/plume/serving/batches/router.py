@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
 from openai.types import Batch
@@ -39,8 +39,8 @@ async def create(
     body: BatchBody, request: Request, tasks: TasksDep, caller: Writer, idempotency_key: IdempotencyKey = None
 ) -> Batch:
     """Begin a batch. The same `Idempotency-Key` with the same body gives the batch that it has begun already."""
-    routes: Any = request.app.routes
-    served = [path for path in _ENDPOINTS if any(getattr(route, "path", None) == path for route in routes)]
+    paths = request.app.openapi()["paths"]
+    served = [path for path in _ENDPOINTS if path in paths]
     if body.endpoint not in served:
         raise invalid("endpoint", f"endpoint: one of {', '.join(served)}, not {body.endpoint!r}")
     record = await asyncio.to_thread(_created, body, tasks, caller, idempotency_key)
