@@ -8,10 +8,11 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from jinja2 import Environment, StrictUndefined
 from openai.types import Completion
 
 from plume.generation.scoring import prompt_logprobs, score
-from plume.types import Encoded
+from plume.types import Encoded, Message
 from serving import Running, running, untrained
 
 TEXT = "Où est « le phare » ? 🦉"
@@ -164,6 +165,23 @@ def test_a_model_can_be_asked_through_its_tokenizer_alone(served: Running, clien
     assert back == {"prompt": TEXT}
     generated = greedy(client, [told["tokens"]], max_tokens=8, stop=["\n", "<eos>"], seed=1234)
     assert generated.choices[0].finish_reason in ("stop", "length")
+
+
+def test_what_a_template_writes_is_read_back_as_that(served: Running) -> None:
+    """lm-eval asks for the id of the end token by its text, and hands conversations over as messages."""
+    made = untrained()
+
+    def tokens(prompt: Any) -> tuple[int, ...]:
+        told = httpx.post(f"{served.url}/tokenize", json={"prompt": prompt, "add_special_tokens": False}).json()
+        return tuple(told["tokens"])
+
+    assert tokens("<eos>") == (made.tokenizer.eos_id,)
+    asked = made.template.encode([Message("user", TEXT)], made.tokenizer, reply=True).ids
+    assert tokens([{"role": "user", "content": TEXT}]) == asked
+    bare = Environment(undefined=StrictUndefined)
+    source = httpx.get(f"{served.url}/tokenizer_info").json()["chat_template"]
+    text = bare.from_string(source).render(messages=[{"role": "user", "content": TEXT}], add_generation_prompt=True)
+    assert tokens(text) == asked
 
 
 # --- refusals ---

@@ -87,7 +87,7 @@ def test_a_model_that_is_finished_while_the_server_runs_can_be_asked_at_once(
 
 
 def test_models_are_loaded_when_they_are_first_asked(served: Running) -> None:
-    assert len(served.service.models.loaded) == 0
+    assert not served.service.models.loaded
     with served.client() as client:
         ask(client, "one")
     assert [loaded.entry.id for loaded in served.service.models.loaded] == ["one"]

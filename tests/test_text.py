@@ -22,7 +22,7 @@ from plume.text.tokenizer import (
     read_chat_template,
     train_tokenizer,
 )
-from plume.types import Example, Message, Source
+from plume.types import CallSyntax, Example, Message, Source, ToolCall
 
 SHARED = Path(__file__).parents[2] / "shared" / "models"
 SENTENCES = [
@@ -190,6 +190,71 @@ def test_transformers_renders_saved_templates_to_the_same_ids_and_mask(name: str
     ours = template.encode(messages[:2], tokenizer)
     assert tuple(told["input_ids"]) == ours.ids
     assert tuple(map(bool, told["assistant_masks"])) == ours.trained
+
+
+TOOLS = [{"type": "function", "function": {"name": "find", "parameters": {"type": "object"}}}]
+QWEN_CALLS = """\
+{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content }}{% for c in m.tool_calls or [] %}
+{{- '\\n' if m.content or not loop.first }}{{ '<tool_call>\\n{"name": "' + c.function.name + '", "arguments": ' }}
+{{- c.function.arguments | tojson }}{{ '}\\n</tool_call>' }}{% endfor %}{{ '<|im_end|>\\n' }}{% endfor %}
+{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"""
+names = st.from_regex(r"[a-zA-Z0-9_-]{1,12}", fullmatch=True)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-99, 99) | contents, lambda part: st.lists(part, max_size=2)
+)
+called = st.builds(
+    lambda name, arguments: ToolCall(name, json.dumps(arguments, ensure_ascii=False)),
+    names,
+    st.dictionaries(some_text, values, max_size=3),
+)
+
+
+def test_templates_without_calls_have_no_syntax_for_them() -> None:
+    written = {name: ChatTemplate(source, trained("bpe")).call_syntax for name, source in TEMPLATES.items()}
+    assert written["chat"] == CallSyntax("<tool_call>\n", "\n</tool_call>", "arguments")
+    assert written["sep"] is written["raw"] is None
+    template, tokenizer = chatml(CHATML)
+    assert template.call_syntax is None
+    with pytest.raises(UserError, match="calls of tools"):
+        template.encode((Message("user", "a"),), tokenizer, TOOLS)
+
+
+@pytest.mark.parametrize("foreign", [False, True])
+@given(content=st.just("") | contents, calls=st.lists(called, min_size=1, max_size=3), result=contents)
+def test_calls_are_trained_read_back_and_leave_the_prompt_a_prefix(
+    foreign: bool, content: str, calls: list[ToolCall], result: str
+) -> None:
+    if foreign:
+        template, tokenizer = chatml(QWEN_CALLS)
+    else:
+        template, tokenizer = ChatTemplate(TEMPLATES["chat"], trained("bpe")), trained("bpe")
+    reply = Message("assistant", content, tuple(calls))
+    told = Message("tool", result, tool_call_id="1")
+    messages = (Message("system", "sois bref"), Message("user", "où ?"), reply, told, Message("assistant", "voilà"))
+    whole = template.encode(messages, tokenizer, TOOLS)
+    asked = template.encode(messages[:2], tokenizer, TOOLS, reply=True)
+    said = template.encode(messages[:3], tokenizer, TOOLS)
+    after = template.encode(messages[:4], tokenizer, TOOLS, reply=True)
+    for shorter in (asked, said, after):
+        assert whole.ids[: len(shorter.ids)] == shorter.ids
+    end = whole.ids.index(tokenizer.special_tokens[template.stop[0]], len(asked.ids)) + 1
+    assert not any(whole.trained[: len(asked.ids)])
+    assert all(whole.trained[len(asked.ids) : end])
+    assert not any(whole.trained[end : len(after.ids)])
+    assert all(whole.trained[len(after.ids) : len(after.ids) + len(tokenizer.encode("voilà"))])
+    read = template.parse(tokenizer.decode(whole.ids[len(asked.ids) : end]))
+    assert [(call.name, json.loads(call.arguments)) for call in read.tool_calls] == [
+        (call.name, json.loads(unicodedata.normalize("NFC", call.arguments))) for call in calls
+    ]
+    assert read.content == unicodedata.normalize("NFC", content).strip()
+
+
+@pytest.mark.parametrize(
+    "text", ["<tool_call>", '<tool_call>{"name": 1}', "a <tool_call> b", '<tool_call>{"name": "f"}']
+)
+def test_what_only_begins_like_a_call_is_text(text: str) -> None:
+    template = ChatTemplate(TEMPLATES["chat"], trained("bpe"))
+    assert template.parse(text) == Message("assistant", text)
 
 
 def test_text_that_looks_like_a_token_forges_no_turn() -> None:

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from plume.errors import UserError
 from plume.generation.reply import Request as EngineRequest
 from plume.serving import formats
-from plume.serving.answers import account, told, unless_gone
+from plume.serving.answers import account, told, unless_gone, usage_of
 from plume.serving.chat_reply import Head, Whole, streamed, usage_event
 from plume.serving.errors import from_plume, invalid, unsupported
 from plume.serving.formats import ResponseFormat, Tool, ToolChoice
@@ -25,7 +25,7 @@ from plume.serving.models import Loaded
 from plume.serving.said import Calling, said
 from plume.serving.sampling import SamplingBody, room_for, sampling_of, scope_of
 from plume.serving.service import Service, ServiceDep
-from plume.serving.sse import DONE, EventStream, resumed
+from plume.serving.sse import DONE, RESPONSES, EventStream, resumed
 from plume.types import Message
 
 router = APIRouter(tags=["chat"])
@@ -59,7 +59,7 @@ class Plan:
     calling: Calling | None = None
 
 
-@router.post("/v1/chat/completions", response_model=ChatCompletion)
+@router.post("/v1/chat/completions", response_model=ChatCompletion, responses=RESPONSES)
 async def create(body: ChatBody, request: Request, service: ServiceDep, caller: Writer) -> Response:
     """The next message of a conversation, whole or as a stream of `chat.completion.chunk`."""
     request.state.model = body.model
@@ -145,9 +145,9 @@ async def _events(
         async for event, tokens in streamed(pieces, head, plan.request.sampling.n, usage=body.include_usage):
             written += tokens
             yield event
-        usage = account(request, service, caller, len(plan.request.ids), written)
         if body.include_usage:
-            yield usage_event(head, usage)
+            yield usage_event(head, usage_of(len(plan.request.ids), written))
         yield DONE
     finally:
+        account(request, service, caller, len(plan.request.ids), written)
         await pieces.aclose()

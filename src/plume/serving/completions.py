@@ -15,7 +15,7 @@ from starlette.responses import Response
 from plume.generation.reply import Request as EngineRequest
 from plume.generation.scoring import prompt_logprobs
 from plume.models.bundle import Bundle
-from plume.serving.answers import account, on_model, told, unless_gone
+from plume.serving.answers import account, on_model, told, unless_gone, usage_of
 from plume.serving.completion_reply import Asked, Head, Whole, streamed, usage_event
 from plume.serving.errors import ApiError, invalid
 from plume.serving.keys import Caller, Writer
@@ -23,7 +23,7 @@ from plume.serving.models import Loaded
 from plume.serving.said import said
 from plume.serving.sampling import SamplingBody, room_for, sampling_of, scope_of
 from plume.serving.service import Service, ServiceDep
-from plume.serving.sse import DONE, EventStream, resumed
+from plume.serving.sse import DONE, RESPONSES, EventStream, resumed
 from plume.types import Sampling, TokenLogprob
 
 router = APIRouter(tags=["completions"])
@@ -60,7 +60,7 @@ class Plan:
         return sum(len(prompt.ids) for prompt in self.prompts)
 
 
-@router.post("/v1/completions", response_model=Completion)
+@router.post("/v1/completions", response_model=Completion, responses=RESPONSES)
 async def create(body: CompletionBody, request: Request, service: ServiceDep, caller: Writer) -> Response:
     """Continuations of one or several prompts, whole or as a stream; with `echo` the prompts themselves come first,
     with `logprobs` how likely their tokens are too. Token ids are taken as they are: no BOS is added."""
@@ -113,7 +113,7 @@ def _prompts(body: CompletionBody, bundle: Bundle) -> tuple[Asked, ...]:
 
 
 def _text(text: str, bundle: Bundle) -> Asked:
-    ids = bundle.tokenizer.encode(text, add_special_tokens=True)
+    ids = bundle.tokenizer.encode(text, add_special_tokens=True, specials=True)
     if not ids:
         raise invalid("prompt", "the prompt is empty: there is nothing to continue")
     return _fits(Asked(text, tuple(ids)), bundle)
@@ -174,10 +174,10 @@ async def _events(
         async for event, tokens in streamed(pieces, whole, usage=body.include_usage):
             written += tokens
             yield event
-        usage = account(request, service, caller, plan.tokens, written)
         if body.include_usage:
-            yield usage_event(head, usage)
+            yield usage_event(head, usage_of(plan.tokens, written))
         yield DONE
     finally:
+        account(request, service, caller, plan.tokens, written)
         if pieces is not None:
             await pieces.aclose()

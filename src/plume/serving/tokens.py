@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import re
 from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
+from plume.models.bundle import Bundle
 from plume.serving.errors import invalid
 from plume.serving.keys import Reader
+from plume.serving.messages import ChatMessage, messages_of
 from plume.serving.models import Loaded
 from plume.serving.sampling import Body
 from plume.serving.service import Service, ServiceDep
@@ -31,9 +35,10 @@ class TokenizerInfo(BaseModel):
 
 
 class TokenizeBody(Body):
-    """Without `model` the first that is served is meant."""
+    """A text, or messages: the prompt that asks for the next one, as lm-eval hands conversations over. Without `model`
+    the first that is served is meant."""
 
-    prompt: str
+    prompt: str | Annotated[list[ChatMessage], Field(min_length=1)]
     add_special_tokens: bool | None = None
     model: str | None = None
 
@@ -64,7 +69,7 @@ async def tokenizer_info(service: ServiceDep, caller: Reader, model: str | None 
         eos_token=names.get("eos_token"),
         pad_token=names.get("pad_token"),
         unk_token=names.get("unk_token"),
-        chat_template=loaded.bundle.template.source if loaded.bundle.own_template else None,
+        chat_template=_standing_alone(loaded.bundle) if loaded.bundle.own_template else None,
         vocab_size=loaded.bundle.tokenizer.vocab_size,
         max_model_len=loaded.bundle.model.context_length,
     )
@@ -72,10 +77,10 @@ async def tokenizer_info(service: ServiceDep, caller: Reader, model: str | None 
 
 @router.post("/tokenize")
 async def tokenize(body: TokenizeBody, service: ServiceDep, caller: Reader) -> Tokenized:  # noqa: ARG001
-    """The ids of a text, with what the tokenizer adds by default unless that is declined."""
+    """The ids of a text, with what the tokenizer adds by default unless that is declined. A special token that is
+    written in it counts as such: the text of a rendered conversation comes out as that conversation."""
     loaded = await _loaded(service, body.model)
-    added = body.add_special_tokens is not False
-    ids = await loaded.prepare(partial(loaded.bundle.tokenizer.encode, body.prompt, add_special_tokens=added))
+    ids = await loaded.prepare(partial(_ids, body, loaded.bundle))
     return Tokenized(tokens=ids, count=len(ids), max_model_len=loaded.bundle.model.context_length)
 
 
@@ -89,5 +94,25 @@ async def detokenize(body: DetokenizeBody, service: ServiceDep, caller: Reader) 
     return Detokenized(prompt=await loaded.prepare(partial(loaded.bundle.tokenizer.decode, body.tokens)))
 
 
+def _ids(body: TokenizeBody, bundle: Bundle) -> list[int]:
+    if isinstance(body.prompt, str):
+        added = body.add_special_tokens is not False
+        return bundle.tokenizer.encode(body.prompt, add_special_tokens=added, specials=True)
+    messages = messages_of(body.prompt)
+    return list(bundle.template.encode(messages, bundle.tokenizer, reply=messages[-1].role != "assistant").ids)
+
+
 async def _loaded(service: Service, model: str | None) -> Loaded:
     return await service.models.open(model or service.models.default().id)
+
+
+def _standing_alone(bundle: Bundle) -> str:
+    """The chat template with what transformers' renderer brings and a bare Jinja lacks: the special tokens' names, and
+    the marks around replies, which mean nothing to whoever asks."""
+    names = {"bos_token": "", **bundle.tokenizer.special_token_names}
+    bound = "".join(
+        f"{{%- set {name} = {name} | default({json.dumps(text, ensure_ascii=False)}) -%}}"
+        for name, text in names.items()
+    )
+    unmarked = re.sub(r"\{%(-?)\s*generation\s*(-?)%\}", r"{%\1 if true \2%}", bundle.template.source)
+    return bound + re.sub(r"\{%(-?)\s*endgeneration\s*(-?)%\}", r"{%\1 endif \2%}", unmarked)

@@ -25,6 +25,7 @@ from plume.types import CallSyntax, Encoded, Example, Message, Template, Tokeniz
 
 CHAT = """\
 {{- bos_token -}}
+{%- set tools = tools | default([], true) -%}
 {%- if tools -%}
 {%- set begun = messages and messages[0].role == 'system' -%}
 <|system|>{{ messages[0].content + '\\n\\n' if begun }}<tools>{{ '\\n' }}
@@ -34,7 +35,7 @@ CHAT = """\
 {%- for message in messages -%}
 {%- if message.role == 'assistant' -%}
 <|assistant|>{% generation %}{{ message.content }}
-{%- for call in message.tool_calls or [] -%}
+{%- for call in message.tool_calls | default([], true) -%}
 {{ '\\n' if message.content or not loop.first }}<tool_call>{{ '\\n' }}
 {{- {'name': call.function.name, 'arguments': call.function.arguments} | tojson }}{{ '\\n' }}</tool_call>
 {%- endfor -%}
