@@ -330,6 +330,16 @@ def test_jobs_belong_to_whoever_began_them(tmp_path: Path) -> None:
             ours.fine_tuning.jobs.cancel(job.id)
 
 
+def test_the_hosted_script_works_with_another_base_url(served: Running, tmp_path: Path) -> None:
+    script = Path(__file__).parents[1] / "examples" / "openai_finetune.py"
+    command = [sys.executable, str(script), f"{served.url}/v1"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=180)
+    assert ended.returncode == 0, ended.stderr
+    lines = ended.stdout.splitlines()
+    assert json.loads(lines[-1]) == {"thing": "boat", "place": "harbour"}
+    assert "The job has successfully completed" in lines
+
+
 # --- kills ---
 
 

@@ -14,6 +14,7 @@ from plume.serving.jobs.records import JobRecord, Jobs
 
 log = logging.getLogger("plume.serving.jobs")
 _DEATHS = 10  # of a job's process, without anything saved in between, after which the job has failed
+_FAULT = 4  # deaths that one counts for that nobody has killed
 _LAST_WORDS = 5.0  # seconds
 _REST = 2.0  # seconds before a process that died is started again, times the deaths before it
 
@@ -109,12 +110,13 @@ class Supervisor:
             return record
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         log.warning("the process of %s ended: %s", id, how)
-        if record.deaths + 1 >= _DEATHS:
-            message = f"its process ended {_DEATHS} times without saving anything ({how})"
+        deaths = record.deaths + (1 if code < 0 else _FAULT)
+        if deaths >= _DEATHS:
+            message = f"its process ended again and again without saving anything ({how}); its log says more"
             return self._jobs.fail(id, "worker_died", message)
-        key = f"died/{record.step}/{record.deaths + 1}"
+        key = f"died/{record.step}/{deaths}"
         message = f"The job's process ended ({how}); another goes on from step {record.step}"
-        return self._jobs.advance(id, key, message, level="warn", deaths=record.deaths + 1)
+        return self._jobs.advance(id, key, message, level="warn", deaths=deaths)
 
     def _rested(self, id: str) -> None:
         self._resting.discard(id)

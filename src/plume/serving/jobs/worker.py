@@ -22,6 +22,7 @@ import torch
 from filelock import FileLock
 
 from plume.errors import DataError, PlumeError, RunFailed
+from plume.events import Evaluated, RolledBack, Saved, Started, Step, Stopped, TrainEvent
 from plume.files import atomic_directory, write_atomic
 from plume.models.bundle import save
 from plume.recipe import Recipe, parse_recipe
@@ -32,7 +33,6 @@ from plume.serving.stored import Files, named, renamed
 from plume.training.checkpoint import load_weights
 from plume.training.loop import train
 from plume.training.prepare import Prepared, prepare
-from plume.types import Evaluated, RolledBack, Saved, Started, Step, Stopped, TrainEvent
 
 log = logging.getLogger("plume.serving.jobs")
 _NICE = 10
