@@ -345,16 +345,16 @@ def test_the_hosted_script_works_with_another_base_url(served: Running, tmp_path
 
 def test_a_job_outlives_its_process(served: Running, client: openai.OpenAI) -> None:
     """Killed twice, before anything was saved and after; in the end it is as if nothing had happened."""
-    job = begin(client, upload(client), epochs=60, seed=3)
+    job = begin(client, upload(client), epochs=24, seed=3)
     until(served.url, job.id, "Fine-tuning job started")
     os.kill(process_of(job.id), signal.SIGKILL)
-    until(served.url, job.id, "Checkpoint created at step 8")
+    until(served.url, job.id, "Checkpoint created at step 3")
     os.kill(process_of(job.id), signal.SIGKILL)
     said = [event.message for event in told(served.url, job.id)]
     assert said.count("The job has successfully completed") == 1
     assert sum("SIGKILL" in message for message in said) == 2
     assert [message.split("/")[0] for message in said if message.startswith("Step ")] == [
-        f"Step {n}" for n in range(1, 61)
+        f"Step {n}" for n in range(1, 25)
     ]
     assert client.fine_tuning.jobs.retrieve(job.id).status == "succeeded"
 
@@ -393,7 +393,7 @@ def test_a_job_outlives_its_server(tmp_path: Path) -> None:
     with program(data_dir) as (process, url):
         client = openai.OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0, timeout=SECONDS)
         file = upload(client)
-        job = begin(client, file, epochs=40)
+        job = begin(client, file, epochs=16)
         until(url, job.id, "Checkpoint created at step")
         second = subprocess.run(
             [sys.executable, "-m", "plume", "serve", "--data-dir", str(data_dir), "--port", "0"],

@@ -45,11 +45,7 @@ def serve(
     Beyond this machine (--host) every request needs a key. SIGTERM or Ctrl-C lets what is under way come to its end.
     """
     _need_libraries()
-    from plume.memory import open_store
-    from plume.memory.keys import list_keys
-    from plume.serving.app import create_app
     from plume.serving.documents import held
-    from plume.serving.server import listen, make_server
     from plume.serving.settings import Settings
 
     settings = Settings(
@@ -67,15 +63,26 @@ def serve(
         jobs_at_once=jobs,
     )
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    with held(data_dir), open_store(settings.store_url) as opened:
+    with held(data_dir):
+        _serve(settings)
+
+
+def _serve(settings: Settings) -> None:
+    from plume.memory import open_store
+    from plume.memory.keys import list_keys
+    from plume.serving.app import create_app
+    from plume.serving.server import listen, make_server
+
+    with open_store(settings.store_url) as opened:
         if settings.needs_key and not list_keys(opened):
             raise UserError(
                 "every request would need a key, and there is none",
                 "make one: plume keys create, or serve on 127.0.0.1",
             )
         app = create_app(settings, opened)
-        listening = listen(host, port)
-        url = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
+        listening = listen(settings.host, settings.port)
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        url = f"http://{host}:{listening.getsockname()[1]}"
         server = make_server(app, lambda: _greet(url, settings, app.state.service.models))
         server.run(sockets=[listening])
     if server.interrupted:
