@@ -20,6 +20,7 @@ from plume.memory.store import Store
 from plume.models import gpt
 from plume.models.bundle import Bundle, bundle, save
 from plume.serving.app import create_app
+from plume.serving.documents import held
 from plume.serving.server import Server, listen, make_server
 from plume.serving.service import Service
 from plume.serving.settings import Settings
@@ -153,7 +154,7 @@ def running(
         path.mkdir(parents=True)
         save(made, path, "")
     chosen = Settings(data_dir=directory / "data", port=0, **settings)
-    with store or open_store("memory:") as opened:
+    with held(chosen.data_dir), store or open_store("memory:") as opened:
         app = create_app(chosen, opened, sources)
         listening = listen("127.0.0.1", 0)
         ready = threading.Event()

@@ -41,6 +41,7 @@ def serve(
         str | None,
         typer.Option(metavar="URL", envvar="OTEL_EXPORTER_OTLP_ENDPOINT", help="Where traces and metrics are sent."),
     ] = None,
+    jobs: Annotated[int, typer.Option(metavar="N", help="Most fine-tuning jobs that run at once.")] = 1,
     request_seconds: Annotated[float, typer.Option(metavar="S", help="The longest that one answer may take.")] = 600,
 ) -> None:
     """Serve models by OpenAI's API: any of its clients works with the base URL that is printed.
@@ -48,6 +49,7 @@ def serve(
     Beyond this machine (--host) every request needs a key. SIGTERM or Ctrl-C lets what is under way come to its end.
     """
     _need_libraries()
+    from plume.serving.documents import held
     from plume.serving.settings import Settings
 
     settings = Settings(
@@ -63,8 +65,10 @@ def serve(
         drain_seconds=drain_seconds,
         request_seconds=request_seconds,
         otlp_endpoint=otlp_endpoint or None,
+        jobs_at_once=jobs,
     )
-    _run(settings)
+    with held(data_dir):
+        _run(settings)
 
 
 def _run(settings: Settings) -> None:
@@ -75,8 +79,6 @@ def _run(settings: Settings) -> None:
     from plume.serving.server import listen, make_server
 
     logs.write_to(sys.stderr)
-    if settings.store is None:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
     with open_store(settings.store_url) as opened:
         if settings.needs_key and not list_keys(opened):
             raise UserError(
@@ -85,7 +87,8 @@ def _run(settings: Settings) -> None:
             )
         app = create_app(settings, opened)
         listening = listen(settings.host, settings.port)
-        url = f"http://{f'[{settings.host}]' if ':' in settings.host else settings.host}:{listening.getsockname()[1]}"
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        url = f"http://{host}:{listening.getsockname()[1]}"
         server = make_server(app, lambda: _greet(url, settings, app.state.service.models))
         server.run(sockets=[listening])
     if server.interrupted:

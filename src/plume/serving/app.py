@@ -12,13 +12,26 @@ from fastapi import FastAPI
 
 from plume.errors import UserError
 from plume.memory.store import Store
-from plume.serving import capabilities, chat, completions, errors, health, listing, metrics, tokens
+from plume.serving import (
+    capabilities,
+    chat,
+    completions,
+    errors,
+    files,
+    fine_tuning,
+    health,
+    listing,
+    metrics,
+    tokens,
+)
+from plume.serving.batches import router as batches
 from plume.serving.envelope import Envelope
 from plume.serving.limits import Limits
 from plume.serving.metrics import Metrics
 from plume.serving.models import Models, Source
 from plume.serving.service import Service
 from plume.serving.settings import Settings, check
+from plume.serving.tasks import Tasks
 
 if TYPE_CHECKING:
     from plume.serving.tracing import Tracing
@@ -29,6 +42,9 @@ _ROUTERS = (
     completions.router,
     listing.router,
     tokens.router,
+    files.router,
+    fine_tuning.router,
+    batches.router,
     capabilities.router,
     health.router,
     metrics.router,
@@ -42,14 +58,17 @@ def create_app(settings: Settings, store: Store, sources: Iterable[Source] = ())
     Raises UserError for settings that cannot be meant and models that are not there.
     """
     check(settings)
-    models = Models(settings, sources)
+    tasks = Tasks(settings.data_dir, settings.jobs_at_once)
+    models = Models(settings, [*sources, tasks.jobs.entries])
     service = Service(settings, models, Limits(settings), store, Metrics(models), _tracing(settings))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        tasks.start(app)
         try:
             yield
         finally:
+            await tasks.close()
             service.models.close()
             if service.tracing is not None:
                 await asyncio.to_thread(service.tracing.close)
@@ -63,7 +82,7 @@ def create_app(settings: Settings, store: Store, sources: Iterable[Source] = ())
         docs_url=None,
         redoc_url=None,
     )
-    app.state.service = service
+    app.state.service, app.state.tasks = service, tasks
     errors.install(app)
     app.add_middleware(Envelope, service=service)
     for router in _ROUTERS:

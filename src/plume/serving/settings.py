@@ -36,6 +36,7 @@ class Settings:
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     otlp_endpoint: str | None = None
+    jobs_at_once: int = 1
 
     @property
     def loopback(self) -> bool:
@@ -58,7 +59,7 @@ class Settings:
 
 def check(settings: Settings) -> None:
     """Raises UserError for numbers that cannot be meant."""
-    for name in ("rows", "max_body_nbytes", "request_seconds", "header_seconds", "body_seconds"):
+    for name in ("rows", "jobs_at_once", "max_body_nbytes", "request_seconds", "header_seconds", "body_seconds"):
         if getattr(settings, name) <= 0:
             raise UserError(f"{name} is {getattr(settings, name)}", "give a number above 0")
     for name in ("queue", "drain_seconds"):
