@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import sqlite3
-import subprocess
-import sys
 import urllib.parse
 from collections.abc import Callable, Iterator
-from functools import partial
-from pathlib import Path
 
 import pytest
 
 import servers
-from plume.errors import PlumeError, UserError
-from plume.memory import open_store, storm
 from plume.memory.conformance.conftest import persistent, store, tenant, timed  # noqa: F401
-from plume.memory.conformance.examples import refusal, said
 from plume.memory.conformance.test_tenants import *  # noqa: F403
 from plume.memory.conformance.test_values import *  # noqa: F403
 from plume.memory.conformance.test_writers import *  # noqa: F403
-from plume.memory.connect import has_wal_reset_bug
-from plume.memory.store import Store, Tenant, new_id
-from plume.types import Message
 
 SECRET = urllib.parse.quote(servers.PASSWORD, safe="")
 SERVERS: dict[str, tuple[Callable[..., contextlib.AbstractContextManager[int]], str]] = {

@@ -9,7 +9,7 @@ from importlib import metadata
 from fastapi import FastAPI
 
 from plume.memory.store import Store
-from plume.serving import capabilities, chat, completions, errors, health, listing, tokens
+from plume.serving import capabilities, chat, completions, embeddings, errors, health, listing, tokens
 from plume.serving.envelope import Envelope
 from plume.serving.limits import Limits
 from plume.serving.models import Models, Source
@@ -19,6 +19,7 @@ from plume.serving.settings import Settings, check
 _ROUTERS = (
     chat.router,
     completions.router,
+    embeddings.router,
     listing.router,
     tokens.router,
     capabilities.router,
