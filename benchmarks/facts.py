@@ -91,9 +91,13 @@ def _words(chance: random.Random, count: int) -> list[str]:
 
 
 class Watch:
-    """Steps and seconds of training; the clock stands still while the model is asked."""
+    """Steps and seconds of training; the clock stands still while the model is asked.
 
-    def __init__(self) -> None:
+    Training is also done when it has taken `most` seconds of processor.
+    """
+
+    def __init__(self, most: float) -> None:
+        self._most = most
         self.steps, self.seconds, self.cpu_seconds, self.reached = 0, 0.0, 0.0, False
         self.start()
 
@@ -112,7 +116,7 @@ class Watch:
         if self.steps % EVERY == 0:
             self.reached = right()
             self.start()
-        return self.reached
+        return self.reached or self.cpu_seconds > self._most
 
     def report(self) -> dict[str, float | bool]:
         spent = {"seconds": round(self.seconds, 2), "cpu_seconds": round(self.cpu_seconds, 2)}

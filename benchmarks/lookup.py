@@ -69,6 +69,7 @@ class Only:
     ids: tuple[int, ...]
     vocab_size: int
     said: int = 0
+    notes: tuple[str, ...] = ()
 
     @property
     def shortest(self) -> int:

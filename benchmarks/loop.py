@@ -23,11 +23,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from plume.events import Step
 from plume.recipe import Recipe, parse_recipe
 from plume.training.batches import IGNORE, Batch, batches
 from plume.training.loop import train
 from plume.training.prepare import Prepared, prepare
-from plume.types import Step
 
 SIZES = {  # of the architecture, for about so many parameters
     "0.8M": {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4, "tokenizer": "char"},

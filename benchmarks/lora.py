@@ -117,8 +117,8 @@ def run_side(side: str, folder: Path, steps: int) -> dict[str, Any]:
     import peft  # noqa: F401 - an import, and so no part of what training takes
 
     import plume
+    from plume.events import Finished, Step
     from plume.models.memory import resident
-    from plume.types import Finished, Step
 
     common: dict[str, Any] = {
         "model": str(folder / "base"),

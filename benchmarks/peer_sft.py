@@ -1,9 +1,10 @@
 """The peers of finetune.py: TRL's SFTTrainer, and a plain loop that pads every row to 512.
 
-    python benchmarks/peer_sft.py {sft,naive} FOLDER LEARNING_RATE ROWS STEPS SEED THREADS
+    python benchmarks/peer_sft.py {sft,naive} FOLDER LEARNING_RATE ROWS STEPS SEED THREADS MOST PRECISION
 
-FOLDER holds train.jsonl, asked.jsonl and the model directory `start`. Prints {"steps", "seconds", "cpu_seconds",
-"reached"}: what training took until enough answers were right, evaluations left out.
+Training stops after MOST seconds of processor; PRECISION is bf16 or float32. FOLDER holds train.jsonl, asked.jsonl and
+the model directory `start`. Prints {"steps", "seconds", "cpu_seconds", "reached"}: what training took until enough
+answers were right, evaluations left out.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ def main() -> None:
 
     side, folder = sys.argv[1], Path(sys.argv[2])
     rate, size, steps, seed, threads = float(sys.argv[3]), *map(int, sys.argv[4:8])
+    watch, bf16 = facts.Watch(float(sys.argv[8])), sys.argv[9] == "bf16"
     logging.set_verbosity_error()
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
@@ -42,12 +44,22 @@ def main() -> None:
         return found
 
     train = {"sft": sft, "naive": naive}[side]
-    print(json.dumps(train(model, tokenizer, rows, rate, size, steps, seed, right)), flush=True)
+    train(model, tokenizer, rows, rate, size, steps, seed, right, watch, bf16)
+    print(json.dumps(watch.report()), flush=True)
 
 
 def sft(
-    model: Any, tokenizer: Any, rows: Any, rate: float, size: int, steps: int, seed: int, right: Callable[[], bool]
-) -> dict[str, float | bool]:
+    model: Any,
+    tokenizer: Any,
+    rows: Any,
+    rate: float,
+    size: int,
+    steps: int,
+    seed: int,
+    right: Callable[[], bool],
+    watch: facts.Watch,
+    bf16: bool,
+) -> None:
     """Packing without padding (best-fit decreasing), loss on completions alone, nothing logged, saved or evaluated.
 
     A packed line holds about as many tokens as `size` rows; it is a batch of its own.
@@ -57,7 +69,6 @@ def sft(
     from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
     sizes = [len(tokenizer.apply_chat_template(turns(row), return_dict=True)["input_ids"]) for row in rows]
-    watch = facts.Watch()
 
     class Stop(TrainerCallback):
         def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:  # noqa: ARG002
@@ -78,7 +89,7 @@ def sft(
             learning_rate=rate,
             lr_scheduler_type="cosine",
             warmup_steps=steps // 10,
-            bf16=False,
+            bf16=bf16,
             gradient_checkpointing=False,
             dataloader_num_workers=0,
             eval_strategy="no",
@@ -93,12 +104,20 @@ def sft(
         trainer = SFTTrainer(model, arguments, train_dataset=data, processing_class=tokenizer, callbacks=[Stop()])
         trainer.remove_callback(PrinterCallback)
         trainer.train()
-    return watch.report()
 
 
 def naive(
-    model: Any, tokenizer: Any, rows: Any, rate: float, size: int, steps: int, seed: int, right: Callable[[], bool]
-) -> dict[str, float | bool]:
+    model: Any,
+    tokenizer: Any,
+    rows: Any,
+    rate: float,
+    size: int,
+    steps: int,
+    seed: int,
+    right: Callable[[], bool],
+    watch: facts.Watch,
+    bf16: bool,
+) -> None:
     """Every row padded to 512, loss on everything that is no padding, through the model's own loss."""
     texts = [tokenizer.apply_chat_template(turns(row), tokenize=False) for row in rows]
     tokenizer.padding_side = "right"
@@ -106,22 +125,24 @@ def naive(
     labels_NT = made["input_ids"].masked_fill(made["attention_mask"] == 0, IGNORE)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
     chance = torch.Generator().manual_seed(seed)
-    watch = facts.Watch()
     model.train()
-    while watch.steps < steps and not watch.reached:
+    watch.start()
+    done = False
+    while not done:
         for batch in torch.randperm(len(rows), generator=chance).split(size):
-            loss = model(
-                input_ids=made["input_ids"][batch],
-                attention_mask=made["attention_mask"][batch],
-                labels=labels_NT[batch],
-            ).loss
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                loss = model(
+                    input_ids=made["input_ids"][batch],
+                    attention_mask=made["attention_mask"][batch],
+                    labels=labels_NT[batch],
+                ).loss
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             watch.count()
-            if watch.judge(right) or watch.steps == steps:
+            done = watch.judge(right) or watch.steps == steps
+            if done:
                 break
-    return watch.report()
 
 
 def turns(row: dict[str, str]) -> list[dict[str, str]]:

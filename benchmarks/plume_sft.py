@@ -1,8 +1,8 @@
 """Plume's side of finetune.py: `plume.train` as a user has it, its checkpoints judged as they come.
 
-    python benchmarks/plume_sft.py FOLDER LEARNING_RATE ROWS STEPS SEED THREADS [key=value ...]
+    python benchmarks/plume_sft.py FOLDER LEARNING_RATE ROWS STEPS SEED THREADS MOST [key=value ...]
 
-Prints the same line as peer_sft.py.
+Training stops after MOST seconds of processor. Prints the same line as peer_sft.py.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any
 
 import facts
 import plume
+from plume.events import Saved, Started, Step
 from plume.models import hf
 from plume.recipe import parse_recipe, parse_settings
 from plume.training.checkpoint import load_weights
-from plume.types import Saved, Started, Step
 
 
 def main() -> None:
@@ -40,12 +40,12 @@ def main() -> None:
         "save_total_limit": 1,
         "seed": seed,
         "torch_num_threads": threads,
-        **parse_settings(sys.argv[7:]),
+        **parse_settings(sys.argv[8:]),
     }
     judged = hf.load(folder / "start")
     tokenizer: Any = AutoTokenizer.from_pretrained(folder / "start")
     asked = facts.read_rows(folder / "asked.jsonl")
-    watch = facts.Watch()
+    watch = facts.Watch(float(sys.argv[7]))
     with (
         tempfile.TemporaryDirectory() as output,
         closing(plume.train(parse_recipe(settings), Path(output) / "run")) as events,

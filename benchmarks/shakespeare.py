@@ -30,7 +30,7 @@ PLUME = """
 import json, sys, time
 import plume
 from plume.recipe import parse_recipe
-from plume.types import Saved, Step
+from plume.events import Saved, Step
 
 for event in plume.train(parse_recipe(json.loads(sys.argv[1])), sys.argv[2]):
     if isinstance(event, Step):

@@ -34,7 +34,7 @@ PLUME = """
 import json, sys, time
 import plume
 from plume.recipe import parse_recipe
-from plume.types import Saved, Started, Step
+from plume.events import Saved, Started, Step
 
 settings, path = json.loads(sys.argv[1]), sys.argv[2]
 spent = before = words = 0.0

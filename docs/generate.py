@@ -93,7 +93,7 @@ WITHOUT_CHOICE = {
     "model_size": "none: by the data",
     "lora_r": "none: all weights are trained",
     "device": "the best that is there",
-    "bf16": "where a GPU has units for it",
+    "bf16": "where the device has units for it and it pays",
 }
 
 

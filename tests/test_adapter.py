@@ -24,6 +24,7 @@ from transformers import (
 import plume
 from conftest import write_rows
 from plume.errors import DataError, UserError
+from plume.events import Finished, TrainEvent
 from plume.models import gpt, gru
 from plume.models.adapter import merge_adapter, unmerge_adapter
 from plume.models.bundle import bundle, save
@@ -32,7 +33,7 @@ from plume.text.tokenizer import TextTokenizer, train_tokenizer
 from plume.training import memory
 from plume.training.batches import collate
 from plume.training.prepare import prepare
-from plume.types import Finished, LanguageModel, TrainEvent
+from plume.types import LanguageModel
 
 # PEFT calls what transformers now calls by another name.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")

@@ -16,7 +16,7 @@ SOURCE = Path(plume.__file__).parent
 # From the bottom up; a module may import from lower rows and from its own package.
 LAYERS = [
     {"errors", "types", "files", "processors"},
-    {"recipe", "similar", "redact"},
+    {"recipe", "similar", "redact", "events"},
     {"text", "data", "runs", "cache"},
     {"checks", "memory"},
     {"models"},
@@ -29,7 +29,7 @@ LAYERS = [
 ROW = {name: row for row, names in enumerate(LAYERS) for name in names}
 WITHOUT_TORCH = {name for row in LAYERS[:4] for name in row}
 # Annotations only: these names exist for the type checker and are never imported when running.
-TYPE_ONLY = {("types", "recipe")}
+TYPE_ONLY = {("events", "recipe")}
 
 
 def modules() -> Iterator[tuple[str, Path]]:
@@ -89,7 +89,7 @@ def test_the_first_step_imports_neither_torchs_compiler_nor_its_sharding(qa_file
         "import sys\n"
         "from plume.recipe import parse_recipe\n"
         "from plume.training.loop import train\n"
-        "from plume.types import Step\n"
+        "from plume.events import Step\n"
         f"recipe = parse_recipe({{**{TINY!r}, 'data': {str(qa_file)!r}, 'max_steps': 1}}, 'test')\n"
         f"events = train(recipe, {str(tmp_path / 'run')!r}, probe=True)\n"
         "stepped = any(isinstance(event, Step) for event in events)\n"

@@ -30,7 +30,8 @@ from plume.cli.formats import sarif
 from plume.cli.main import app
 from plume.data.records import Reading
 from plume.errors import UserError
-from plume.types import Finding, Read, Source
+from plume.events import Read
+from plume.types import Finding, Source
 
 check_module = importlib.import_module("plume.cli.check")
 

@@ -13,11 +13,11 @@ import pytest
 
 from conftest import PLACES, TINY, write_rows
 from plume.cli.main import main
+from plume.events import Finished, Step
 from plume.recipe import Recipe
 from plume.training import loop
 from plume.training.loop import train
 from plume.training.step import step_once
-from plume.types import Finished, Step
 
 Plume = Callable[..., tuple[int, str, str]]
 
@@ -72,7 +72,7 @@ def test_ask_says_when_an_answer_was_cut(plume: Plume, trained: Path) -> None:
     assert "cut at 2 tokens" in err
 
 
-PLACE = {"type": "object", "properties": {"lieu": {"type": "string"}}, "required": ["lieu"]}
+PLACE: dict[str, Any] = {"type": "object", "properties": {"lieu": {"type": "string"}}, "required": ["lieu"]}
 AGED = {**PLACE, "properties": {**PLACE["properties"], "age": {"type": "integer"}}, "required": ["lieu", "age"]}
 
 

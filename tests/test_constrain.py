@@ -93,6 +93,7 @@ SCHEMAS: dict[str, Any] = {
     "two patterns": {"type": "string", "allOf": [{"pattern": "x"}, {"pattern": "[0-9]{2}"}]},
     "spaces": {"type": "string", "pattern": r"^\S\s\S$"},
     "long": {"type": "string", "minLength": 30},
+    "exactly": {"type": "string", "minLength": 21, "maxLength": 21},
     **{
         f"format {name}": {"type": "string", "format": name}
         for name in ("date", "date-time", "time", "email", "hostname", "uri", "uri-reference", "ipv4", "ipv6", "uuid")
@@ -422,6 +423,16 @@ def test_patterns_choices_and_grammars_hold_at_every_limit() -> None:
     assert not doors["grammar"].valid("1+")
     assert not doors["choice"].valid("ou")
     assert not doors["regex"].valid("A")
+
+
+def test_what_patterns_and_choices_hold_is_text() -> None:
+    odd = constrain.choice(["\x01\x7f\u2028é🐑", ""], bundle("bpe"))
+    assert odd.shortest == 0
+    assert says(odd, bundle("bpe"), "\x01\x7f\u2028é🐑")
+    assert constrain.regex(".{300}", bundle("bpe")).valid("é" * 300)
+    for broken in ("\ud800", 1):
+        with pytest.raises(UserError, match="not text"):
+            constrain.choice([cast(Any, broken)], bundle("bpe"))
 
 
 @pytest.mark.parametrize("make", [lambda b: constrain.regex("(", b), lambda b: constrain.grammar("begin: ", b)])

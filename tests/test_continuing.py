@@ -12,13 +12,14 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import plume
 from conftest import PLACES, TINY, write_rows
 from plume.errors import DataError, UserError
+from plume.events import Finished, Saved, Started
 from plume.recipe import Recipe
 from plume.runs import Run
 from plume.text.template import CHAT, SEP
 from plume.text.tokenizer import train_tokenizer
 from plume.training.loop import train
 from plume.training.prepare import prepare
-from plume.types import Encoded, Finished, Saved, Started
+from plume.types import Encoded
 
 QUICK = {"eval_samples": 2, "torch_num_threads": 1, "max_new_tokens": 8}
 KINDS = ("gpt", "gru", "bigram", "hf")

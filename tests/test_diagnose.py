@@ -11,10 +11,11 @@ from safetensors.numpy import save_file
 from plume.checks.catalogue import CATALOGUE
 from plume.errors import UserError
 from plume.evaluation.diagnose import diagnose
+from plume.events import Finished
 from plume.recipe import dump_recipe, parse_recipe
 from plume.runs import Run
 from plume.training.loop import train
-from plume.types import Finding, Finished
+from plume.types import Finding
 
 GOOD = {"exact_match": 1.0, "stop_rate": 1.0, "loss": 0.1}
 BASE = {"exact_match": 0.0, "stop_rate": 0.0, "loss": 6.0}

@@ -190,7 +190,7 @@ def test_asking_between_chunks_leaves_the_mode_of_the_caller(small: Bundle, prom
     chunks = Engine(small).stream(prompts[0], Sampling(max_new_tokens=5))
     next(chunks)
     assert not torch.is_inference_mode_enabled()
-    chunks.close()  # type: ignore[attr-defined]
+    chunks.close()
 
 
 # --- likelihood ---

@@ -18,6 +18,7 @@ import plume
 from conftest import TINY
 from plume.cli.main import app
 from plume.errors import UserError
+from plume.events import Finished
 from plume.generation.engine import Engine
 from plume.models import gru
 from plume.models.bundle import bundle, for_training
@@ -26,7 +27,7 @@ from plume.recipe import load_recipe, parse_recipe, shipped_recipes
 from plume.text.template import SEP
 from plume.text.tokenizer import train_tokenizer
 from plume.training.loop import train
-from plume.types import Finished, Message, Sampling
+from plume.types import Message, Sampling
 
 WORDS = 60
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from conftest import TINY
 from plume.errors import UserError
+from plume.events import Finished, Saved
 from plume.models.catalog import build_model
 from plume.recipe import Recipe, parse_recipe
 from plume.training.checkpoint import Progress, load_checkpoint, save_checkpoint
@@ -18,7 +19,7 @@ from plume.training.loop import train
 from plume.training.muon import Optimizer, orthogonalised
 from plume.training.optim import make_optimizer
 from plume.training.prepare import prepare
-from plume.types import Finished, LanguageModel, Saved
+from plume.types import LanguageModel
 
 SIZES = {
     "vocab_size": 50,
@@ -72,6 +73,25 @@ def test_orthogonalised_matrices_keep_directions_and_lose_lengths(shape: tuple[i
     towards = left.mT @ made @ right.mT  # the same directions: nothing beside the diagonal
     beside = towards - torch.diag_embed(towards.diagonal(dim1=-2, dim2=-1))
     assert beside.abs().max() < 1e-4
+
+
+def test_orthogonalised_in_bfloat16_is_nearly_the_same_and_comes_back_in_float32() -> None:
+    drawn = torch.randn(3, 32, 48, generator=torch.Generator().manual_seed(0))
+    exact, rounded = orthogonalised(drawn), orthogonalised(drawn, torch.bfloat16)
+    assert rounded.dtype == torch.float32
+    assert 0 < (rounded - exact).norm() / exact.norm() < 0.03
+
+
+def test_muon_follows_the_precision_of_the_recipe() -> None:
+    """A step in bfloat16 is another one, by less than the rate."""
+    moved = {}
+    for bf16 in (False, True):
+        model = gpt()
+        learn(model, make_optimizer(model, MUON.model_copy(update={"bf16": bf16})), 1)
+        moved[bf16] = weights(model)
+    apart = {name: float((moved[True][name] - value).abs().max()) for name, value in moved[False].items()}
+    assert max(apart.values()) > 0
+    assert max(apart.values()) < 0.01
 
 
 def test_a_matrix_alone_and_among_others_turns_alike() -> None:

@@ -13,12 +13,12 @@ from conftest import TINY
 from plume.cli.main import main
 from plume.cli.train import wanted_recipe
 from plume.errors import UserError
+from plume.events import Evaluated, Saved, Started, Stopped
 from plume.recipe import dump_recipe, load_recipe, parse_recipe
 from plume.training.loop import train
 from plume.training.prepare import Prepared, prepare
 from plume.training.range_test import best_rate, with_tested_rate
 from plume.training.stopping import reason_to_stop
-from plume.types import Evaluated, Saved, Started, Stopped
 
 
 def prepared(file: Path, **changes: Any) -> Prepared:

@@ -15,11 +15,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from conftest import TINY, write_rows
 from plume.errors import UserError
+from plume.events import Saved
 from plume.recipe import Recipe
 from plume.runs import Run
 from plume.text.tokenizer import train_tokenizer
 from plume.training.loop import train
-from plume.types import Saved
 
 SETTINGS = {
     **TINY,

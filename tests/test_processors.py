@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from plume.processors import cores
+from plume.processors import bfloat16_units, cores
 
 
 def write(root: Path, files: dict[str, str]) -> Path:
@@ -115,3 +115,16 @@ def test_a_system_that_says_nothing_gives_its_processors(monkeypatch: pytest.Mon
 
 def test_this_machine_has_at_least_one() -> None:
     assert 1 <= cores() <= (os.cpu_count() or 1)
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [("fpu avx2 avx512_bf16 rdpid", True), ("fpu amx_bf16 amx_tile", True), ("fpu avx2 avx512f", False)],
+)
+def test_units_for_bfloat16_are_among_the_flags(flags: str, expected: bool, tmp_path: Path) -> None:
+    text = f"processor\t: 0\nmodel name\t: avx512_bf16 in a name\nflags\t\t: {flags}"
+    assert bfloat16_units(write(tmp_path, {"proc/cpuinfo": text})) is expected
+
+
+def test_a_system_that_says_nothing_has_no_units_for_bfloat16(tmp_path: Path) -> None:
+    assert not bfloat16_units(tmp_path)

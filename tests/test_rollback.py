@@ -11,6 +11,7 @@ import pytest
 
 from conftest import TINY
 from plume.errors import RunFailed
+from plume.events import Finished, RolledBack, Saved, Started, Step, TrainEvent
 from plume.recipe import Recipe
 from plume.runs import Run
 from plume.training import loop
@@ -19,7 +20,6 @@ from plume.training.checkpoint import checkpoints
 from plume.training.learner import Learner
 from plume.training.step import step_once
 from plume.training.watch import Watch
-from plume.types import Finished, RolledBack, Saved, Started, Step, TrainEvent
 
 
 def recipe(data: Path, **changes: Any) -> Recipe:

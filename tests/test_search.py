@@ -160,6 +160,7 @@ class OneOf:
 
     texts: tuple[tuple[int, ...], ...]
     said: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def _left(self) -> list[tuple[int, ...]]:
         count = len(self.said)

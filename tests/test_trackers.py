@@ -16,12 +16,12 @@ import pytest
 
 from conftest import TINY
 from plume.errors import UserError
+from plume.events import Finished, Step
 from plume.recipe import Recipe, dump_recipe, load_recipe
 from plume.runs import Run
 from plume.training import loop, trackers
 from plume.training.loop import train
 from plume.training.step import step_once
-from plume.types import Finished, Step
 
 Points = dict[str, list[tuple[int, float]]]
 NAMES = ("tensorboard", "trackio", "wandb", "mlflow")

@@ -19,6 +19,7 @@ import plume
 from conftest import TINY, write_rows
 from plume.checks.tokens import unknown
 from plume.errors import DataError, RunFailed, UserError
+from plume.events import Evaluated, Finished, Saved, Started, Step, TrainEvent
 from plume.models.catalog import build_model
 from plume.recipe import Recipe
 from plume.runs import Run
@@ -30,7 +31,7 @@ from plume.training.learner import Objective
 from plume.training.loop import train
 from plume.training.optim import learning_rate
 from plume.training.prepare import prepare
-from plume.types import Encoded, Evaluated, Finished, Saved, Started, Step, TrainEvent
+from plume.types import Encoded
 
 COMMAND = [sys.executable, "-c", "from plume.cli.main import main; main()"]
 

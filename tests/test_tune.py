@@ -15,6 +15,7 @@ import yaml
 from conftest import TINY
 from plume.errors import RunFailed, UserError
 from plume.evaluation.charts import percent
+from plume.events import Evaluated, Saved
 from plume.recipe import Recipe, load_recipe
 from plume.training.loop import train
 from plume.training.search import (
@@ -30,7 +31,6 @@ from plume.training.search import (
     parse_search,
 )
 from plume.training.tune import objective, tune
-from plume.types import Evaluated, Saved
 
 SPACE: Space = {"learning_rate": Range(0.001, 0.02, log=True), "dropout": Choices((0.0, 0.1))}
 QUICK = {**TINY, "hidden_size": 16, "max_steps": 6, "eval_steps": 2, "test_size": 0.2, "max_new_tokens": 4}

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 _ALL = Path("/")
+_BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16"})
 _MAC = ("hw.perflevel0.physicalcpu", "hw.physicalcpu")  # the fast cores, or all where they are of one kind
 
 
@@ -25,6 +26,13 @@ def cores(
     count = float(_physical(root, _mask() if allowed is None else allowed))
     count = min(count, *_quotas(root), _number(environment, "SLURM_CPUS_PER_TASK") or count)
     return max(1, int(count) // (_number(environment, "LOCAL_WORLD_SIZE") or 1))
+
+
+def bfloat16_units(root: Path = _ALL) -> bool:
+    """Whether the processor multiplies bfloat16 itself (x86 only; elsewhere the system says nothing of it)."""
+    lines = _text(root / "proc/cpuinfo").splitlines()
+    flags = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), [])
+    return not _BFLOAT16.isdisjoint(flags)
 
 
 def processes(environment: Mapping[str, str] = os.environ) -> int:

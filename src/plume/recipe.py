@@ -133,7 +133,8 @@ class Recipe(BaseModel):
         default=None, description="Where training runs: CUDA, else MPS, else the CPU."
     )
     bf16: bool | None = Field(
-        default=None, description="Products in bfloat16, weights in float32; chosen where a GPU has units for it."
+        default=None,
+        description="Products in bfloat16, weights in float32; chosen where the device has units for it and it pays.",
     )
     torch_compile: bool = Field(
         default=False, description="Compile the loss; pays on GPUs and in long runs, and needs a C++ compiler on a CPU."

@@ -30,8 +30,9 @@ from plume.data.lines import is_file, lines
 from plume.data.read import chosen, read, understand
 from plume.data.records import Reading, has_json_lines, shown
 from plume.errors import PlumeError
+from plume.events import Read
 from plume.processors import cores
-from plume.types import Finding, Read
+from plume.types import Finding
 
 _PART = 8 * 2**20  # bytes
 _LARGEST_PART = 16 * _PART  # a file that cannot be cut into smaller ones is read by one process, line by line

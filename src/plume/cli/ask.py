@@ -54,6 +54,8 @@ def ask(
     turns = [*([Message("system", system)] if system else []), Message("user", question)]
     began = time.monotonic()
     grown = make_grammar(bundle) if make_grammar else None
+    for note in grown.notes if grown else ():
+        output.note(f"note: {note}")
     given = answers.show(engine.stream(engine.prompt(turns), sampling, grammar=grown), sampling, json=json)
     seconds = round(time.monotonic() - began, 4)
     if json:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from plume.types import Choice
+from plume.events import Choice
 
 _EXPLAINED = (
     "learning_rate",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from plume.types import Preflight
+from plume.events import Preflight
 
 
 def lines(found: Preflight) -> list[str]:

@@ -16,8 +16,8 @@ from plume.cli import choices, options, output
 from plume.cli.costs import lines
 from plume.errors import UserError
 from plume.evaluation.results import said_forgetting
+from plume.events import Evaluated, Finished, RolledBack, Saved, Started, Step, Stopped, TrainEvent
 from plume.recipe import Recipe, load_recipe, parse_recipe, parse_settings, shipped_recipes
-from plume.types import Evaluated, Finished, RolledBack, Saved, Started, Step, Stopped, TrainEvent
 
 EXAMPLES = (
     "Examples: plume train qa.jsonl · plume train qa.jsonl --model ./smol --set learning_rate=2e-4 · "

@@ -14,8 +14,8 @@ from rich.table import Table
 from plume.cli import output
 from plume.cli.train import new_directory, shown_scores, wanted_recipe
 from plume.errors import UserError
+from plume.events import Evaluated, Step
 from plume.recipe import Recipe, parse_settings
-from plume.types import Evaluated, Step
 
 if TYPE_CHECKING:
     from plume.training.search import Choices, Range, Trial, Tuned, TuneEvent

@@ -62,7 +62,8 @@ class Attention(nn.Module):
         heads = (batch, count, -1, self.config.head_dim)
         q_BTHD, k_BTHD, v_BTHD = (p(x_BTC).view(heads) for p in (self.q_proj, self.k_proj, self.v_proj))
         if self.config.qk_norm:
-            q_BTHD, k_BTHD = self.q_norm(q_BTHD), self.k_norm(k_BTHD)
+            exact = self.q_norm.weight.dtype  # products may have been rounded
+            q_BTHD, k_BTHD = self.q_norm(q_BTHD.to(exact)), self.k_norm(k_BTHD.to(exact))
         q_BTHD, k_BTHD = rotate(q_BTHD, *place.rope), rotate(k_BTHD, *place.rope)
         mixed: Tensor = self.o_proj(attend(q_BTHD, k_BTHD, v_BTHD, place, memory, number))
         return mixed

@@ -25,7 +25,7 @@ from plume.serving.models import Loaded
 from plume.serving.said import Calling, said
 from plume.serving.sampling import SamplingBody, room_for, sampling_of, scope_of
 from plume.serving.service import Service, ServiceDep
-from plume.serving.sse import DONE, EventStream, resumed
+from plume.serving.sse import DONE, RESPONSES, EventStream, resumed
 from plume.types import Message
 
 router = APIRouter(tags=["chat"])
@@ -59,7 +59,7 @@ class Plan:
     calling: Calling | None = None
 
 
-@router.post("/v1/chat/completions", response_model=ChatCompletion)
+@router.post("/v1/chat/completions", response_model=ChatCompletion, responses=RESPONSES)
 async def create(body: ChatBody, request: Request, service: ServiceDep, caller: Writer) -> Response:
     """The next message of a conversation, whole or as a stream of `chat.completion.chunk`."""
     request.state.model = body.model

@@ -23,7 +23,7 @@ from plume.serving.models import Loaded
 from plume.serving.said import said
 from plume.serving.sampling import SamplingBody, room_for, sampling_of, scope_of
 from plume.serving.service import Service, ServiceDep
-from plume.serving.sse import DONE, EventStream, resumed
+from plume.serving.sse import DONE, RESPONSES, EventStream, resumed
 from plume.types import Sampling, TokenLogprob
 
 router = APIRouter(tags=["completions"])
@@ -60,7 +60,7 @@ class Plan:
         return sum(len(prompt.ids) for prompt in self.prompts)
 
 
-@router.post("/v1/completions", response_model=Completion)
+@router.post("/v1/completions", response_model=Completion, responses=RESPONSES)
 async def create(body: CompletionBody, request: Request, service: ServiceDep, caller: Writer) -> Response:
     """Continuations of one or several prompts, whole or as a stream; with `echo` the prompts themselves come first,
     with `logprobs` how likely their tokens are too. Token ids are taken as they are: no BOS is added."""

@@ -6,11 +6,12 @@ from dataclasses import asdict, replace
 from typing import Any, Protocol, runtime_checkable
 
 from plume.errors import UserError
+from plume.events import Choice
 from plume.models.adapter import Lora, attach
 from plume.models.bundle import Bundle
 from plume.models.catalog import CATALOG
 from plume.recipe import Recipe
-from plume.types import Choice, LanguageModel
+from plume.types import LanguageModel
 
 _ALPHA = 2  # times the rank: what is learnt is added at twice its size, whatever the rank
 _KEYS = {

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import cast
 
 import torch
 from torch import nn
 
 from plume.errors import UserError
+from plume.events import Choice
+from plume.processors import bfloat16_units
 from plume.recipe import Recipe
 from plume.training.processes import World
 from plume.types import LanguageModel
+
+_LARGE = 10_000_000  # parameters of a model whose products outweigh what casting costs on a CPU
 
 
 def pick_device(recipe: Recipe, world: World) -> torch.device:
@@ -41,13 +46,32 @@ def move(model: LanguageModel, device: torch.device) -> None:
     cast(nn.Module, model).to(device)
 
 
-def wants_bf16(recipe: Recipe, device: torch.device) -> bool:
-    """Whether products are in bfloat16: as the recipe says, else where the device has units for it.
+def choose_bf16(model: LanguageModel, device: torch.device, root: Path = Path("/")) -> Choice:
+    """Whether products in bfloat16 pay: where the device has units for it, and on a CPU for large models alone.
 
-    A CPU without such units takes several times longer, so there it is never chosen. Raises UserError when asked for
-    on a GPU without them.
+    A CPU without such units takes several times longer; torch's GRU in bfloat16 was not tried on one.
+    `root` is where /proc begins.
     """
-    able = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu" and bfloat16_units(root):
+        recurrent = any(isinstance(part, nn.RNNBase) for part in cast(nn.Module, model).modules())
+        large = sum(parameter.numel() for parameter in model.parameters()) >= _LARGE
+        if recurrent or not large:
+            return Choice(False, f"on a CPU it pays from {_LARGE:,} parameters on, recurrent layers apart")
+        return Choice(True, "a large model, and the CPU has units for bfloat16")
+    able = _able(device)
+    return Choice(able, "it has units for bfloat16" if able else "it has no units for bfloat16")
+
+
+def wants_bf16(recipe: Recipe, device: torch.device) -> bool:
+    """Whether products are in bfloat16: as the recipe says, else on a GPU with units for it.
+
+    Raises UserError when asked for on a GPU without them.
+    """
+    able = _able(device)
     if recipe.bf16 and device.type == "cuda" and not able:
         raise UserError("bf16=true: this GPU has no units for bfloat16", "leave bf16 out")
     return able if recipe.bf16 is None else recipe.bf16
+
+
+def _able(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)

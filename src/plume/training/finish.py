@@ -10,6 +10,7 @@ import torch
 from plume.evaluation.diagnose import diagnose
 from plume.evaluation.report import write_report
 from plume.evaluation.results import result, rounded
+from plume.events import Finished
 from plume.files import atomic_directory, write_atomic
 from plume.generation.engine import Engine
 from plume.models.bundle import Bundle, load, save
@@ -21,7 +22,6 @@ from plume.training.devices import move
 from plume.training.measure import bigram_entropy, forgetting, measure, sample_text
 from plume.training.prepare import Prepared
 from plume.training.proof import prove_reloaded, prove_weights
-from plume.types import Finished
 
 
 def finish(

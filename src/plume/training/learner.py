@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 import shutil
@@ -12,6 +13,7 @@ from typing import Protocol, runtime_checkable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parallel import DistributedDataParallel
 
 from plume.errors import UserError
@@ -23,6 +25,10 @@ from plume.training.optim import make_optimizer
 from plume.training.processes import World
 from plume.training.sharding import fill_in, shard, whole
 from plume.types import LanguageModel
+
+# Tokens a row up to which attention on a CPU in bfloat16 is quicker whole than in torch's tiles, whose backward pass
+# makes many small products.
+_SHORT = 256
 
 
 @runtime_checkable
@@ -52,7 +58,10 @@ class Objective(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Negative log-likelihood in nats, summed over trained positions; logits exist at those alone."""
-        with torch.autocast(batch.ids_BT.device.type, torch.bfloat16, enabled=self._bf16):
+        device = batch.ids_BT.device.type
+        few = self._bf16 and device == "cpu" and batch.ids_BT.shape[1] <= _SHORT
+        attention = sdpa_kernel(SDPBackend.MATH) if few else contextlib.nullcontext()
+        with torch.autocast(device, torch.bfloat16, enabled=self._bf16), attention:
             read = self._compiled or self.model
             hidden_BTC, _ = read(batch.ids_BT, None, batch.lengths_B, batch.segments_BT)
             trained_BT = batch.labels_BT != IGNORE
@@ -143,7 +152,7 @@ def _compiler() -> str | None:
     return next((found for name in names if (found := shutil.which(name))), None)
 
 
-def alone(model: LanguageModel, optimizer: Optimizer) -> Learner:
+def alone(model: LanguageModel, optimizer: Optimizer, *, bf16: bool = False) -> Learner:
     """A learner of one process where the model lies."""
     device = next(model.parameters()).device
-    return Learner(model, Objective(model), optimizer, device, World())
+    return Learner(model, Objective(model, bf16=bf16), optimizer, device, World())

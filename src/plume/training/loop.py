@@ -12,6 +12,7 @@ from pathlib import Path
 from plume.errors import RunFailed
 from plume.evaluation.metrics import summarise
 from plume.evaluation.run import evaluate
+from plume.events import Evaluated, RolledBack, Saved, Started, Stopped, TrainEvent
 from plume.generation.engine import Engine
 from plume.recipe import Recipe
 from plume.training.batches import Batch, batches
@@ -26,7 +27,7 @@ from plume.training.rollback import SLOWER, latest, roll_back
 from plume.training.step import questions, step_once
 from plume.training.stopping import reason_to_stop
 from plume.training.trackers import step_metrics, tracked
-from plume.types import Evaluated, EvaluationKind, Example, RolledBack, Saved, Started, Stopped, TrainEvent
+from plume.types import EvaluationKind, Example
 
 
 def train(

@@ -12,12 +12,13 @@ import torch
 
 from plume.evaluation.metrics import summarise
 from plume.evaluation.run import evaluate
+from plume.events import Forgetting
 from plume.generation.engine import Engine
 from plume.models.bundle import Bundle
 from plume.training.devices import move
 from plume.training.making import baseline
 from plume.training.prepare import Prepared
-from plume.types import Encoded, EvaluationKind, Example, Forgetting, Sampling, Scored
+from plume.types import Encoded, EvaluationKind, Example, Sampling, Scored
 
 BASELINE_ROWS = 128
 _LARGEST_LOSS = 700.0  # nats; the exponential of more is no number

@@ -26,12 +26,14 @@ class Optimizer:
     """Groups with a `momentum` are orthogonalised, the others stepped by AdamW (Loshchilov & Hutter 2019).
 
     A group has `params`, `lr` and `weight_decay`; `state` holds tensors by name for each parameter stepped so far.
+    With `bf16` matrices are orthogonalised in bfloat16.
     """
 
-    def __init__(self, groups: Sequence[dict[str, Any]], *, betas: tuple[float, float]) -> None:
+    def __init__(self, groups: Sequence[dict[str, Any]], *, betas: tuple[float, float], bf16: bool = False) -> None:
         self.param_groups = list(groups)
         self.state: dict[Tensor, dict[str, Tensor]] = defaultdict(dict)
         self._betas = betas
+        self._products = torch.bfloat16 if bf16 else torch.float32
 
     def zero_grad(self) -> None:
         for group in self.param_groups:
@@ -57,7 +59,10 @@ class Optimizer:
             ahead = gradient.lerp(state["momentum_buffer"], group["momentum"])
             alike[tuple(sorted(parameter.shape))].append((parameter, ahead))
         for pairs in alike.values():
-            updates_NRC = orthogonalised(torch.stack([_lying(ahead) for _, ahead in pairs]))
+            ahead_NRC = torch.stack([_lying(ahead) for _, ahead in pairs])
+            # A CPU gains nothing from many products at once, and one matrix fits its caches.
+            parts = ahead_NRC.split(1 if ahead_NRC.device.type == "cpu" else len(pairs))
+            updates_NRC = torch.cat([orthogonalised(part, self._products) for part in parts])
             for (parameter, _), update_RC in zip(pairs, updates_NRC, strict=True):
                 rows, columns = parameter.shape
                 update = update_RC if rows <= columns else update_RC.mT
@@ -89,14 +94,14 @@ class Optimizer:
         )
 
 
-def orthogonalised(matrices_NRC: Tensor) -> Tensor:
+def orthogonalised(matrices_NRC: Tensor, products: torch.dtype = torch.float32) -> Tensor:
     """About U Vᵀ of each U S Vᵀ, by five Newton–Schulz steps: products alone, no decomposition."""
-    x_NRC: Tensor = matrices_NRC / (matrices_NRC.norm(dim=(-2, -1), keepdim=True) + _EPSILON)
+    x_NRC: Tensor = (matrices_NRC / (matrices_NRC.norm(dim=(-2, -1), keepdim=True) + _EPSILON)).to(products)
     for _ in range(_STEPS):
         gram_NRR = x_NRC @ x_NRC.mT
         weights_NRR = torch.baddbmm(gram_NRR, gram_NRR, gram_NRR, beta=_B, alpha=_C)
         x_NRC = torch.baddbmm(x_NRC, weights_NRR, x_NRC, beta=_A)
-    return x_NRC
+    return x_NRC.to(matrices_NRC.dtype)
 
 
 def _lying(matrix: Tensor) -> Tensor:

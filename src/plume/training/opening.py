@@ -9,9 +9,10 @@ from typing import Any
 
 from plume.checks.selection import kept, selection
 from plume.errors import RunFailed, UserError
+from plume.events import Choice, Preflight
 from plume.recipe import Recipe, parse_recipe
 from plume.runs import Run, refuse_occupied
-from plume.training.devices import wants_bf16
+from plume.training.devices import choose_bf16
 from plume.training.learner import refuse_place
 from plume.training.plan import taken, unset
 from plume.training.preflight import preflight
@@ -20,7 +21,6 @@ from plume.training.processes import World, as_launched
 from plume.training.range_test import with_tested_rate
 from plume.training.sources import fingerprints
 from plume.training.trackers import require_trackers
-from plume.types import Choice, Preflight
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +69,8 @@ def _new(recipe: Recipe, path: Path, world: World, *, force: bool, probe: bool) 
 def _placed(prepared: Prepared, world: World) -> Prepared:
     """With the device and the precision as choices, so that a resumed run takes no others. Raises UserError."""
     device = refuse_place(prepared.recipe, world)
-    bf16 = wants_bf16(prepared.recipe, device)
-    why = "it has units for bfloat16" if bf16 else "it has no units for bfloat16"
-    chosen = {"device": Choice(device.type, "the best that is here"), "bf16": Choice(bf16, why)}
+    bf16 = choose_bf16(prepared.bundle.model, device)
+    chosen = {"device": Choice(device.type, "the best that is here"), "bf16": bf16}
     found = unset(prepared.recipe, **chosen)
     return replace(prepared, recipe=taken(prepared.recipe, found), choices={**prepared.choices, **found})
 

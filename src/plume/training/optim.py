@@ -34,7 +34,7 @@ def make_optimizer(model: LanguageModel, recipe: Recipe) -> Optimizer:
         matrices = [parameter for name, parameter in named.items() if name in hidden]
         settings = {"weight_decay": recipe.weight_decay, "initial_lr": recipe.muon_learning_rate or 0.0}
         groups.append({"params": matrices, **settings, "momentum": _MOMENTUM})
-    return Optimizer(groups, betas=betas)
+    return Optimizer(groups, betas=betas, bf16=bool(recipe.bf16))
 
 
 def _hidden(name: str, parameter: Tensor) -> bool:

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 from plume.checks.tokens import padding_waste
 from plume.errors import UserError
+from plume.events import Choice
 from plume.processors import cores, processes
 from plume.recipe import Recipe
-from plume.types import Choice
 
 Choices = dict[str, Choice]
 

@@ -16,6 +16,7 @@ from statistics import fmean, median
 import torch
 
 from plume.checks.settings import RunFacts, settings_findings
+from plume.events import Preflight, Seconds
 from plume.generation.engine import Engine
 from plume.models import memory as machine
 from plume.models.bundle import Bundle
@@ -29,7 +30,7 @@ from plume.training.optim import make_optimizer
 from plume.training.prepare import Prepared
 from plume.training.replay import rows_of_epoch
 from plume.training.step import questions, step_once
-from plume.types import Encoded, Example, Finding, Preflight, Sampling, Seconds, Source
+from plume.types import Encoded, Example, Finding, Sampling, Source
 
 _WASTE = 0.5
 _PROBE_SECONDS = 1.0  # fast steps are repeated so long: one alone is mostly noise
@@ -158,7 +159,7 @@ def _step_seconds(prepared: Prepared, bundle: Bundle, epoch: EpochPlan) -> float
     """
     still = {"gradient_accumulation_steps": 1, "learning_rate": 0.0, "muon_learning_rate": 0.0}
     recipe = prepared.recipe.model_copy(update=still)
-    learner = alone(bundle.model, make_optimizer(bundle.model, recipe))
+    learner = alone(bundle.model, make_optimizer(bundle.model, recipe), bf16=bool(recipe.bf16))
     packing = bool(recipe.packing)
     sizes = epoch.sizes
     ranked = sizes.argsort(kind="stable")

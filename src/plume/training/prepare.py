@@ -19,6 +19,7 @@ from plume.data.keys import Keys, Questions, keys_of
 from plume.data.split import Split, split
 from plume.data.spool import Joined
 from plume.errors import DataError
+from plume.events import Choice
 from plume.models.bundle import Bundle
 from plume.models.catalog import CATALOG
 from plume.recipe import Recipe, parse_recipe
@@ -29,7 +30,7 @@ from plume.training.making import initial_model, make
 from plume.training.recall import recall_rows
 from plume.training.replay import Replay, refuse_replay
 from plume.training.sources import reading, refuse_password, replay_reading
-from plume.types import Choice, Example, Finding, LanguageModel
+from plume.types import Example, Finding, LanguageModel
 
 _SEAMS = 200  # rows looked at for D304
 

@@ -14,6 +14,7 @@ from statistics import median
 
 import torch
 
+from plume.events import Choice
 from plume.processors import processes
 from plume.training.batches import batches
 from plume.training.devices import move, pick_device
@@ -24,7 +25,6 @@ from plume.training.preflight import facts
 from plume.training.prepare import Prepared
 from plume.training.processes import World
 from plume.training.step import step_once
-from plume.types import Choice
 
 _STEPS = 60
 _MUON_TIMES = MUON_RATE / MUON_OTHERS_RATE
@@ -96,7 +96,7 @@ def tried_rates(prepared: Prepared) -> Curve:
         torch.manual_seed(recipe.seed)
         model = copy.deepcopy(bundle.model)
         move(model, pick_device(recipe, World()))
-        learner = alone(model, make_optimizer(model, recipe))
+        learner = alone(model, make_optimizer(model, recipe), bf16=bool(recipe.bf16))
         for step in range(1, _STEPS + 1):
             group = [next(stream) for _ in range(recipe.gradient_accumulation_steps)]
             done = step_once(learner, group, step, recipe)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from plume.errors import RunFailed
+from plume.events import RolledBack, Step
 from plume.training.checkpoint import (
     Damaged,
     Progress,
@@ -21,7 +22,6 @@ from plume.training.opening import Job
 from plume.training.replay import rows_of_epoch
 from plume.training.sharding import fill_in
 from plume.training.watch import settled
-from plume.types import RolledBack, Step
 
 SLOWER = 0.5  # of the recipe's rates, after a divergence
 _ROWS_NAMED = 3

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from plume.errors import UserError
+from plume.events import TrainEvent
 from plume.recipe import Recipe, parse_recipe, parse_settings, unknown_key
-from plume.types import EvaluationKind, Finding, TrainEvent
+from plume.types import EvaluationKind, Finding
 
 # Under another value of these, trials would be asked something else, or stopped by another rule.
 _ASKING = (

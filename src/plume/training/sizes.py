@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from plume.errors import UserError
+from plume.events import Choice
 from plume.models.catalog import parameter_count
 from plume.recipe import MODEL_SIZES, SIZED, Recipe, budget
 from plume.training.plan import TEXT_CONTEXT, Choices, TokenFacts, taken, unset, word_text
-from plume.types import Choice
 
 _SHORT_RUN = 1_000_000  # tokens, up to which two layers learn more in the same time than four
 _LARGE_TEXT = 2_000_000  # tokens of text that a width of 128 is too narrow for

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
+from plume.events import Step
 from plume.recipe import Recipe
 from plume.training.batches import Batch
 from plume.training.learner import Learner
@@ -18,7 +19,7 @@ from plume.training.measure import spread
 from plume.training.optim import learning_rate, schedule
 from plume.training.prepare import Prepared
 from plume.training.sharding import whole
-from plume.types import EvaluationKind, Example, Step
+from plume.types import EvaluationKind, Example
 
 
 def step_once(

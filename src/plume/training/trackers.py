@@ -18,9 +18,9 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from plume.errors import UserError
+from plume.events import Evaluated, Finished, RolledBack, Started, Step, TrainEvent
 from plume.recipe import Recipe, dump_recipe
 from plume.runs import Run
-from plume.types import Evaluated, Finished, RolledBack, Started, Step, TrainEvent
 
 _PROJECT = "plume"
 _LOG = logging.getLogger(__name__)

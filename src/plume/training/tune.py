@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from plume.errors import DataError, PlumeError, RunFailed, UserError
 from plume.evaluation.search_report import write_search_report
+from plume.events import Evaluated, Started
 from plume.files import atomic_directory, remove_leftovers, write_atomic
 from plume.recipe import Recipe, parse_recipe
 from plume.runs import Run, refuse_occupied
@@ -39,7 +40,7 @@ from plume.training.search import (
     spread,
 )
 from plume.training.sources import fingerprints
-from plume.types import Evaluated, EvaluationKind, Finding, Started
+from plume.types import EvaluationKind, Finding
 
 if TYPE_CHECKING:
     from optuna.study import Study

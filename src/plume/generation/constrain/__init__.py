@@ -16,8 +16,7 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer, regex_to_lark
 
 from plume.errors import UserError
 from plume.generation.constrain.compiled import Compiled
-from plume.generation.constrain.ending import Walk, complete, shorten
-from plume.generation.constrain.ending import written as writable
+from plume.generation.constrain.ending import Walk, complete, shorten, tersest
 from plume.generation.constrain.judge import judge
 from plume.generation.constrain.schema import places, prepare, written
 from plume.generation.constrain.strict import Place
@@ -37,7 +36,7 @@ _JSON = {
 }
 _ANY_CUT = '%llguidance {"no_forcing": true}\n'  # else a mask holds one way alone to cut what must come
 _LONGEST = 20_000  # bytes of the shortest answer
-_STEPS = 20_000  # of the search for it
+_STEPS = 50_000  # of the search for it
 _STATES = 50_000  # of the automaton of strings, up to 2 kB each
 _DEADLINE = 30  # seconds; limits on work end nearly everything sooner
 
@@ -58,8 +57,8 @@ def json_schema(schema: Mapping[str, Any] | bool, bundle: Bundle) -> Compiled:
 
 
 def _schema(text: str, words: Vocabulary) -> Compiled:
+    valid = judge(text)  # first: what follows takes it to be a schema
     prepared = prepare(text)
-    valid = judge(text)
     source = json.dumps({"x-guidance": _JSON, **_object(prepared.schema)})
     place = Place(digits=15 if '"multipleOf"' in source else 17)
     made = _compile(Source("the schema", "start: %json " + source, prepared.schema), words, valid, place)
@@ -74,6 +73,7 @@ def any_json(bundle: Bundle) -> Compiled:
 def regex(pattern: str, bundle: Bundle) -> Compiled:
     """Text that matches a regular expression from its beginning to its end (Rust's syntax, without lookaround)."""
     words = vocabulary(bundle)
+    _check_text(pattern, "the pattern")
     source = f"start: /{regex_to_lark(pattern)}/"
     return words.compiled(
         ("regex", pattern), lambda: _compile(Source("the pattern", source), words, _accepted(source), None)
@@ -85,7 +85,10 @@ def choice(options: Sequence[str], bundle: Bundle) -> Compiled:
     if not options or isinstance(options, str):
         raise UserError("a choice needs a list of texts")
     words = vocabulary(bundle)
-    source = "start: " + " | ".join(json.dumps(option, ensure_ascii=False) for option in options)
+    for option in options:
+        _check_text(option, "an option")
+    texts = ("".join(rf"\x{{{ord(character):x}}}" for character in option) for option in options)
+    source = f"start: /{'|'.join(texts)}/"
     known = frozenset(options)
     return words.compiled(
         ("choice", known), lambda: _compile(Source("the choice", source), words, known.__contains__, None)
@@ -95,7 +98,15 @@ def choice(options: Sequence[str], bundle: Bundle) -> Compiled:
 def grammar(lark: str, bundle: Bundle) -> Compiled:
     """Text of a context-free grammar in llguidance's dialect of Lark, from the rule `start`."""
     words = vocabulary(bundle)
+    _check_text(lark, "the grammar")
     return words.compiled(("lark", lark), lambda: _compile(Source("the grammar", lark), words, _accepted(lark), None))
+
+
+def _check_text(text: str, name: str) -> None:
+    try:
+        text.encode()
+    except (AttributeError, UnicodeEncodeError):
+        raise UserError(f"{name} is not text that UTF-8 can hold: {text!r}") from None
 
 
 def _object(schema: Any) -> dict[str, Any]:
@@ -124,10 +135,10 @@ def _compiled(source: Source, words: Vocabulary, valid: Callable[[str], bool], p
         reason = here.error or f"no answer of at most {_LONGEST} bytes was found"
         raise UserError(f"{source.name} cannot be enforced: {reason}", "simplify it")
     least = shorten(here, first, _STEPS)
-    first = writable(here, least, words)
-    if first is None:
+    first = tersest(here, [least], words)
+    if first is None or words.segment(first, begun=not words.drops_space) is None:
         at = words.written(least)
-        text = least[at:].decode("utf-8", errors="replace")[:20]
+        text = (least[at:] or least).decode("utf-8", errors="replace")[:20]
         raise UserError(
             f"this tokenizer cannot write {text!r}, which {source.name} needs", "use a byte-level tokenizer"
         )

@@ -12,7 +12,7 @@ from llguidance import LLMatcher
 from torch import Tensor
 
 from plume.errors import PlumeError
-from plume.generation.constrain.ending import Walk, complete, repair, shorten, written
+from plume.generation.constrain.ending import Walk, complete, repair, shorten, tersest, written
 from plume.generation.constrain.strict import Place, walk, watched
 from plume.generation.constrain.vocabulary import Vocabulary
 
@@ -48,7 +48,7 @@ class Compiled:
 
     @property
     def shortest(self) -> int:
-        return len(self.ids(self.first))
+        return len(self.ids(self.first, not self.vocabulary.drops_space))
 
     def start(self) -> Stand:
         here = Walk(self.bytewise.deep_copy(), self.place, self.guesses)
@@ -57,9 +57,9 @@ class Compiled:
     def valid(self, text: str) -> bool:
         return self.judge(text)
 
-    def ids(self, text: bytes) -> tuple[int, ...]:
+    def ids(self, text: bytes, begun: bool = True) -> tuple[int, ...]:
         """The ids that write a text; only asked of one that was found writable."""
-        found = self.vocabulary.segment(text)
+        found = self.vocabulary.segment(text, begun=begun)
         if found is None:
             raise PlumeError(f"the tokenizer cannot write {text!r}")
         return found
@@ -188,8 +188,7 @@ class Stand:
         return False
 
     def _within(self, ending: bytes, room: int) -> bool:
-        vocabulary = self._vocabulary
-        return (vocabulary.complete and len(ending) <= room) or len(self._ids(ending)) <= room
+        return (self._vocabulary.complete and len(ending) <= room) or len(self._grammar.ids(ending)) <= room
 
     def _behind_of(self, id: int) -> Walk | None:
         """The place behind an id, a copy: a search that runs into the matcher's limits leaves it useless."""
@@ -221,11 +220,10 @@ class Stand:
         quick = complete(here, _LONG)
         if quick is not None:
             found += [quick, shorten(here, quick, _STEPS)]
-        writable = [form for text in found if (form := written(here, text, self._vocabulary)) is not None]
-        return min(writable, key=lambda text: len(self._ids(text)), default=None)
+        return tersest(here, found, self._vocabulary)
 
     def _ids(self, text: bytes) -> tuple[int, ...]:
-        return self._grammar.ids(text)
+        return self._grammar.ids(text, self._begun)
 
 
 def _bitmask(matcher: LLMatcher) -> bytes | None:

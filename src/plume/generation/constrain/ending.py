@@ -121,21 +121,31 @@ def repair(here: Walk, ending: bytes) -> bytes | None:
 
 
 def written(here: Walk, text: bytes | None, vocabulary: Vocabulary) -> bytes | None:
-    """An ending as the vocabulary can write it, if need be with a space behind commas or colons; None when it cannot.
-
-    Where single bytes are missing, it may be that ` true` is a token and `true` is none.
-    """
+    """An ending as the vocabulary can write it, None when it cannot: where single bytes are missing, it may be that
+    ` true` is a token and `true` is none."""
     if text is None or vocabulary.complete or vocabulary.segment(text) is not None:
         return text
-    for separators in (b":,", b":", b",") if here.place is not None else ():
-        spaced, place = b"", here.place
-        for byte in text:
-            outside = place is not None and place.mode not in _STRINGS
-            spaced += bytes([byte]) + (b" " if outside and byte in separators else b"")
-            place = step(place, byte) if place is not None else None
-        if vocabulary.segment(spaced) is not None and here.ends(spaced):
-            return spaced
-    return None
+    return tersest(here, [text], vocabulary)
+
+
+def tersest(here: Walk, texts: Sequence[bytes], vocabulary: Vocabulary) -> bytes | None:
+    """The ending with the fewest tokens of these and of the same with a space behind commas, colons or both."""
+    found: list[tuple[int, int, bytes]] = []
+    for text in texts:
+        for separators in (b"", b":,", b":", b",") if here.place is not None else (b"",):
+            form = _spaced(here.place, text, separators) if here.place is not None else text
+            ids = vocabulary.segment(form)
+            if ids is not None and (form == text or here.ends(form)):
+                found.append((len(ids), len(form), form))
+    return min(found)[2] if found else None
+
+
+def _spaced(start: Place, text: bytes, separators: bytes) -> bytes:
+    spaced, place = b"", start
+    for byte in text:
+        spaced += bytes([byte]) + (b" " if byte in separators and place.mode not in _STRINGS else b"")
+        place = step(place, byte) or place
+    return spaced
 
 
 def complete(here: Walk, most: int) -> bytes | None:
@@ -238,15 +248,20 @@ def _pairs(place: Place, guesses: Sequence[bytes]) -> Iterator[bytes]:
 def _run(here: Walk, most: int) -> bytes:
     """Take as many letters, up to so many, as make a string long enough to end, where any text may stand in it."""
     mask = here.allowed()
-    if here.place is None or here.place.mode not in _STRINGS or mask.bit_count() < _FREE or mask >> 0x22 & 1:
+    inside = here.place is not None and here.place.mode in _STRINGS
+    if mask.bit_count() < _FREE or (here.place is not None and (not inside or mask >> 0x22 & 1)):
         return b""
-    enough = 1
-    while not here.takes(b"a" * enough + b'"'):
-        enough *= 2
-        if enough > most:
+
+    def enough(count: int) -> bool:
+        return here.takes(b"a" * count + b'"') if inside else here.ends(b"a" * count)
+
+    least, count = 0, 1
+    while not enough(count):
+        least, count = count, min(2 * count, here.longest(b"a" * 2 * count))
+        if not least < count <= most:
             return b""
-    below = range(enough // 2 + 1, enough + 1)
-    fewest = below[bisect.bisect_left(below, True, key=lambda count: here.takes(b"a" * count + b'"'))]
+    below = range(least + 1, count + 1)
+    fewest = below[bisect.bisect_left(below, True, key=enough)]
     return b"a" * fewest if here.push(b"a" * fewest) else b""
 
 
@@ -320,21 +335,24 @@ _AFTER_NUMBER = sum(1 << byte for byte in b",]}")
 
 def shorten(here: Walk, ending: bytes, most: int) -> bytes:
     """A shorter ending, if one is found within so many steps: at each byte where others could stand, the greedy
-    ending behind every one of them is tried (Bertsekas et al. 1997, rollout)."""
+    ending behind every one of them is tried (Bertsekas et al. 1997, rollout), until no more is gained."""
     begin = here.steps
-    at = 0
-    while at < len(ending) and here.steps - begin < most:
-        for byte in _others(here, ending[at]):
-            if not here.push(bytes([byte])):
-                continue
-            tail = greedy(here, len(ending) - at - 2, ending[at + 1 :])
-            here.pop(1)
-            if tail is not None:
-                ending = ending[:at] + bytes([byte]) + tail
-        if not here.push(ending[at : at + 1]):
-            break
-        at += 1
-    here.pop(at)
+    before = ending + b" "
+    while len(ending) < len(before) and here.steps - begin < most:
+        before = ending
+        at = 0
+        while at < len(ending) and here.steps - begin < most:
+            for byte in _others(here, ending[at]):
+                if not here.push(bytes([byte])):
+                    continue
+                tail = greedy(here, len(ending) - at - 2, ending[at + 1 :])
+                here.pop(1)
+                if tail is not None:
+                    ending = ending[:at] + bytes([byte]) + tail
+            if not here.push(ending[at : at + 1]):
+                break
+            at += 1
+        here.pop(at)
     return ending
 
 

@@ -69,9 +69,17 @@ class Vocabulary:
         """Ids whose text can go on with a number."""
         return tuple((id, piece) for id, piece in enumerate(self.table) if piece and piece[0] in b"0123456789.eE+-")
 
-    def segment(self, text: bytes) -> tuple[int, ...] | None:
-        """The fewest ids with this text; None when some of it cannot be written."""
-        return _segment(self, text)
+    def segment(self, text: bytes, *, begun: bool = True) -> tuple[int, ...] | None:
+        """The fewest ids with this text; None when some of it cannot be written. Where a reply has not begun, a first
+        space is dropped from what is said, so that one that is meant is said twice."""
+        if begun or not text.startswith(b" "):
+            return _segment(self, text)
+        found = []
+        for length in range(1, len(text) + 1):
+            first, rest = self.ids.get(b" " + text[:length]), _segment(self, text[length:])
+            if first is not None and rest is not None and text[:length] in self.ids:
+                found.append((first, *rest))
+        return min(found, key=len, default=None)
 
     def written(self, text: bytes) -> int:
         """How many of the first bytes of a text can be written."""
