@@ -9,7 +9,18 @@ from importlib import metadata
 from fastapi import FastAPI
 
 from plume.memory.store import Store
-from plume.serving import capabilities, chat, completions, embeddings, errors, health, listing, tokens
+from plume.serving import (
+    capabilities,
+    chat,
+    completions,
+    conversations,
+    embeddings,
+    errors,
+    health,
+    listing,
+    responses,
+    tokens,
+)
 from plume.serving.envelope import Envelope
 from plume.serving.limits import Limits
 from plume.serving.models import Models, Source
@@ -19,7 +30,9 @@ from plume.serving.settings import Settings, check
 _ROUTERS = (
     chat.router,
     completions.router,
+    conversations.router,
     embeddings.router,
+    responses.router,
     listing.router,
     tokens.router,
     capabilities.router,
