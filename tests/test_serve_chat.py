@@ -295,6 +295,44 @@ def test_a_keyword_that_cannot_be_enforced_is_named(served: Running) -> None:
     assert "uniqueItems" in error["message"]
 
 
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": "a"},
+        {"type": 5},
+        {"pattern": 5},
+        {"anyOf": 1},
+        {"$ref": "#/nowhere"},
+        {"required": "a"},
+        {"enum": 1},
+    ],
+)
+def test_what_is_no_schema_is_refused(served: Running, schema: dict[str, Any]) -> None:
+    refusal(served, response_format={"type": "json_schema", "json_schema": {"name": "s", "schema": schema}})
+    tool = {
+        "type": "function",
+        "function": {"name": "f", "parameters": {"type": "object", "properties": {"a": schema}}},
+    }
+    refusal(served, tools=[tool], tool_choice="required")
+
+
+def test_references_within_a_tools_parameters_are_followed(client: openai.OpenAI) -> None:
+    parameters = {
+        "type": "object",
+        "properties": {"zone": {"$ref": "#/$defs/zone"}, "const": {"$ref": "#/$defs/zone"}},
+        "required": ["zone", "const"],
+        "additionalProperties": False,
+        "$defs": {"zone": {"enum": ["île", "port"]}},
+    }
+    tools: Any = [*FIND_TWO, {"type": "function", "function": {"name": "walk", "parameters": parameters}}]
+    named = {"type": "function", "function": {"name": "walk"}}
+    for choice, offered in ((named, tools), ("required", tools[2:])):
+        asked: Any = {"model": "any", "messages": BOAT, "tools": offered, "tool_choice": choice}
+        name, arguments, _ = whole_call(client, asked)
+        assert name == "walk"
+        assert set(json.loads(arguments).values()) <= {"île", "port"}
+
+
 def test_a_limit_below_the_shortest_answer_is_refused(served: Running) -> None:
     schema = {"type": "json_schema", "json_schema": {"name": "s", "schema": PLACE}}
     error = refusal(served, response_format=schema, max_completion_tokens=3)

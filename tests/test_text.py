@@ -229,8 +229,8 @@ def test_calls_are_trained_read_back_and_leave_the_prompt_a_prefix(
     else:
         template, tokenizer = ChatTemplate(TEMPLATES["chat"], trained("bpe")), trained("bpe")
     reply = Message("assistant", content, tuple(calls))
-    messages = (Message("system", "sois bref"), Message("user", "où ?"), reply)
-    messages += (Message("tool", result, tool_call_id="1"), Message("assistant", "voilà"))
+    told = Message("tool", result, tool_call_id="1")
+    messages = (Message("system", "sois bref"), Message("user", "où ?"), reply, told, Message("assistant", "voilà"))
     whole = template.encode(messages, tokenizer, TOOLS)
     asked = template.encode(messages[:2], tokenizer, TOOLS, reply=True)
     said = template.encode(messages[:3], tokenizer, TOOLS)

@@ -38,13 +38,12 @@ class HFModel(nn.Module):
         self._windows = hf_cache.windows(inner.config)
         self._layers = len(DynamicCache(config=inner.config).layers)
         self._slot_nbytes = 0
-        self._vocab_size: int | None = None
         if filled:
             self.probe()
 
     @property
     def vocab_size(self) -> int:
-        return self._vocab_size or int(self.inner.get_output_embeddings().out_features)
+        return int(self.inner.config.get_text_config().vocab_size)
 
     @property
     def context_length(self) -> int:
@@ -120,7 +119,6 @@ class HFModel(nn.Module):
         if own is not None:
             return own.for_answering()
         self.eval()
-        self._vocab_size = self.vocab_size
         prepack_layers(self.inner)
         return self
 

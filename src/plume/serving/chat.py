@@ -13,7 +13,7 @@ from pydantic import Field
 from starlette.responses import Response
 
 from plume.generation.reply import Request as EngineRequest
-from plume.serving.answers import account, told, unless_gone
+from plume.serving.answers import account, told, unless_gone, usage_of
 from plume.serving.chat_reply import Head, Whole, streamed, usage_event
 from plume.serving.errors import invalid
 from plume.serving.formats import ResponseFormat, Tool, ToolChoice, format_grammar
@@ -129,9 +129,9 @@ async def _events(
         async for event, tokens in streamed(pieces, head, plan.request.sampling.n, usage=body.include_usage):
             written += tokens
             yield event
-        usage = account(request, service, caller, len(plan.request.ids), written)
         if body.include_usage:
-            yield usage_event(head, usage)
+            yield usage_event(head, usage_of(len(plan.request.ids), written))
         yield DONE
     finally:
+        account(request, service, caller, len(plan.request.ids), written)
         await pieces.aclose()

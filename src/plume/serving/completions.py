@@ -15,7 +15,7 @@ from starlette.responses import Response
 from plume.generation.reply import Request as EngineRequest
 from plume.generation.scoring import prompt_logprobs
 from plume.models.bundle import Bundle
-from plume.serving.answers import account, on_model, told, unless_gone
+from plume.serving.answers import account, on_model, told, unless_gone, usage_of
 from plume.serving.completion_reply import Asked, Head, Whole, streamed, usage_event
 from plume.serving.errors import ApiError, invalid
 from plume.serving.keys import Caller, Writer
@@ -174,10 +174,10 @@ async def _events(
         async for event, tokens in streamed(pieces, whole, usage=body.include_usage):
             written += tokens
             yield event
-        usage = account(request, service, caller, plan.tokens, written)
         if body.include_usage:
-            yield usage_event(head, usage)
+            yield usage_event(head, usage_of(plan.tokens, written))
         yield DONE
     finally:
+        account(request, service, caller, plan.tokens, written)
         if pieces is not None:
             await pieces.aclose()

@@ -41,9 +41,11 @@ class Limits:
 
     def written(self, caller: Caller, count: int) -> None:
         """Count the tokens of an answer, which is never cut for it: what comes next waits."""
-        if self._tokens and count:
-            for part in range(0, count, self._tokens.amount):
-                self._counters.hit(self._tokens, "tokens", caller.key, cost=min(count - part, self._tokens.amount))
+        if self._tokens is None:
+            return
+        _, left = self._counters.get_window_stats(self._tokens, "tokens", caller.key)
+        if cost := min(count, left):
+            self._counters.hit(self._tokens, "tokens", caller.key, cost=cost)
 
     def _refused(self, item: RateLimitItem, kind: str, caller: Caller) -> ApiError:
         reset, remaining = self._counters.get_window_stats(item, kind, caller.key)

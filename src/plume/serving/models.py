@@ -87,7 +87,7 @@ class Models:
         self.sources: list[Source] = [lambda: given, lambda: _lying_in(settings.data_dir / "models"), *sources]
         _refuse_twins(given)
         self._loaded: dict[str, Loaded] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._loading = asyncio.Lock()
 
     @property
     def loaded(self) -> tuple[Loaded, ...]:
@@ -123,10 +123,10 @@ class Models:
     async def open(self, name: str) -> Loaded:
         """The model in memory. Raises ApiError 404 for an unknown one, 503 where there is no room for it now."""
         entry = self.find(name)
-        async with self._locks.setdefault(entry.id, asyncio.Lock()):
-            loaded = self._loaded.get(entry.id)
-            if loaded is None or loaded.entry != entry:
-                loaded = await self._load(entry)
+        loaded = self._current(entry)
+        if loaded is None:
+            async with self._loading:
+                loaded = self._current(entry) or await self._load(entry)
         loaded.used = time.monotonic()
         return loaded
 
@@ -148,6 +148,14 @@ class Models:
         for loaded in self._loaded.values():
             loaded.worker.join(5.0)
         self._loaded.clear()
+
+    def _current(self, entry: Entry) -> Loaded | None:
+        """The model as it is in memory, unless another one bears its name by now."""
+        loaded = self._loaded.get(entry.id)
+        if loaded is not None and loaded.entry != entry:
+            self._loaded.pop(entry.id).retire()
+            return None
+        return loaded
 
     async def _load(self, entry: Entry) -> Loaded:
         self._make_room(await asyncio.to_thread(_file_nbytes, entry.directory), entry)

@@ -126,7 +126,7 @@ async def _events(
             async for piece in pieces:
                 for event in writer.add(piece):
                     yield event
-            for event in writer.end(_usage(request, service, caller, len(asked.ids), writer.tokens)):
+            for event in writer.end(_usage(len(asked.ids), writer.tokens)):
                 yield event
             store = body.store is not False
             await asyncio.to_thread(keep, tenant, writer.response, given, before, store=store)
@@ -136,6 +136,7 @@ async def _events(
                 yield writer.failed(failure(error).error.message)
             raise
         finally:
+            account(request, service, caller, len(asked.ids), writer.tokens)
             await pieces.aclose()
 
 
@@ -158,12 +159,11 @@ def _json(response: ResponseObject) -> Response:
     return Response(response.model_dump_json(exclude_unset=True, by_alias=True), media_type="application/json")
 
 
-def _usage(request: Request, service: Service, caller: Caller, prompt: int, written: int) -> ResponseUsage:
-    usage = account(request, service, caller, prompt, written)
+def _usage(prompt: int, written: int) -> ResponseUsage:
     return ResponseUsage(
         input_tokens=prompt,
         input_tokens_details=InputTokensDetails(cached_tokens=0, cache_write_tokens=0),
         output_tokens=written,
         output_tokens_details=OutputTokensDetails(reasoning_tokens=0),
-        total_tokens=usage.total_tokens,
+        total_tokens=prompt + written,
     )

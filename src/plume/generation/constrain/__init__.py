@@ -18,7 +18,8 @@ from plume.errors import UserError
 from plume.generation.constrain.compiled import Compiled
 from plume.generation.constrain.ending import Walk, complete, shorten, tersest
 from plume.generation.constrain.judge import judge
-from plume.generation.constrain.schema import places, prepare, written
+from plume.generation.constrain.places import places, unreadable
+from plume.generation.constrain.schema import prepare, written
 from plume.generation.constrain.strict import Place
 from plume.generation.constrain.vocabulary import Vocabulary, byte_tokens, vocabulary
 from plume.generation.constrain.witness import witnesses
@@ -35,6 +36,10 @@ _JSON = {
     "lenient": False,
 }
 _ANY_CUT = '%llguidance {"no_forcing": true}\n'  # else a mask holds one way alone to cut what must come
+_PLAINLY = {
+    "regex parse error:": "look-around, back references and what else Rust's regular expressions lack",
+    "oneOf constraints are not supported": "oneOf whose parts may hold together",
+}
 _LONGEST = 20_000  # bytes of the shortest answer
 _STEPS = 50_000  # of the search for it
 _STATES = 50_000  # of the automaton of strings, up to 2 kB each
@@ -60,7 +65,7 @@ def _schema(text: str, words: Vocabulary) -> Compiled:
     valid = judge(text)  # first: what follows takes it to be a schema
     prepared = prepare(text)
     source = json.dumps({"x-guidance": _JSON, **_object(prepared.schema)})
-    place = Place(digits=15 if '"multipleOf"' in source else 17)
+    place = Place(digits=15 if '"multipleOf"' in source or '"exclusiveM' in source else 17)
     made = _compile(Source("the schema", "start: %json " + source, prepared.schema), words, valid, place)
     return replace(made, notes=tuple(prepared.notes))
 
@@ -135,7 +140,7 @@ def _compiled(source: Source, words: Vocabulary, valid: Callable[[str], bool], p
         reason = here.error or f"no answer of at most {_LONGEST} bytes was found"
         raise UserError(f"{source.name} cannot be enforced: {reason}", "simplify it")
     least = shorten(here, first, _STEPS)
-    first = tersest(here, [least], words)
+    first = tersest(here, [least, first], words)
     if first is None or words.segment(first, begun=not words.drops_space) is None:
         at = words.written(least)
         text = (least[at:] or least).decode("utf-8", errors="replace")[:20]
@@ -150,8 +155,15 @@ def _matcher(tokens: LLTokenizer, lark: str, source: Source) -> LLMatcher:
     matcher = LLMatcher(tokens, LLMatcher.grammar_from_lark(lark), log_level=0, limits=limits)
     if matcher.is_error():
         reason = str(matcher.get_error()).split("\n")[0].rpartition("failed to compile JSON schema: ")[2][:300]
-        raise UserError(f"{source.name} cannot be enforced: {reason}{places(reason, source.schema)}", "simplify it")
+        place = unreadable(source.schema, _readable) if "regex parse" in reason else places(reason, source.schema)
+        reason = _PLAINLY.get(reason.split(".")[0], reason)
+        raise UserError(f"{source.name} cannot be enforced: {reason}{place}", "simplify it")
     return matcher
+
+
+def _readable(pattern: str) -> bool:
+    source = json.dumps({"x-guidance": _JSON, "type": "string", "pattern": pattern})
+    return not LLMatcher(byte_tokens(), LLMatcher.grammar_from_lark("start: %json " + source), log_level=0).is_error()
 
 
 def _accepted(source: str) -> Callable[[str], bool]:

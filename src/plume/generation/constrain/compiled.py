@@ -52,7 +52,7 @@ class Compiled:
 
     def start(self) -> Stand:
         here = Walk(self.bytewise.deep_copy(), self.place, self.guesses)
-        return Stand(self, self.matcher.deep_copy(), here, self.first)
+        return Stand(self, self.matcher.deep_copy(), here, self.first, shortened=True)
 
     def valid(self, text: str) -> bool:
         return self.judge(text)
@@ -74,7 +74,14 @@ class Stand:
     """Implements `plume.types.Constraint`: one answer so far."""
 
     def __init__(
-        self, grammar: Compiled, matcher: LLMatcher, here: Walk, ending: bytes | None, begun: bool = False
+        self,
+        grammar: Compiled,
+        matcher: LLMatcher,
+        here: Walk,
+        ending: bytes | None,
+        begun: bool = False,
+        *,
+        shortened: bool = False,
     ) -> None:
         self._grammar = grammar
         self._vocabulary = grammar.vocabulary
@@ -82,7 +89,7 @@ class Stand:
         self._here = here
         self._ending = ending
         self._begun = begun or not grammar.vocabulary.drops_space
-        self._shortened = False
+        self._shortened = shortened
         self._blind = False  # a matcher came to its limits: all that is left is the ending known before
         self._behind: dict[int, bytes | None] = {}
         self._searched: set[int] = set()

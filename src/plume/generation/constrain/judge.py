@@ -9,17 +9,22 @@ from typing import Any
 import jsonschema_rs
 
 from plume.errors import UserError
+from plume.generation.constrain.places import places
+from plume.generation.constrain.pointer import pointer
 
 
 def judge(text: str) -> Callable[[str], bool]:
     """Whether a text is JSON, without a key twice in an object, that the schema allows, formats included. Raises
     UserError for what is no schema, or leads outside itself: nothing is fetched."""
+    schema = json.loads(text)
     try:
-        validator = jsonschema_rs.validator_for(json.loads(text), validate_formats=True, retriever=_nothing)
+        validator = jsonschema_rs.validator_for(schema, validate_formats=True, retriever=_nothing)
     except (ValueError, jsonschema_rs.ReferencingError) as error:
-        reason = str(error).split("\n")[0]
-        hint = "every $ref must lead to a part of the schema itself; see json-schema.org"
-        raise UserError(f"the schema cannot be used: {reason}", hint) from None
+        reason = (getattr(error, "message", None) or str(error)).split("\n")[0]
+        path = "".join(f"/{pointer(str(part))}" for part in getattr(error, "instance_path", ()))
+        place = places(reason, schema) or (f" (at {path})" if path else "")
+        hint = "every $ref must lead to a part of the schema itself; of keywords see json-schema.org"
+        raise UserError(f"the schema cannot be used: {reason}{place}", hint) from None
 
     def valid(text: str) -> bool:
         try:

@@ -5,6 +5,8 @@ Where they cannot be made equal, the rewritten schema allows less, never more.
 
 from __future__ import annotations
 
+import bisect
+import math
 import re
 from collections.abc import Mapping
 from decimal import ROUND_CEILING, Context, Decimal
@@ -14,6 +16,7 @@ _SPACE = r"\t\n\v\f\r \u{a0}\u{feff}\u{1680}\u{2000}-\u{200a}\u{2028}\u{2029}\u{
 _LEAST = 1e-15  # stands for the smallest number above zero
 _LARGEST_WHOLE = Decimal("9.22337203685477e18")  # the largest that llguidance can bound whole numbers with
 _UP = Context(prec=15, rounding=ROUND_CEILING)
+_PLAIN = 1e14  # below it numbers of 15 digits have decimals, and no two of them are read as one
 _LARGEST = 1e300  # larger than any number that is ever written
 
 _ATOM = r"[a-zA-Z0-9!#$%&'*+/=?^_`{|}~-]{1,20}"
@@ -81,24 +84,55 @@ def pattern(text: str) -> str:
     return re.sub(r"\\u([0-9a-fA-F]{4})", r"\\u{\1}", "".join(found))
 
 
-def bounds(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The bounds of a schema for numbers, exclusive ones as the next number within. llguidance lets an excluded whole
-    bound through when the other bound is less than 1 away. Raises ValueError for bounds that no number written keeps.
-    """
-    low = _lower(schema.get("minimum"), schema.get("exclusiveMinimum"), 1)
-    high = _lower(schema.get("maximum"), schema.get("exclusiveMaximum"), -1)
-    found = {"minimum": low, "maximum": None if high is None else -high}
+def bounds(schema: Mapping[str, Any], apart: bool) -> dict[str, Any]:
+    """The bounds of a schema for numbers. llguidance lets an excluded bound through when the other bound is less than
+    1 away: unless all are known to be `apart`, an exclusive one becomes the next number within. Raises ValueError for
+    bounds that no number written keeps."""
+    low, beyond_low = _lower(schema.get("minimum"), schema.get("exclusiveMinimum"), 1, apart)
+    high, beyond_high = _lower(schema.get("maximum"), schema.get("exclusiveMaximum"), -1, apart)
+    found = {"minimum": low, "exclusiveMinimum": beyond_low}
+    found |= {
+        name: None if bound is None else -bound
+        for name, bound in (("maximum", high), ("exclusiveMaximum", beyond_high))
+    }
     return {name: bound for name, bound in found.items() if bound is not None}
 
 
-def _lower(bound: Any, beyond: Any, sign: int) -> float | None:
-    """The lower bound that both make together; upper ones are lower ones of the numbers with the other sign."""
+def apart(schema: Any) -> bool:
+    """Is every lower bound in a schema at least 1 away from every upper one, wherever they stand? Then they are so in
+    every part that is put together of others."""
+    numbers = {key: set[float]() for key in ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")}
+    _gather(schema, numbers)
+    lows = sorted(numbers["minimum"] | numbers["exclusiveMinimum"])
+    highs = sorted(numbers["maximum"] | numbers["exclusiveMaximum"])
+    decimals = [Decimal(repr(bound)) for bound in (*lows, *highs)]
+    if not all(abs(bound) < _PLAIN and _UP.plus(bound) == bound for bound in decimals):
+        return False
+    after = (bisect.bisect_right(lows, high - 1) for high in highs)
+    return all(at == len(lows) or lows[at] >= high + 1 for at, high in zip(after, highs, strict=True))
+
+
+def _gather(schema: Any, numbers: dict[str, set[float]]) -> None:
+    parts = schema.items() if isinstance(schema, dict) else enumerate(schema) if isinstance(schema, list) else ()
+    for key, part in parts:
+        if isinstance(schema, dict) and key in numbers and _is_number(part):
+            numbers[key].add(part)
+        _gather(part, numbers)
+
+
+def _lower(bound: Any, beyond: Any, sign: int, apart: bool) -> tuple[float | None, float | None]:
+    """The lower bound that both make together, and the excluded one; upper ones are lower ones of the numbers with the
+    other sign."""
     bounds = [sign * bound] if _is_number(bound) else []
+    excluded = []
     if beyond is True:  # as draft 4 says it
-        bounds = [_above(near) for near in bounds]
+        bounds, excluded = [], bounds
     elif _is_number(beyond):
-        bounds.append(_above(sign * beyond))
-    return _inward(max(bounds)) if bounds else None
+        excluded = [sign * beyond]
+    if apart and excluded:
+        return (bounds[0] if bounds else None), excluded[0]
+    bounds += [_above(near) for near in excluded]
+    return (_inward(max(bounds)) if bounds else None), None
 
 
 def _is_number(value: Any) -> bool:
@@ -111,9 +145,12 @@ def _above(bound: float) -> float:
 
 
 def _inward(bound: float) -> float | None:
-    """A lower bound as a number of 15 digits that is no lower; None where every number keeps it."""
+    """A lower bound as a number of 15 digits, or a whole one, that is no lower; None where every number keeps it."""
     if bound <= -_LARGEST:
         return None
+    if abs(bound) < _LARGEST_WHOLE and bound == int(bound):
+        near_bound = float(bound)
+        return int(near_bound if near_bound >= bound else math.nextafter(near_bound, math.inf))
     near = _UP.plus(Decimal(repr(bound)))
     if near > _LARGEST_WHOLE:
         raise ValueError("numbers as large are not written")

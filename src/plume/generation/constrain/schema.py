@@ -6,14 +6,14 @@ Notes are what JSON Schema itself gives no meaning: titles, examples, unknown ke
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import unquote
 
 from plume.errors import UserError
 from plume.generation.constrain import rewrite
+from plume.generation.constrain.endless import refuse_endless
+from plume.generation.constrain.pointer import found, pointer
 
 LARGEST = 2**20  # characters of a schema
 _HEAVIEST = 100_000  # schemas that one value is held against
@@ -43,7 +43,6 @@ _NO_EFFECT: dict[str, tuple[Any, ...]] = {
 _ONE = ("additionalItems", "additionalProperties", "items")
 _MANY = ("allOf", "anyOf", "oneOf", "prefixItems")
 _NAMED = ("properties", "patternProperties", "$defs", "definitions")
-_KEYWORDS = ("oneOf", "minProperties", "maxProperties", "patternProperties", "multipleOf", "$ref", "pattern", "enum")
 ENFORCED = frozenset(
     [*_KEPT - {"$anchor", "$id", "$schema", "id"}, *_BOUNDS, *_ONE, *_MANY, "format", "pattern", *_NAMED[:2]]
 )
@@ -53,9 +52,11 @@ _ALONE = ("draft-03", "draft-04", "draft-06", "draft-07")  # where what stands b
 
 @dataclass
 class Prepared:
-    """What llguidance is given; `notes` are the formats that the schema names and nobody knows, with their place."""
+    """What llguidance is given; `apart` as `rewrite.bounds` takes it; `notes` are the formats that the schema names and
+    nobody knows, with their place."""
 
     schema: Any
+    apart: bool = False
     notes: list[str] = field(default_factory=list)
 
 
@@ -77,9 +78,10 @@ def prepare(text: str) -> Prepared:
     """What is to be enforced of a schema and nothing else. Raises UserError for what cannot be."""
     whole = json.loads(text)
     draft = str(whole.get("$schema", "")) if isinstance(whole, dict) else ""
-    prepared = Prepared(None)
+    prepared = Prepared(None, apart=rewrite.apart(whole))
     prepared.schema = _prepared(whole, "", prepared, any(name in draft for name in _ALONE))
     _weigh(prepared.schema, prepared.schema, "", {})
+    refuse_endless(prepared.schema)
     return prepared
 
 
@@ -97,7 +99,7 @@ def _weigh(schema: Any, whole: Any, path: str, known: dict[str, float]) -> float
             )
         if ref not in known:
             known[ref] = _ENDLESS
-            known[ref] = _weigh(_found(whole, ref), whole, ref[1:], known)
+            known[ref] = _weigh(found(whole, ref), whole, ref[1:], known)
         weight += known[ref]
     for key in ("allOf", "anyOf", "oneOf"):
         parts = schema.get(key, ())
@@ -105,34 +107,6 @@ def _weigh(schema: Any, whole: Any, path: str, known: dict[str, float]) -> float
     if weight > _HEAVIEST:
         raise UserError(f"the schema at {path or '/'} multiplies into {weight:.0f} schemas", "name fewer alternatives")
     return weight
-
-
-def _found(whole: Any, ref: str) -> Any:
-    """What a pointer leads to; None when it leads nowhere, which llguidance reports."""
-    for name in unquote(ref[1:]).split("/")[1:]:
-        name = name.replace("~1", "/").replace("~0", "~")
-        if isinstance(whole, dict):
-            whole = whole.get(name)
-        elif isinstance(whole, list) and name.isdecimal() and int(name) < len(whole):
-            whole = whole[int(name)]
-        else:
-            return None
-    return whole
-
-
-def places(text: str, schema: Any) -> str:
-    """Where the keywords stand that a message of llguidance names."""
-    found = [path for key, path in _keywords(schema, "") if re.search(rf"\b{re.escape(key)}\b", text)]
-    return f" ({', '.join(found[:3])}{', …' if len(found) > 3 else ''})" if found else ""
-
-
-def _keywords(schema: Any, path: str) -> Iterator[tuple[str, str]]:
-    parts = schema.items() if isinstance(schema, dict) else enumerate(schema) if isinstance(schema, list) else ()
-    for key, part in parts:
-        here = f"{path}/{_pointer(str(key))}"
-        if isinstance(schema, dict) and key in _KEYWORDS:
-            yield key, here
-        yield from _keywords(part, here)
 
 
 def _prepared(schema: Any, path: str, prepared: Prepared, alone: bool) -> Any:
@@ -145,7 +119,7 @@ def _prepared(schema: Any, path: str, prepared: Prepared, alone: bool) -> Any:
     kept: dict[str, Any] = {}
     also = []
     for key, value in schema.items():
-        here = f"{path}/{_pointer(key)}"
+        here = f"{path}/{pointer(key)}"
         if alone and "$ref" in schema and key not in ("$ref", "$schema", "$id", "id", "$defs", "definitions"):
             continue
         if key in _REFUSED:
@@ -160,7 +134,7 @@ def _prepared(schema: Any, path: str, prepared: Prepared, alone: bool) -> Any:
         elif key in _NAMED:
             kept[key] = {
                 _pattern(name, here) if key == "patternProperties" else name: _prepared(
-                    part, f"{here}/{_pointer(name)}", prepared, alone
+                    part, f"{here}/{pointer(name)}", prepared, alone
                 )
                 for name, part in value.items()
             }
@@ -170,14 +144,26 @@ def _prepared(schema: Any, path: str, prepared: Prepared, alone: bool) -> Any:
             kept[key] = value
     try:
         kept |= rewrite.bounds(
-            {key: schema[key] for key in _BOUNDS if key in schema and not (alone and "$ref" in schema)}
+            {key: schema[key] for key in _BOUNDS if key in schema and not (alone and "$ref" in schema)}, prepared.apart
         )
     except ValueError as error:
         named = next(key for key in _BOUNDS if key in schema)
         raise UserError(f"{named} at {path}/{named} cannot be enforced: {error}", "use smaller bounds") from None
     if also:
         kept["allOf"] = [*kept.get("allOf", []), *also]
+    for key in ("allOf", "anyOf", "oneOf"):
+        if key in kept and "properties" in kept:
+            kept[key] = [_ordered(part, kept["properties"]) for part in kept[key]]
     return kept
+
+
+def _ordered(part: Any, first: Mapping[str, Any]) -> Any:
+    """A part of a schema with properties of its own, with those of the schema before them: keys come in their order.
+    What it says of a key that it does not name is said of these by name."""
+    if not isinstance(part, dict) or "properties" not in part or "patternProperties" in part:
+        return part
+    others = part.get("additionalProperties", True)
+    return part | {"properties": {**dict.fromkeys(first, others), **part["properties"]}}
 
 
 def _format(value: Any, path: str, prepared: Prepared) -> list[dict[str, Any]]:
@@ -197,10 +183,6 @@ def _pattern(value: str, path: str) -> str:
         return rewrite.pattern(value)
     except ValueError as error:
         raise UserError(f"the pattern {value!r} at {path} cannot be enforced: {error}", "write it otherwise") from None
-
-
-def _pointer(key: str) -> str:
-    return key.replace("~", "~0").replace("/", "~1")
 
 
 def _unsupported(key: str, path: str) -> UserError:
