@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import struct
 from collections.abc import Sequence
@@ -19,17 +18,15 @@ from torch import Tensor
 
 from plume.generation.embed import embed
 from plume.models.bundle import Bundle
-from plume.serving.answers import on_model, unless_gone
+from plume.serving.answers import unless_gone
 from plume.serving.errors import ApiError, invalid
 from plume.serving.keys import Writer
-from plume.serving.models import Loaded
+from plume.serving.reading import read_all
 from plume.serving.sampling import Body
-from plume.serving.service import Service, ServiceDep
-from plume.serving.worker import TimedOut
+from plume.serving.service import ServiceDep
 
 router = APIRouter(tags=["embeddings"])
 _INPUTS = 2048
-_READ = 4096  # tokens read between two tokens of answers
 
 _Text = Annotated[str, Field(min_length=1)]
 _Ids = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(fail_fast=True, min_length=1)]
@@ -56,7 +53,8 @@ async def create(body: EmbeddingBody, request: Request, service: ServiceDep, cal
     rows = await loaded.prepare(partial(_rows, body, loaded.bundle))
     tokens = sum(map(len, rows))
     service.limits.tokens(caller, tokens)
-    vectors = await unless_gone(request, _embedded(service, loaded, rows))
+    reading = read_all(service, loaded, rows, partial(embed, loaded.bundle), len)
+    vectors = await unless_gone(request, reading)
     request.state.usage = {"prompt_tokens": tokens}
     shown = [_cut(vector, body.dimensions) for vector in vectors]
     return JSONResponse(_rendered(body, shown, tokens))
@@ -86,24 +84,6 @@ def _rows(body: EmbeddingBody, bundle: Bundle) -> list[list[int]]:
             message = f"the model's context is {context} tokens; {where} has {len(ids)}"
             raise ApiError(400, message, param="input", code="context_length_exceeded")
     return rows
-
-
-async def _embedded(service: Service, loaded: Loaded, rows: list[list[int]]) -> list[Tensor]:
-    """In the order of the rows; read in order of length, as many together as may be."""
-    order = sorted(range(len(rows)), key=lambda number: len(rows[number]))
-    found: dict[int, Tensor] = {}
-    try:
-        async with asyncio.timeout(service.settings.request_seconds):
-            while order:
-                count = 1
-                while count < len(order) and (count + 1) * len(rows[order[count]]) <= _READ:
-                    count += 1
-                batch, order = order[:count], order[count:]
-                vectors_BC = await on_model(loaded, partial(embed, loaded.bundle, [rows[number] for number in batch]))
-                found |= dict(zip(batch, vectors_BC, strict=True))
-    except TimeoutError:
-        raise TimedOut(f"the answer took more than {service.settings.request_seconds:g} seconds") from None
-    return [found[number] for number in range(len(rows))]
 
 
 def _cut(vector_C: Tensor, dimensions: int | None) -> list[float]:
