@@ -10,7 +10,21 @@ from typing import Annotated, Any
 
 import typer
 
-from plume.cli import ask, check, data, evaluate, explain, export, generate, merge, output, serve, train, tune
+from plume.cli import (
+    ask,
+    calibrate,
+    check,
+    data,
+    evaluate,
+    explain,
+    export,
+    generate,
+    merge,
+    output,
+    serve,
+    train,
+    tune,
+)
 
 app = typer.Typer(
     name="plume",
@@ -57,6 +71,7 @@ for _name, _verb, _examples in (
     ("train", train.train, train.EXAMPLES),
     ("tune", tune.tune, tune.EXAMPLES),
     ("eval", evaluate.evaluate, evaluate.EXAMPLES),
+    ("calibrate", calibrate.calibrate, calibrate.EXAMPLES),
     ("ask", ask.ask, ask.EXAMPLES),
     ("generate", generate.generate, generate.EXAMPLES),
     ("merge", merge.merge, merge.EXAMPLES),

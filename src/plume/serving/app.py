@@ -16,12 +16,16 @@ from plume.serving import (
     capabilities,
     chat,
     completions,
+    conversations,
+    decisions,
+    embeddings,
     errors,
     files,
     fine_tuning,
     health,
     listing,
     metrics,
+    responses,
     tokens,
 )
 from plume.serving.batches import router as batches
@@ -40,6 +44,10 @@ _VERSION = metadata.version("plume-lm")
 _ROUTERS = (
     chat.router,
     completions.router,
+    conversations.router,
+    embeddings.router,
+    decisions.router,
+    responses.router,
     listing.router,
     tokens.router,
     files.router,

@@ -12,24 +12,22 @@ from openai.types.chat import ChatCompletion
 from pydantic import Field
 from starlette.responses import Response
 
-from plume.errors import UserError
 from plume.generation.reply import Request as EngineRequest
-from plume.serving import formats
 from plume.serving.answers import account, told, unless_gone, usage_of
 from plume.serving.chat_reply import Head, Whole, streamed, usage_event
-from plume.serving.errors import from_plume, invalid, unsupported
-from plume.serving.formats import ResponseFormat, Tool, ToolChoice
+from plume.serving.errors import invalid
+from plume.serving.formats import ResponseFormat, Tool, ToolChoice, format_grammar
 from plume.serving.keys import Caller, Writer
 from plume.serving.messages import ChatMessage, messages_of
 from plume.serving.models import Loaded
+from plume.serving.plan import Asked, plan_reply
 from plume.serving.said import Calling, said
-from plume.serving.sampling import SamplingBody, room_for, sampling_of, scope_of
+from plume.serving.sampling import SamplingBody, sampling_of, scope_of
 from plume.serving.service import Service, ServiceDep
 from plume.serving.sse import DONE, RESPONSES, EventStream, resumed
 from plume.types import Message
 
 router = APIRouter(tags=["chat"])
-_BARE = "arguments"  # the key of a call's arguments where the template knows no calls
 
 
 class ChatBody(SamplingBody):
@@ -78,36 +76,22 @@ async def create(body: ChatBody, request: Request, service: ServiceDep, caller: 
 
 def planned(body: ChatBody, messages: tuple[Message, ...], loaded: Loaded, caller: Caller) -> Plan:
     """Everything that is decided before a token is chosen. Raises ApiError."""
-    bundle = loaded.bundle
-    tools, mode = formats.chosen(body.tools or (), body.tool_choice)
-    syntax = bundle.template.call_syntax
-    if mode == "auto" and syntax is None:
-        raise unsupported("tools", "this model's chat template cannot write calls: set tool_choice to required or none")
-    if mode != "none" and body.response_format is not None and body.response_format.type != "text":
-        raise unsupported("response_format", "response_format and tools at once are not supported by this server")
-    shown = [tool.model_dump(exclude_none=True) for tool in body.tools or ()] if syntax and body.tools else []
-    try:
-        ids = bundle.template.encode(messages, bundle.tokenizer, shown, reply=True).ids
-    except UserError as error:
-        raise from_plume(error, "messages") from None
-    calling = None
-    if mode != "none":
-        key = syntax.arguments if syntax else _BARE
-        shape = formats.call_grammar(tools, key, bundle)
-        named = isinstance(body.tool_choice, formats.NamedTool)
-        begin = syntax.begin if syntax else ""
-        calling = Calling(shape, begin, key, mode == "required", "stop" if named else "tool_calls")
-        if calling.must:
-            ids = (*ids, *bundle.tokenizer.encode(begin))
-    room = room_for(len(ids), bundle, "messages")
-    grammar = calling.grammar if calling and calling.must else formats.format_grammar(body.response_format, bundle)
-    # Answers of a shape that was not trained are longer than those the model was made for.
-    most = min(room, _asked(body) or (room if grammar or calling else bundle.max_new_tokens))
-    if grammar is not None and grammar.shortest > most:
-        message = f"the shortest answer of that shape has {grammar.shortest} tokens; at most {most} are allowed"
-        raise invalid("max_completion_tokens", message)
-    sampling = sampling_of(body, bundle, max_new_tokens=most, logprobs=_alternatives(body))
-    return Plan(EngineRequest(ids, sampling, grammar, scope=scope_of(body, caller.tenant)), calling)
+    bundle, form = loaded.bundle, body.response_format
+    plan = plan_reply(
+        Asked(
+            messages,
+            body.tools or (),
+            body.tool_choice,
+            partial(format_grammar, form, bundle) if form is not None and form.type != "text" else None,
+            _asked(body),
+            messages_param="messages",
+            limit_param="max_completion_tokens",
+            shape_param="response_format",
+        ),
+        bundle,
+    )
+    sampling = sampling_of(body, bundle, max_new_tokens=plan.most, logprobs=_alternatives(body))
+    return Plan(EngineRequest(plan.ids, sampling, plan.grammar, scope=scope_of(body, caller.tenant)), plan.calling)
 
 
 def _asked(body: ChatBody) -> int | None:

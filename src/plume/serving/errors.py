@@ -147,7 +147,7 @@ def from_validation(error: RequestValidationError) -> ApiError:
     """What is wrong with the first parameter at fault; of the types it might have had, the one that came furthest."""
     found = error.errors()
     first = max((one for one in found if one["loc"][:2] == found[0]["loc"][:2]), key=lambda one: len(one["loc"]))
-    param = _param(first["loc"], error.body)
+    param = _param(first["loc"], error.body, missing=first["type"] == "missing")
     if first["type"] in ("extra_forbidden", "none_required"):
         return unsupported(param or "body")
     if first["type"] == "missing":
@@ -160,7 +160,7 @@ def from_validation(error: RequestValidationError) -> ApiError:
     return ApiError(400, f"{where}{first['msg']}, not {shown}", param=param, code="invalid_value")
 
 
-def _param(loc: Sequence[str | int], body: Any) -> str | None:
+def _param(loc: Sequence[str | int], body: Any, *, missing: bool) -> str | None:
     """The place in the request as a person writes it, without the names of the types that were tried there."""
     text, value = "", body
     for position, part in enumerate(loc[1:], 1):
@@ -168,7 +168,7 @@ def _param(loc: Sequence[str | int], body: Any) -> str | None:
         if isinstance(part, int):
             text += f"[{part}]"
             value = value[part] if isinstance(value, list) and part < len(value) else None
-        elif isinstance(value, dict) and (part in value or last):
+        elif isinstance(value, dict) and (part in value or (missing and last)):
             text += f".{part}" if text else part
             value = value.get(part)
         elif not isinstance(value, dict | list) and loc[0] != "body":

@@ -15,7 +15,7 @@ from plume.serving.errors import ApiError, invalid
 from plume.serving.sampling import Body
 from plume.types import Grammar
 
-_Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 _NAMED = ("properties", "patternProperties", "$defs", "definitions")  # whose keys are names
 _LITERAL = ("const", "enum", "default", "examples")  # what stands there is no schema
 
@@ -31,7 +31,7 @@ class JsonObjectFormat(Body):
 class NamedSchema(Body):
     """The answer satisfies the schema whether or not it is `strict`."""
 
-    name: _Name
+    name: Name
     description: str | None = None
     schema_: Annotated[dict[str, Any], Field(alias="schema")]
     strict: bool | None = None
@@ -48,7 +48,7 @@ ResponseFormat = Annotated[TextFormat | JsonObjectFormat | JsonSchemaFormat, Fie
 class Function(Body):
     """Arguments satisfy the schema whether or not it is `strict`."""
 
-    name: _Name
+    name: Name
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None

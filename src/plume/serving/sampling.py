@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from plume.models.bundle import Bundle
 from plume.serving.errors import ApiError, invalid
 from plume.types import Sampling
 
 _MOST_ANSWERS = 128
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
 _Penalty = Annotated[float, Field(ge=-2, le=2)]
 _Stop = Annotated[str, Field(min_length=1)]
 _Stops = Annotated[list[_Stop], Field(max_length=4)]
@@ -22,6 +24,22 @@ class Body(BaseModel):
     """A request as it must be: no other keys, no numbers written as text."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _is_text(self) -> Self:
+        """JSON can write half a surrogate pair, which no tokenizer and no store can take."""
+        for name in self.model_fields_set:
+            if not _sayable(getattr(self, name, None)):
+                raise ValueError(f"{name} is not Unicode text: it has half a surrogate pair")
+        return self
+
+
+def _sayable(value: Any) -> bool:
+    if isinstance(value, str):
+        return _HALF_PAIR.search(value) is None
+    if isinstance(value, list):
+        return all(map(_sayable, value))
+    return all(_sayable(one) for pair in value.items() for one in pair) if isinstance(value, dict) else True
 
 
 class StreamOptions(Body):

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
+from weakref import WeakValueDictionary
 
 from fastapi import Depends, Request
 
@@ -40,6 +43,7 @@ class Service:
     draining: asyncio.Event = field(default_factory=asyncio.Event)
     idle: asyncio.Event = field(default_factory=asyncio.Event)
     active: int = 0
+    _turns: WeakValueDictionary[tuple[str, str], asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
     def begin(self) -> None:
         self.active += 1
@@ -49,6 +53,15 @@ class Service:
         self.active -= 1
         if not self.active:
             self.idle.set()
+
+    @asynccontextmanager
+    async def turn(self, tenant: str, conversation: str | None) -> AsyncIterator[None]:
+        """One at a time goes on with a conversation, so that each has read what the one before it added."""
+        if conversation is None:
+            yield
+            return
+        async with self._turns.setdefault((tenant, conversation), asyncio.Lock()):
+            yield
 
     async def drain(self) -> None:
         """Let what was begun come to its end, for `drain_seconds`; then end it with an error."""

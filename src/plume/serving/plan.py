@@ -1,0 +1,80 @@
+"""From what is asked to what the engine is given: the prompt's ids, the shape of the answer, the room for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from plume.errors import UserError
+from plume.models.bundle import Bundle
+from plume.serving import formats
+from plume.serving.errors import ApiError, from_plume, invalid, unsupported
+from plume.serving.formats import Tool, ToolChoice
+from plume.serving.said import Calling
+from plume.serving.sampling import room_for
+from plume.types import Grammar, Message
+
+_BARE = "arguments"  # the key of a call's arguments where the template knows no calls
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a request wants of a reply; `shape` makes the grammar of its text, None for any text. `messages_param`,
+    `limit_param` and `shape_param` are what the request calls these."""
+
+    messages: Sequence[Message]
+    tools: Sequence[Tool]
+    tool_choice: ToolChoice | None
+    shape: Callable[[], Grammar | None] | None
+    most: int | None
+    messages_param: str
+    limit_param: str
+    shape_param: str
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """The ids to read, what holds the answer to its shape, how its calls are read, and the most tokens of it."""
+
+    ids: tuple[int, ...]
+    grammar: Grammar | None
+    calling: Calling | None
+    most: int
+
+
+def plan_reply(asked: Asked, bundle: Bundle) -> Planned:
+    """Raises ApiError for what this model cannot be asked."""
+    tools, mode = formats.chosen(asked.tools, asked.tool_choice)
+    syntax = bundle.template.call_syntax
+    if mode == "auto" and syntax is None:
+        raise unsupported("tools", "this model's chat template cannot write calls: set tool_choice to required or none")
+    if mode != "none" and asked.shape is not None:
+        name = asked.shape_param
+        raise unsupported(name, f"{name} and tools at once are not supported by this server")
+    shown = [tool.model_dump(exclude_none=True) for tool in asked.tools] if syntax else []
+    ids = _read(asked, bundle, shown)
+    calling = None
+    if mode != "none":
+        key = syntax.arguments if syntax else _BARE
+        shape = formats.call_grammar(tools, key, bundle)
+        named = isinstance(asked.tool_choice, formats.NamedTool)
+        begin = syntax.begin if syntax else ""
+        calling = Calling(shape, begin, key, mode == "required", "stop" if named else "tool_calls")
+        if calling.must:
+            ids = (*ids, *bundle.tokenizer.encode(begin))
+    room = room_for(len(ids), bundle, asked.messages_param)
+    grammar = calling.grammar if calling and calling.must else asked.shape() if asked.shape else None
+    # Answers of a shape that was not trained are longer than those the model was made for.
+    most = min(room, asked.most or (room if grammar or calling else bundle.max_new_tokens))
+    if grammar is not None and grammar.shortest > most:
+        message = f"the shortest answer of that shape has {grammar.shortest} tokens; at most {most} are allowed"
+        raise invalid(asked.limit_param, message)
+    return Planned(ids, grammar, calling, most)
+
+
+def _read(asked: Asked, bundle: Bundle, tools: Sequence[dict[str, object]]) -> tuple[int, ...]:
+    try:
+        return bundle.template.encode(asked.messages, bundle.tokenizer, tools, reply=True).ids
+    except UserError as error:
+        failed: ApiError = from_plume(error, asked.messages_param)
+        raise failed from None
