@@ -19,6 +19,7 @@ from plume.cli import (
     explain,
     export,
     generate,
+    keys,
     merge,
     output,
     serve,
@@ -82,6 +83,7 @@ for _name, _verb, _examples in (
 
 
 app.add_typer(data.application(_guarded), name="data")
+app.add_typer(keys.application(_guarded), name="keys")
 
 
 def main() -> None:

@@ -14,11 +14,11 @@ from starlette.responses import JSONResponse, Response
 from plume.errors import NotFound
 from plume.memory import store as memory
 from plume.memory.store import Item, Tenant
+from plume.serving.cursors import NewestPage, NoQuery, Page, PageQuery, page
 from plume.serving.errors import from_plume
 from plume.serving.items import InputItem, Named, named, show
 from plume.serving.keys import Reader, Writer
 from plume.serving.metadata import Metadata
-from plume.serving.cursors import NewestPage, NoQuery, Page, PageQuery, page
 from plume.serving.sampling import Body
 from plume.serving.service import ServiceDep
 

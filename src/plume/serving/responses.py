@@ -17,10 +17,10 @@ from starlette.responses import JSONResponse, Response
 from plume.errors import NotFound, PlumeError
 from plume.serving import sse
 from plume.serving.answers import account, failure, told, unless_gone
+from plume.serving.cursors import Page, page
 from plume.serving.errors import ApiError, not_found
 from plume.serving.items import named
 from plume.serving.keys import Caller, Reader, Writer
-from plume.serving.cursors import Page, page
 from plume.serving.past import KIND, keep, kept, no_response, past
 from plume.serving.response_body import ResponseBody, begun, check, plan
 from plume.serving.response_reply import Writer as ResponseWriter
@@ -52,7 +52,7 @@ async def create(body: ResponseBody, request: Request, service: ServiceDep, call
     several requests for one conversation, each waits until the one before is over."""
     request.state.model = body.model
     check(body)
-    events = _events(body, request, service, caller)
+    events = _events(body, service, caller)
     if body.stream:
         rendered = _rendered(events)
         first = await anext(rendered)  # what cannot be answered is no stream
@@ -104,9 +104,7 @@ async def input_items(response_id: str, service: ServiceDep, caller: Reader, que
     return JSONResponse(page(items, query.limit, lambda item: str(item["id"])))
 
 
-async def _events(
-    body: ResponseBody, request: Request, service: Service, caller: Caller
-) -> AsyncGenerator[ResponseStreamEvent, None]:
+async def _events(body: ResponseBody, service: Service, caller: Caller) -> AsyncGenerator[ResponseStreamEvent, None]:
     """The whole course of a response; when the last event comes, everything has been written down."""
     tenant = service.store.tenant(caller.tenant)
     loaded = await service.models.open(body.model)
@@ -136,7 +134,7 @@ async def _events(
                 yield writer.failed(failure(error).error.message)
             raise
         finally:
-            account(request, service, caller, len(asked.ids), writer.tokens)
+            account(service, caller, len(asked.ids), writer.tokens)
             await pieces.aclose()
 
 
