@@ -27,7 +27,7 @@ _READY = re.compile(r"(?i)ready (?:to accept|for) connections")
 @contextlib.contextmanager
 def postgresql(*, durable: bool = False) -> Iterator[int]:
     """A PostgreSQL server with a user `plume` (password `PASSWORD`) and a database `postgres`; gives its port."""
-    initdb, server = _program("initdb", "postgresql"), _program("postgres", "postgresql")
+    initdb, server = program("initdb", "postgresql"), program("postgres", "postgresql")
     with _directory() as directory:
         data, secret = directory / "data", directory / "secret"
         secret.write_text(PASSWORD, encoding="utf-8")
@@ -43,7 +43,7 @@ def postgresql(*, durable: bool = False) -> Iterator[int]:
 @contextlib.contextmanager
 def mariadb(*, durable: bool = False) -> Iterator[int]:
     """A MariaDB server with a user `plume` (password `PASSWORD`) and a database `plume`; gives its port."""
-    install, server = _program("mariadb-install-db", "mariadb-server"), _program("mariadbd", "mariadb-server")
+    install, server = program("mariadb-install-db", "mariadb-server"), program("mariadbd", "mariadb-server")
     with _directory() as directory:
         data, first = directory / "data", directory / "first.sql"
         first.write_text(
@@ -62,15 +62,15 @@ def mariadb(*, durable: bool = False) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def redis(*, durable: bool = False) -> Iterator[int]:
-    """A Redis server whose default user has `PASSWORD`; gives its port."""
-    server = _program("redis-server", "redis-server")
+def redis(*, durable: bool = False, under: Sequence[str] = ()) -> Iterator[int]:
+    """A Redis server whose default user has `PASSWORD`; gives its port. `under` is a command that runs it."""
+    server = program("redis-server", "redis-server")
     with _directory() as directory:
         port, settings = _free_port(), directory / "redis.conf"
         append = ("appendonly yes", "appendfsync always") if durable else ("appendonly no",)
         lines = (f"port {port}", "bind 127.0.0.1", f"dir {directory}", 'save ""', f'requirepass "{PASSWORD}"', *append)
         settings.write_text("\n".join(lines), encoding="utf-8")
-        with _running([server, settings], directory):
+        with _running([*under, server, settings], directory):
             yield port
 
 
@@ -79,7 +79,8 @@ def required() -> bool:
     return os.environ.get("CI") == "true" or os.environ.get("PLUME_REQUIRE_SERVICES") == "1"
 
 
-def _program(name: str, package: str) -> str:
+def program(name: str, package: str) -> str:
+    """The path of a program; without it the test is skipped, or fails where everything is required."""
     places = [os.environ.get("PATH", ""), "/usr/sbin", *map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin")))]
     found = shutil.which(name, path=os.pathsep.join(places))
     if found:

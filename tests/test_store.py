@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
+import resource
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
 import urllib.parse
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+import redis
+import sqlalchemy
+from filelock import FileLock
 
 import servers
+from plume.data.sql import address as sql_address
+from plume.errors import PlumeError, UserError
+from plume.memory import connect, migrate, open_store, storm, tables
 from plume.memory.conformance.conftest import persistent, store, tenant, timed  # noqa: F401
+from plume.memory.conformance.examples import refusal, said
 from plume.memory.conformance.test_tenants import *  # noqa: F403
 from plume.memory.conformance.test_values import *  # noqa: F403
 from plume.memory.conformance.test_writers import *  # noqa: F403
+from plume.memory.store import Store, Tenant
 
 SECRET = urllib.parse.quote(servers.PASSWORD, safe="")
 SERVERS: dict[str, tuple[Callable[..., contextlib.AbstractContextManager[int]], str]] = {
@@ -20,16 +40,408 @@ SERVERS: dict[str, tuple[Callable[..., contextlib.AbstractContextManager[int]], 
     "mysql": (servers.mariadb, f"mysql://plume:{SECRET}@127.0.0.1:{{}}/plume"),
     "redis": (servers.redis, f"redis://:{SECRET}@127.0.0.1:{{}}/0"),
 }
+ON_SERVERS = pytest.mark.parametrize("url", list(SERVERS), indirect=True)
+ON_SQL_SERVERS = pytest.mark.parametrize("url", ["postgresql", "mysql"], indirect=True)
+
+
+@pytest.fixture(scope="session")
+def started() -> Iterator[Callable[[str], str]]:
+    """Starts each server at its first use."""
+    urls: dict[str, str] = {}
+    with contextlib.ExitStack() as stack:
+
+        def url(name: str) -> str:
+            if name not in urls:
+                start, address = SERVERS[name]
+                urls[name] = address.format(stack.enter_context(start(durable=True)))
+            return urls[name]
+
+        yield url
 
 
 @pytest.fixture(scope="session", params=["memory", "sqlite", *SERVERS])
-def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def url(request: pytest.FixtureRequest, started: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> str:
     """One row a store."""
     if request.param == "memory":
-        yield "memory:"
-    elif request.param == "sqlite":
-        yield f"sqlite:///{tmp_path_factory.mktemp('store') / 'plume.db'}"
+        return "memory:"
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path_factory.mktemp('store') / 'plume.db'}"
+    return started(request.param)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "été #1?.db"
+
+
+def address(file: Path) -> str:
+    return f"sqlite:///{urllib.parse.quote(str(file))}"
+
+
+@contextlib.contextmanager
+def admin(url: str) -> Iterator[Callable[[str], Any]]:
+    """Runs statements as the database's own client would."""
+    if url.startswith("redis"):
+        with redis.Redis.from_url(url) as client:
+            yield lambda command: client.execute_command(*command.split())
+        return
+    parsed, arguments = sql_address(url, "test")
+    engine = sqlalchemy.create_engine(parsed, connect_args=arguments, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+
+        def run(statement: str) -> Any:
+            result = connection.exec_driver_sql(statement)
+            return result.all() if result.returns_rows else None
+
+        yield run
+    engine.dispose()
+
+
+# --- opening ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("plume.db", "names no store"),
+        ("mongodb://u:geheim@h/d", "names no store"),
+        ("sqlite://", "names no file"),
+        ("sqlite:///:memory:", "names no file"),
+        ("sqlite:////nowhere/plume.db", "no directory /nowhere"),
+        ("sqlite:////proc/plume.db", "/proc"),
+        ("postgresql://u:geheim@127.0.0.1:1/d", "refused"),
+        ("mysql://u:geheim@127.0.0.1:1/d?charset=utf8mb4", "refused"),
+        ("redis://u:geheim@127.0.0.1:1/0", "refused"),
+        ("redis://u:geheim@127.0.0.1:1/0?password=geheim", "refused"),
+        ("postgresql://u:geheim@h:port/d", "not the URL"),
+        ("redis://u:geheim@h:port/0", "port"),
+        ("mssql://u:geheim@h/d", "names no store"),
+    ],
+)
+def test_what_cannot_be_opened_is_said_without_the_password(url: str, said: str) -> None:
+    kind, message, hint = refusal(lambda: open_store(url))
+    assert kind is UserError
+    assert said in message
+    assert hint
+    assert "geheim" not in message + hint
+
+
+@ON_SERVERS
+def test_no_password_is_shown_whether_it_is_right_or_wrong(url: str, store: Store) -> None:
+    wrong = url.replace(SECRET, "falsch%C3%A9")
+    kind, message, hint = refusal(lambda: open_store(wrong))
+    assert kind is UserError
+    for secret in ("falsch", servers.PASSWORD, SECRET):
+        assert secret not in f"{message} {hint} {store!r} {store.tenant('a')!r}"
+    assert "***" in repr(store)
+
+
+@pytest.mark.parametrize(
+    ("library", "url", "line"),
+    [
+        ("sqlalchemy", "sqlite:///a.db", "pip install 'plume-lm[sql]'"),
+        ("psycopg", "postgresql://u:geheim@h/d", "pip install 'plume-lm[sql]'"),
+        ("pymysql", "mysql://u:geheim@h/d", "pip install 'plume-lm[sql]'"),
+        ("redis", "redis://:geheim@h/0", "pip install 'plume-lm[redis]'"),
+    ],
+)
+def test_a_missing_driver_is_named_with_the_line_that_installs_it(library: str, url: str, line: str) -> None:
+    code = (
+        f"import sys; sys.modules[{library!r}] = None\n"
+        "from plume.errors import UserError\nfrom plume.memory import open_store\n"
+        f"try:\n    open_store({url!r})\nexcept UserError as error:\n    print(error.message, error.hint, sep='|')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, encoding="utf-8")
+    message, hint = done.stdout.strip().split("|")
+    assert (f"{library} is missing" in message, hint, "geheim" in message) == (True, line, False)
+
+
+def test_a_store_that_is_missing_is_a_failure_only_where_it_is_required(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "--pyargs", "plume.memory.conformance", "-k", "deleted", "-rs"]
+    url = "redis://:geheim@127.0.0.1:1/0"
+    running = {}
+    for required in ("0", "1"):
+        environment = {**os.environ, "PLUME_TEST_STORES": f"memory:,{url}", "PLUME_REQUIRE_SERVICES": required}
+        running[required] = subprocess.Popen(
+            command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, text=True, encoding="utf-8"
+        )
+    outcomes = {}
+    for required, process in running.items():
+        told, _ = process.communicate()
+        outcomes[required] = (process.returncode, "1 passed, 1 skipped" in told, "1 error" in told)
+        assert "refused" in told
+        assert "geheim" not in told.replace(f"{url}'", "")  # pytest shows the arguments of what failed
+    assert outcomes == {"0": (0, True, False), "1": (1, False, True)}
+
+
+# --- the tables -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("url", ["sqlite", "postgresql", "mysql"], indirect=True)
+def test_the_migrations_make_the_tables_that_the_statements_expect(url: str, store: Store) -> None:
+    from alembic.autogenerate import compare_metadata
+    from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
+    parsed, arguments = sql_address(url, "test")
+    engine = sqlalchemy.create_engine(parsed, connect_args=arguments)
+    with engine.connect() as connection:
+        options = {"version_table": tables.VERSION_TABLE, "compare_type": True}
+        assert compare_metadata(MigrationContext.configure(connection, opts=options), tables.metadata) == []
+    engine.dispose()
+    script = ScriptDirectory(str(Path(migrate.__file__).parent / "migrations"))
+    assert script.get_current_head() == migrate.NEWEST
+    assert store.tenant("a").conversations() == ()
+
+
+@ON_SERVERS
+def test_what_a_newer_plume_wrote_is_left_alone(url: str, tenant: Tenant) -> None:
+    kept = tenant.create()
+    if url.startswith("redis"):
+        newer, older = "SET plume:form 2", "SET plume:form 1"
     else:
-        start, address = SERVERS[request.param]
-        with start(durable=True) as port:
-            yield address.format(port)
+        newer = "UPDATE plume_version SET version_num = '9999'"
+        older = newer.replace("9999", migrate.NEWEST)
+    with admin(url) as run:
+        run(newer)
+        try:
+            kind, message, hint = refusal(lambda: open_store(url))
+        finally:
+            run(older)
+    assert (kind, "knows only" in message, "upgrade" in str(hint)) == (UserError, True, True)
+    assert tenant.read(kept.id) == kept
+
+
+@ON_SQL_SERVERS
+def test_many_may_make_the_tables_at_once_and_go_on_with_half_of_them(url: str) -> None:
+    name = f"plume_{os.urandom(4).hex()}"
+    with admin(url) as run:
+        run(f"CREATE DATABASE {name}")
+        fresh = url.rpartition("/")[0] + f"/{name}"
+        openers = [storm.context().Process(target=open_and_leave, args=(fresh,)) for _ in range(4)]
+        for opener in openers:
+            opener.start()
+        for opener in openers:
+            opener.join()
+        assert [opener.exitcode for opener in openers] == [0] * 4
+        with admin(fresh) as inside:  # as if it had been killed after the first table
+            for table in ("plume_version", "plume_items", "plume_documents"):
+                inside(f"DROP TABLE {table}")
+        open_and_leave(fresh)
+        run(f"DROP DATABASE {name}")
+
+
+def open_and_leave(url: str) -> None:
+    with open_store(url) as store:
+        one = store.tenant("a")
+        one.append(one.create().id, said("a"))
+
+
+def test_a_message_of_a_newer_form_is_refused_not_misread(file: Path) -> None:
+    with open_store(address(file)) as store:
+        one = store.tenant("a")
+        id = one.create().id
+        one.append(id, said("a"))
+        for body in (b'{"v":2,"role":"user","content":"a"}', b'{"v":1,"role":"user","content":"a","image":"b"}'):
+            with contextlib.closing(sqlite3.connect(file)) as connection, connection:
+                connection.execute("UPDATE plume_items SET body = ?", [body])
+            kind, message, hint = refusal(lambda: one.read(id))
+            assert (kind, "cannot read" in message, "newer" in str(hint)) == (PlumeError, True, True)
+
+
+# --- what lasts -------------------------------------------------------------------------------------
+
+
+# Killing a process cannot show that a commit is on disk: what is not synced survives that, too. So syncs are counted.
+TURNS = 20
+
+
+def write_turns(url: str, *prefix: str) -> None:
+    """TURNS appends, each of which has to last, by a process of its own."""
+    code = (
+        "import os; from plume.memory import open_store; from plume.types import Message\n"
+        "with open_store(os.environ['URL']) as store:\n"
+        "    one = store.tenant('synced')\n    id = one.create().id\n"
+        f"    for turn in range({TURNS}): one.append(id, [Message('user', 'a')], at=turn)"
+    )
+    subprocess.run([*prefix, sys.executable, "-c", code], check=True, env={**os.environ, "URL": url})
+
+
+def logged_syncs(log: Path) -> int:
+    return len(re.findall(r"\bf(?:data)?sync\(", log.read_text(encoding="utf-8")))
+
+
+def tracer(log: Path, *options: str) -> list[str]:
+    return [servers.program("strace", "strace"), *options, "-f", "-qq", "-e", "trace=fsync,fdatasync", "-o", str(log)]
+
+
+def test_every_commit_to_sqlite_is_synced(file: Path, tmp_path: Path) -> None:
+    write_turns(address(file), *tracer(tmp_path / "log"))
+    assert logged_syncs(tmp_path / "log") >= TURNS
+
+
+def test_every_commit_to_redis_is_synced() -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        Path(name).chmod(0o777)  # the server is another user
+        log = Path(name) / "log"
+        with servers.redis(durable=True, under=tracer(log, "-D")) as port:
+            before = logged_syncs(log)
+            write_turns(SERVERS["redis"][1].format(port))
+            assert logged_syncs(log) - before >= TURNS
+
+
+@pytest.mark.parametrize(
+    ("url", "query"),
+    [
+        ("postgresql", "SELECT wal_sync FROM pg_stat_wal"),
+        ("mysql", "SHOW GLOBAL STATUS LIKE 'Innodb_data_fsyncs'"),
+    ],
+    indirect=["url"],
+)
+def test_every_commit_to_a_server_is_synced(url: str, query: str) -> None:
+    with admin(url) as run:
+        before = int(run(query)[0][-1])
+        write_turns(url)
+        limit = time.monotonic() + 30  # PostgreSQL counts when the writer has gone
+        while (after := int(run(query)[0][-1])) - before < TURNS and time.monotonic() < limit:
+            run(f"SELECT {'pg_' * url.startswith('postgresql')}sleep(0.05)")
+    assert after - before >= TURNS
+
+
+def test_settings_that_may_lose_messages_are_named(url: str) -> None:
+    changes = {
+        "postgresql": ("ALTER ROLE plume SET synchronous_commit = off", "ALTER ROLE plume RESET synchronous_commit"),
+        "mysql": tuple(f"SET GLOBAL innodb_flush_log_at_trx_commit = {value}" for value in (2, 1)),
+        "redis": ("CONFIG SET appendfsync everysec", "CONFIG SET appendfsync always"),
+    }
+    name = url.partition(":")[0]
+    if name not in changes:
+        pytest.skip("nobody can change these settings but Plume")
+    with admin(url) as run:
+        run(changes[name][0])
+        try:
+            with open_store(url) as store:
+                problem = store.durability().problem
+        finally:
+            run(changes[name][1])
+    assert problem is not None
+    assert "may lose" in problem
+    assert re.search("synchronous_commit is off|at_trx_commit is 2|appendfsync is everysec", problem)
+
+
+# --- SQLite alone -----------------------------------------------------------------------------------
+
+
+def test_the_file_is_its_owners_alone_and_read_by_any_sqlite(file: Path) -> None:
+    with open_store(address(file)) as store:
+        store.tenant("a").create("b")
+        assert {path.stat().st_mode & 0o777 for path in file.parent.glob(f"{file.name}*")} == {0o600}
+        settings = store.durability().settings
+        assert (settings["journal_mode"], settings["synchronous"], settings["mmap_size"]) == ("wal", "2", "0")
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        assert connection.execute("SELECT tenant, id FROM plume_conversations").fetchall() == [(b"a", b"b")]
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_the_version_with_the_known_fault_is_recognised() -> None:
+    versions = [(3, 6, 23), (3, 7, 0), (3, 51, 2), (3, 51, 3)]
+    assert [connect.has_wal_reset_bug(version) for version in versions] == [False, True, True, False]
+
+
+def test_opening_it_again_takes_no_locks_away(file: Path) -> None:
+    """A process that closes the file, and be it only to look at it, loses the locks of all its connections."""
+    with open_store(address(file)) as first:
+        one = first.tenant("a")
+        one.create("b")
+        open_and_leave(address(file))
+        with storm.writer(address(file), "a", ["b"], 0, 3) as (_, pipe):
+            acknowledged = storm.received(pipe)
+        storm.append_turn(one, "b", 1, 0, insists=False)
+        with open_store(address(file)) as second:
+            turns = [*acknowledged, ("b", 1, 0)]
+            assert storm.faults(second.tenant("a"), ["b"], turns, complete=True) == []
+        assert storm.faults(one, ["b"], turns, complete=True) == []
+
+
+def test_a_torn_end_of_the_log_costs_the_last_turn_and_no_half(file: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.db"
+    with open_store(address(file)) as store:
+        one = store.tenant("a")
+        one.create("b")
+        for turn in range(5):
+            storm.append_turn(one, "b", 0, turn, insists=False)
+        for suffix in ("", "-wal"):  # what a power cut leaves
+            shutil.copy(f"{file}{suffix}", f"{copy}{suffix}")
+    log = Path(f"{copy}-wal")
+    os.truncate(log, log.stat().st_size - 100)
+    with open_store(address(copy)) as store:
+        one = store.tenant("a")
+        assert storm.faults(one, ["b"], [("b", 0, turn) for turn in range(4)], complete=True) == []
+        storm.append_turn(one, "b", 0, 4, insists=True)
+
+
+def test_a_full_disk_is_an_error_and_loses_nothing(file: Path) -> None:
+    here, there = storm.context().Pipe(duplex=False)
+    writer = storm.context().Process(target=write_until_full, args=(address(file), there))
+    writer.start()
+    there.close()
+    acknowledged = storm.received(here)
+    writer.join()
+    assert (writer.exitcode, acknowledged[-1]) == (0, ("PlumeError", 0, 0))
+    with open_store(address(file)) as store:
+        turns = acknowledged[:-1]
+        assert len(turns) > 1
+        assert storm.faults(store.tenant("a"), ["b"], turns, complete=True) == []
+        storm.append_turn(store.tenant("a"), "b", 1, 0, insists=True)
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def write_until_full(url: str, pipe: Any) -> None:
+    """No file of this process may grow beyond 300 kB; then the system refuses, as on a full disk."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    with open_store(url) as store:
+        one = store.tenant("a")
+        one.create("b")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
+        turn = 0
+        try:
+            while True:
+                one.append("b", said("x" * 20_000, "y"), ids=[f"q-0-{turn}", f"a-0-{turn}"])
+                pipe.send(("b", 0, turn))
+                turn += 1
+        except PlumeError as error:
+            assert one.read("b", last=0).head == 2 * turn
+            pipe.send((type(error).__name__, 0, 0))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+
+def test_a_writer_that_never_ends_is_reported(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_store(address(file)):
+        monkeypatch.setattr(connect, "SECONDS", 0.05)
+        with FileLock(f"{file}-lock"):
+            kind, message, hint = refusal(lambda: open_store(address(file)))
+    assert (kind, "another writer" in message, "stopped" in str(hint)) == (PlumeError, True, True)
+
+
+# --- a server that went away ------------------------------------------------------------------------
+
+
+@ON_SERVERS
+def test_connections_that_died_are_replaced(url: str, tenant: Tenant) -> None:
+    id = tenant.create().id
+    tenant.append(id, said("a"))
+    tenant.read(id)
+    with admin(url) as run:
+        if url.startswith("postgresql"):
+            others = "pid <> pg_backend_pid() AND datname IS NOT NULL"
+            run(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}")  # noqa: S608
+        elif url.startswith("redis"):
+            run("CLIENT KILL TYPE normal SKIPME yes")
+        else:
+            others = "id <> CONNECTION_ID() AND db = 'plume'"
+            for (number,) in run(f"SELECT id FROM information_schema.processlist WHERE {others}"):  # noqa: S608
+                run(f"KILL {number}")
+    assert len(tenant.read(id).items) == 1
+    tenant.append(id, said("b"), at=1)
+    assert [message.content for message in tenant.read(id).messages] == ["a", "b"]

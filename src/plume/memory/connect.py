@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import lock_descriptor, unlock_descriptor
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.pool import QueuePool, StaticPool
 from sqlalchemy.sql import ColumnElement
@@ -56,6 +57,8 @@ class Database:
         with self.turn():
             self.reader.dispose()
             self.writer.dispose()
+        if isinstance(self.turn, _Turns):
+            self.turn.close()
 
 
 def connect(url: str, name: str) -> Database:
@@ -70,10 +73,16 @@ def connect(url: str, name: str) -> Database:
         raise UserError(f"{name}: there is no store for {backend}")
     if backend == "postgresql" and "options" not in parsed.query:
         arguments["options"] = f"-c lock_timeout={SECONDS}s"
-    make = partial(create_engine, parsed, connect_args=arguments, hide_parameters=True, pool_size=8, max_overflow=24)
+    options: dict[str, Any] = {
+        "hide_parameters": True,
+        "pool_size": 8,
+        "max_overflow": 24,
+        "pool_reset_on_return": None,
+    }
+    make = partial(create_engine, parsed, connect_args=arguments, **options)
     try:
         writer = make(isolation_level="READ COMMITTED")
-        reader = make(isolation_level="AUTOCOMMIT", pool_reset_on_return=None)
+        reader = make(isolation_level="AUTOCOMMIT")
     except ModuleNotFoundError as error:
         raise UserError(f"{name}: the driver {error.name} is missing", _INSTALL) from None
     settings = _postgresql_settings if backend == "postgresql" else _mysql_settings
@@ -92,14 +101,12 @@ def _sqlite(path: Path, name: str) -> Database:
     """One connection writes. Processes take turns by a lock beside the file, held over commit and checkpoint alike:
     that keeps clear of the WAL-reset bug, and is fairer than SQLite's own waiting."""
     if path.is_dir() or not path.parent.is_dir():
-        raise UserError(
-            f"{name}: there is no directory {path.parent}, or {path.name} is one", "make the directory first"
-        )
-    lock = FileLock(f"{path}-lock", timeout=SECONDS, poll_interval=_POLL, thread_local=False, mode=0o600)
-    turn = partial(_turn, lock, threading.Lock(), name)
+        wrong = f"{path} is a directory" if path.is_dir() else f"there is no directory {path.parent}"
+        raise UserError(f"{name}: {wrong}", "name a file in a directory that exists")
     try:
+        turn = _Turns(Path(f"{path}-lock"), name)
+        _make(path)
         with turn():
-            _make(path)
             connection = _open(path)
             mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()
     except (OSError, sqlite3.Error) as error:
@@ -130,18 +137,35 @@ def _open(path: Path, *pragmas: str) -> sqlite3.Connection:
     return connection
 
 
-@contextmanager
-def _turn(lock: FileLock, threads: threading.Lock, name: str) -> Iterator[None]:
-    """First among the threads of this process, then among processes."""
-    if not threads.acquire(timeout=SECONDS):
-        raise _busy(name)
-    try:
-        with lock:
-            yield
-    except Timeout:
-        raise _busy(name) from None
-    finally:
-        threads.release()
+class _Turns:
+    """One writer at a time: first among the threads of this process, then among processes."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self._name, self._threads = name, threading.Lock()
+        self._file: int | None = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        limit = time.monotonic() + SECONDS
+        if not self._threads.acquire(timeout=SECONDS):
+            raise _busy(self._name)
+        try:
+            while self._file is not None and not lock_descriptor(self._file, blocking=False):
+                if time.monotonic() > limit:
+                    raise _busy(self._name)
+                time.sleep(_POLL)
+            try:
+                yield
+            finally:
+                if self._file is not None:
+                    unlock_descriptor(self._file)
+        finally:
+            self._threads.release()
+
+    def close(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+        self._file = None
 
 
 def _busy(name: str) -> PlumeError:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from plume.errors import NotFound, UserError, shown
-from plume.memory.store import Document, Store, checked_name
+from plume.memory.store import MANY, Document, Store, checked_name
 
 Scope = Literal["read", "write", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
@@ -86,11 +86,7 @@ def find_key(store: Store, text: str) -> Key | None:
 
 def list_keys(store: Store, tenant: str | None = None) -> tuple[Key, ...]:
     """Newest first, revoked ones included, expired ones not; of one tenant, or of all for who runs the store."""
-    keys: list[Key] = []
-    after: str | None = None
-    while page := store.tenant(_TENANT).documents(_KIND, after=after):
-        keys += map(_key, page)
-        after = page[-1].id
+    keys = map(_key, store.tenant(_TENANT).documents(_KIND, limit=MANY))
     return tuple(key for key in keys if tenant is None or key.tenant == tenant)
 
 

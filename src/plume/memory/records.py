@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, cast, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
 from plume.errors import PlumeError, UserError
-from plume.types import Message
+from plume.types import Message, Role
 
 VERSION = 1  # of a message's form; a new field that older programs must not overlook needs a new one
 _MESSAGE = TypeAdapter(Message)
+_ROLES = get_args(Role)
 _FIELDS = frozenset(field.name for field in dataclasses.fields(Message))
 _DEFAULTS = {
     field.name: field.default_factory() if callable(field.default_factory) else field.default
@@ -25,16 +26,30 @@ _DEFAULTS = {
 
 
 def message_bytes(message: Message) -> bytes:
-    """Fields at their defaults are left out, so that a new one changes no row. Raises UserError for what no UTF-8
-    can say."""
-    written = {name: value for name, value in dataclasses.asdict(message).items() if value != _DEFAULTS[name]}
+    """Fields at their defaults are left out, so that a new one changes no row. Raises UserError for what is no
+    message, and for text that no UTF-8 can say."""
+    fields = dataclasses.asdict(message)
+    try:
+        _MESSAGE.validate_python(fields)
+    except ValidationError as error:
+        if error.errors()[0]["type"] != "string_unicode":  # of which json_bytes says more
+            raise UserError(f"this is no message: {_first(error)}") from None
+    written = {name: value for name, value in fields.items() if value != _DEFAULTS[name]}
     return json_bytes({"v": VERSION, **written}, "message")
 
 
-def message_of(raw: bytes) -> Message:
+def messages_of(raws: Sequence[bytes]) -> list[Message]:
     """Raises PlumeError for a row that this program cannot understand."""
-    fields = json.loads(raw)
-    version = fields.pop("v", None)
+    try:
+        return [_message(fields) for fields in json.loads(b"[" + b",".join(raws) + b"]")]
+    except ValueError as error:
+        raise PlumeError(f"a stored message is damaged: {error}") from None
+
+
+def _message(fields: dict[str, Any]) -> Message:
+    version, role, content = fields.pop("v", None), fields.get("role"), fields.get("content")
+    if version == VERSION and len(fields) == 2 and role in _ROLES and type(content) is str:
+        return Message(cast(Role, role), content)
     if version != VERSION or not fields.keys() <= _FIELDS:
         raise PlumeError(
             f"a message was written in form {version!r} with {', '.join(sorted(fields))}, which this Plume cannot read",
@@ -43,7 +58,12 @@ def message_of(raw: bytes) -> Message:
     try:
         return _MESSAGE.validate_python(fields)
     except ValidationError as error:
-        raise PlumeError(f"a stored message is not one: {error.errors()[0]['msg']}") from None
+        raise PlumeError(f"a stored message is damaged: {_first(error)}") from None
+
+
+def _first(error: ValidationError) -> str:
+    found = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(map(str, found['loc']))}: {found['msg']}"
 
 
 def json_bytes(value: Any, what: str) -> bytes:

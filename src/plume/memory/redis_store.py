@@ -19,7 +19,7 @@ from redis.retry import Retry
 
 from plume.data.sql import safe_name, said
 from plume.errors import ConversationChanged, DocumentChanged, PlumeError, UserError
-from plume.memory.records import json_bytes, lifetime, message_bytes, message_of, metadata_bytes, microseconds, seconds
+from plume.memory.records import json_bytes, lifetime, message_bytes, messages_of, metadata_bytes, microseconds, seconds
 from plume.memory.store import (
     Clock,
     Conversation,
@@ -137,14 +137,14 @@ class _Tenant:
         low, high, limit = bounds(after, before, first, last)
         order = "first" if last is None else "last"
         _, fields, rows = self._on(id, "read", low, high, order, limit)
-        found = [_item(row) for row in rows]
+        found = _items(rows)
         return _conversation(id, fields, tuple(found if last is None else reversed(found)))
 
     def item(self, id: str, item: str) -> Item:
         word, *rest = self._on(id, "item", item if is_name(item) else "")
         if word != "ok":
             raise no_item(id, item)
-        return _item(rest[0])
+        return _items(rest[0])[0]
 
     def append(
         self, id: str, messages: Sequence[Message], *, at: int | None = None, ids: Sequence[str] | None = None
@@ -158,7 +158,7 @@ class _Tenant:
         word, *rest = self._on(id, "append", place, "", *pairs)
         known: dict[str, Item] = {}
         if word == "known":
-            known = {item.id: item for item in map(_item, rest[0])}
+            known = {item.id: item for item in _items(rest[0])}
             for name, message in zip(names, messages, strict=True):
                 if name in known:
                     same_message(known[name], message)
@@ -278,8 +278,11 @@ def _document(kind: str, id: str, fields: list[bytes]) -> Document:
     return Document(kind, id, int(revision), *_times(created, updated, ends), json.loads(body))
 
 
-def _item(row: Any) -> Item:
-    place, fields = row
-    values = dict(zip(fields[::2], fields[1::2], strict=True))
-    position = int(place.partition(b"-")[0])
-    return Item(values[b"id"].decode(), position, message_of(values[b"body"]), seconds(int(values[b"at"])))
+def _items(packed: Sequence[bytes]) -> list[Item]:
+    rows = [row.split(b" ", 3) for row in packed]
+    lengths = [int(row[2]) for row in rows]
+    messages = messages_of([row[3][length:] for row, length in zip(rows, lengths, strict=True)])
+    return [
+        Item(rest[:length].decode(), int(place.partition(b"-")[0]), message, seconds(int(moment)))
+        for (place, moment, _, rest), length, message in zip(rows, lengths, messages, strict=True)
+    ]

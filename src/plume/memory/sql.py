@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,7 +18,7 @@ from plume.memory.records import (
     expiry,
     json_bytes,
     message_bytes,
-    message_of,
+    messages_of,
     metadata_bytes,
     microseconds,
     seconds,
@@ -109,13 +110,19 @@ class _Tenant:
     ) -> Conversation:
         low, high, limit = bounds(after, before, first, last)
         statement = self._statements.read_first if last is None else self._statements.read_last
-        rows = self._rows(statement, id=id, low=low, high=high, limit=limit)
-        ordered = sorted(rows, key=lambda row: int(row.position))
-        if not ordered or ordered[0].position != -1:
+        rows: Sequence[Any] = self._rows(statement, id=id, low=low, high=high, limit=limit)
+        top = {row[3] is not None: row for row in rows if row[1] is None}
+        if not top:
             raise no_conversation(id)
-        top = ordered[0]._mapping
-        found = tuple(_item(row) for row in ordered[1:])
-        return _conversation(**{name: value for name, value in top.items() if name != "position"}, items=found)
+        (head, _, created, body), (updated, _, ends, _) = top[True], top[False]
+        placed = sorted((row for row in rows if row[1] is not None), key=itemgetter(0))
+        messages = messages_of([row[3] for row in placed])
+        found = tuple(
+            Item(name.decode("utf-8"), position, message, seconds(moment))
+            for (position, name, moment, _), message in zip(placed, messages, strict=True)
+        )
+        times = {"created_at": created, "updated_at": updated, "expires_at": ends}
+        return _conversation(id=id, head=head, **times, body=body, items=found)
 
     def item(self, id: str, item: str) -> Item:
         rows = self._rows(self._statements.item, id=id, item=item)
@@ -145,8 +152,10 @@ class _Tenant:
                 for position, (name, _, body) in enumerate(new, row.head)
             ]
             if new:
-                connection.execute(insert(items), [{**common, **place} for place in placed])
-                self._change(connection, id, head=row.head + len(new), updated_at=moment)
+                rows = [{**common, **place} for place in placed]
+                connection.execute(self._statements.add, rows if len(rows) > 1 else rows[0])
+                change = {"whose": self.name, "which": id, "moved": row.head + len(new), "moment": moment}
+                connection.execute(self._statements.advance, change)
             for place, (name, message, _) in zip(placed, new, strict=True):
                 known[name] = Item(name, place["position"], message, seconds(moment))
             return tuple(known[name] for name in names)
@@ -307,7 +316,7 @@ def _fields(row: Row[Any]) -> dict[str, Any]:
 
 
 def _item(row: Row[Any]) -> Item:
-    return Item(row.id, row.position, message_of(row.body), seconds(row.created_at))
+    return Item(row.id, row.position, messages_of([row.body])[0], seconds(row.created_at))
 
 
 def _times(values: dict[str, Any]) -> dict[str, Any]:

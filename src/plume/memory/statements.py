@@ -5,9 +5,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import BigInteger, Select, and_, bindparam, cast, literal_column, null, or_, select, union_all
+from sqlalchemy import (
+    BigInteger,
+    LargeBinary,
+    Select,
+    and_,
+    bindparam,
+    insert,
+    null,
+    or_,
+    select,
+    type_coerce,
+    union_all,
+    update,
+)
 from sqlalchemy.sql import ColumnElement
 from sqlalchemy.sql.elements import BindParameter
 from sqlalchemy.sql.selectable import CompoundSelect
@@ -18,28 +32,34 @@ _c, _i, _d = conversations.c, items.c, documents.c
 
 
 class Statements:
-    """Parameters: `tenant`, `id`, `kind`, `item`, `names`, `low`, `high`, `limit`, `created_at`, `after`, `now`."""
+    """Parameters: `tenant`, `id`, `kind`, `item`, `names`, `low`, `high`, `limit`, `created_at`, `after`, `now`; of
+    `advance`: `whose`, `which`, `moved`, `moment`."""
 
-    def __init__(self, clock: ColumnElement[int] | None) -> None:
-        now: ColumnElement[Any] = bindparam("now", type_=BigInteger()) if clock is None else clock
+    def __init__(self, clock: ColumnElement[int] | None, dialect: str) -> None:
+        now: ColumnElement[Any] = _number("now") if clock is None else clock
         tenant, id, kind = _name("tenant"), _name("id"), _name("kind")
         seen = or_(_c.expires_at.is_(None), _c.expires_at > now)
         own, mine = and_(_c.tenant == tenant, _c.id == id), and_(_i.tenant == tenant, _i.conversation == id)
         self.now = select(now.label("now"))
         self.conversation = select(conversations).where(own, seen)
         self.locked = select(conversations, now.label("now")).where(own).with_for_update()
+        self.add = insert(items)
+        this = and_(_c.tenant == _name("whose"), _c.id == _name("which"))  # names of columns would be set
+        self.advance = update(conversations).where(this).values(head=_number("moved"), updated_at=_number("moment"))
         self.known = select(items).where(mine, _i.id.in_(bindparam("names", expanding=True)))
         self.item = (
             select(items)
             .join(conversations, and_(_c.tenant == _i.tenant, _c.id == _i.conversation))
             .where(mine, seen, _i.id == _name("item"))
         )
-        head = select(
-            literal_column("-1").label("position"), _c.id, _c.created_at, _c.body, _c.head, _c.updated_at, _c.expires_at
-        ).where(own, seen)
-        # One statement sees one moment: the conversation first, its messages under it.
-        self.read_first = _under(head, _between(mine).order_by(_i.position).limit(bindparam("limit")))
-        self.read_last = _under(head, _between(mine).order_by(_i.position.desc()).limit(bindparam("limit")))
+        # One statement sees one moment. Under the messages come two rows without an id, of the conversation itself.
+        top = (
+            select(_c.head, null(), _c.created_at, _c.body).where(own, seen),
+            select(_c.updated_at, null(), _c.expires_at, null()).where(own, seen),
+        )
+        first = _between(mine).order_by(_i.position).limit(bindparam("limit"))
+        last = _between(mine).order_by(_i.position.desc()).limit(bindparam("limit"))
+        self.read_first, self.read_last = (_over(rows, top, dialect) for rows in (first, last))
         self.page = _page(conversations, [_c.tenant == tenant, seen])
         self.next_page = _page(conversations, [_c.tenant == tenant, seen], continued=True)
 
@@ -52,24 +72,28 @@ class Statements:
 
 
 def _between(mine: ColumnElement[bool]) -> Select[Any]:
-    none = cast(null(), BigInteger)
-    low, high = bindparam("low", type_=BigInteger()), bindparam("high", type_=BigInteger())
-    columns = (_i.position, _i.id, _i.created_at, _i.body, none.label("a"), none.label("b"), none.label("c"))
-    return select(*columns).where(mine, _i.position > low, _i.position < high)
+    id = type_coerce(_i.id, LargeBinary()).label("id")  # decoding many is quicker by the one who reads them
+    low, high = _number("low"), _number("high")
+    return select(_i.position, id, _i.created_at, _i.body).where(mine, _i.position > low, _i.position < high)
 
 
-def _under(head: Select[Any], rows: Select[Any]) -> CompoundSelect[Any]:
-    return union_all(head, select(rows.subquery()))
+def _over(rows: Select[Any], top: Sequence[Select[Any]], dialect: str) -> CompoundSelect[Any]:
+    """SQLite takes no limit in a union but in a subquery; MySQL would write the subquery's bodies to disk first."""
+    return union_all(select(rows.subquery()) if dialect == "sqlite" else rows, *top)
 
 
 def _page(table: Any, mine: list[ColumnElement[bool]], *, continued: bool = False) -> Select[Any]:
     """Newest first; `continued` behind the row that `created_at` and `after` name."""
     made, id = table.c.created_at, table.c.id
     if continued:
-        moment = bindparam("created_at", type_=BigInteger())
+        moment = _number("created_at")
         mine = [*mine, or_(made < moment, and_(made == moment, id < _name("after")))]
     return select(table).where(*mine).order_by(made.desc(), id.desc()).limit(bindparam("limit"))
 
 
 def _name(parameter: str) -> BindParameter[str]:
     return bindparam(parameter, type_=Name())
+
+
+def _number(parameter: str) -> BindParameter[int]:
+    return bindparam(parameter, type_=BigInteger())

@@ -39,6 +39,16 @@ local function conversation()
   return redis.call('HMGET', KEYS[1], 'head', 'created_at', 'updated_at', 'expires_at', 'body')
 end
 
+-- Each message as one string, which clients read quicker than many: place, time, length of the id, id and body.
+local function packed(rows)
+  local parts = {}
+  for i, row in ipairs(rows) do
+    local id, time, body = row[2][2], row[2][4], row[2][6]
+    parts[i] = row[1] .. ' ' .. time .. ' ' .. #id .. ' ' .. id .. body
+  end
+  return parts
+end
+
 local function entry(position)
   return redis.call('XRANGE', KEYS[2], position .. '-1', position .. '-1')[1]
 end
@@ -77,7 +87,7 @@ function run.read(low, high, order, limit)
   elseif count ~= 0 then
     rows = redis.call('XRANGE', KEYS[2], from, to, 'COUNT', count)
   end
-  return { 'ok', conversation(), rows }
+  return { 'ok', conversation(), packed(rows) }
 end
 
 function run.item(name)
@@ -85,7 +95,7 @@ function run.item(name)
     return { 'none' }
   end
   local position = redis.call('HGET', KEYS[3], name)
-  return position and { 'ok', entry(position) } or { 'no item' }
+  return position and { 'ok', packed({ entry(position) }) } or { 'no item' }
 end
 
 -- Names and bodies follow in turns. Messages whose names are known are returned for the caller to compare, and
@@ -106,7 +116,7 @@ function run.append(at, compared)
     for _, row in pairs(known) do
       rows[#rows + 1] = row
     end
-    return { 'known', rows }
+    return { 'known', packed(rows) }
   end
   local head = tonumber(found[2])
   if at ~= '' and tonumber(at) ~= head then

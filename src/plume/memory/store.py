@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 from plume.errors import AlreadyExists, NotFound, UserError, shown
 from plume.types import Message
@@ -22,8 +22,7 @@ _FAR = 2**50  # beyond every position, and exact in every database
 NAME_BYTES = 255  # of an id or a tenant's name in UTF-8: what every database can keep in an index
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(NamedTuple):
     """A message where it stands. Positions count from 0 and are never used twice."""
 
     id: str

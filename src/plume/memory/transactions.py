@@ -29,7 +29,8 @@ class Transactions:
         self._url, self.name = url, safe_name(url)
         self._database = connect(url, self.name)
         self._clock = time.time if clock is None and self._database.now is None else clock
-        self.statements = Statements(self._database.now if self._clock is None else None)
+        now = self._database.now if self._clock is None else None
+        self.statements = Statements(now, self._database.reader.dialect.name)
         try:
             migrate(self._database, self.name)
         except SQLAlchemyError as error:
