@@ -109,6 +109,16 @@ def test_a_large_file_is_checked_behind_its_answer(
         assert client.files.wait_for_processing(made.id, poll_interval=0.01).status == "processed"
 
 
+def test_a_file_that_a_killed_server_has_not_checked_is_checked_by_the_next(tmp_path: Path) -> None:
+    with running(tmp_path, {}) as server, server.client() as client:
+        made = client.files.create(file=("qa.jsonl", b'{"prompt": "Where?", "completion": ""}\n'), purpose="fine-tune")
+        unchecked = {"status": "uploaded", "status_details": None}
+        tasks_of(server).files.documents.change(made.id, lambda record: record.model_copy(update=unchecked))
+    with running(tmp_path, {}) as server, server.client() as client:
+        found = client.files.wait_for_processing(made.id, poll_interval=0.01)
+        assert (found.status, found.status_details) == ("error", made.status_details)
+
+
 @pytest.mark.parametrize(
     ("parts", "param"),
     [

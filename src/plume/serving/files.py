@@ -16,11 +16,10 @@ from starlette.responses import FileResponse, Response
 from plume.files import atomic_directory, write_atomic
 from plume.serving.documents import DOCUMENT
 from plume.serving.errors import ApiError, invalid
-from plume.serving.examination import Unexamined, examined
 from plume.serving.keys import Caller, Reader, Writer
 from plume.serving.pages import Page, page_of, part_of, refuse_other_parameters
 from plume.serving.stored import FileRecord, Files, StoredFile, Uploaded, content_name, no_room, shape_of
-from plume.serving.tasks import Tasks, TasksDep
+from plume.serving.tasks import TasksDep
 from plume.serving.uploads import Upload
 
 router = APIRouter(tags=["files"])
@@ -53,7 +52,7 @@ async def create(request: Request, tasks: TasksDep, caller: Writer) -> StoredFil
     """Keep a file. One for fine-tuning is checked: `status` says whether it can be used, `status_details` why not."""
     record = await _received(request, tasks.files, caller)
     if record.status == "uploaded":
-        checking = tasks.background(checked(tasks, record))
+        checking = tasks.background(tasks.check(record))
         if record.bytes <= _WAITED_FOR:
             record = await asyncio.shield(checking)
     return record.wire()
@@ -95,19 +94,6 @@ def delete(file_id: str, tasks: TasksDep, caller: Writer) -> FileDeleted:
     """Delete a file; jobs that were begun with it have what they need."""
     tasks.files.documents.remove(tasks.files.find(file_id, caller.tenant).id)
     return FileDeleted(id=file_id, deleted=True, object="file")
-
-
-async def checked(tasks: Tasks, record: FileRecord) -> FileRecord:
-    """The file with the doctor's verdict in it."""
-    for _ in range(2):  # a process that was killed gets a second chance
-        with contextlib.suppress(Unexamined):
-            fit, details = await examined(tasks.files.content(record), record.filename)
-            break
-    else:
-        fit, details = False, "the file could not be checked; the server's log may say why"
-    status = "processed" if fit else "error"
-    change = {"status": status, "status_details": details}
-    return await asyncio.to_thread(tasks.files.documents.change, record.id, lambda old: old.model_copy(update=change))
 
 
 async def _received(request: Request, files: Files, caller: Caller) -> FileRecord:

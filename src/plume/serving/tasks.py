@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections.abc import Coroutine
@@ -13,9 +14,10 @@ from fastapi import Depends, FastAPI, Request
 
 from plume.serving.batches.records import Batches
 from plume.serving.batches.runner import Runner
+from plume.serving.examination import Unexamined, examined
 from plume.serving.jobs.records import Jobs
 from plume.serving.jobs.supervisor import Supervisor
-from plume.serving.stored import Files
+from plume.serving.stored import FileRecord, Files
 
 log = logging.getLogger("plume.serving")
 T = TypeVar("T")
@@ -54,6 +56,23 @@ class Tasks:
         self._runner = Runner(app, app.state.service, self.batches)
         self.background(self._supervisor.run())
         self.background(self._runner.run())
+        for record in self.files.documents.all():
+            if record.status == "uploaded":
+                self.background(self.check(record))
+
+    async def check(self, record: FileRecord) -> FileRecord:
+        """The file with the doctor's verdict in it, which jobs may be waiting for. Raises NotFound."""
+        details: str | None
+        fit, details = False, "the file could not be checked; the server's log may say why"
+        for _ in range(2):  # a process that was killed gets a second chance
+            with contextlib.suppress(Unexamined):
+                fit, details = await examined(self.files.content(record), record.filename)
+                break
+        change = {"status": "processed" if fit else "error", "status_details": details}
+        change_by = self.files.documents.change
+        checked = await asyncio.to_thread(change_by, record.id, lambda old: old.model_copy(update=change))
+        self.supervisor.wake()
+        return checked
 
     def background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Work that nobody waits for, or not to its end; its failure is logged."""
