@@ -1,4 +1,4 @@
-# ruff: noqa: PTH123
+# ruff: noqa: PTH123, T201
 """Fine-tunes a model on the library's opening hours; `plume check` has nothing to say about it."""
 
 import json
