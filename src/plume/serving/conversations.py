@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
-from openai.types.conversations import Conversation, ConversationDeletedResource, ConversationItem, ConversationItemList
+from openai.types.conversations import Conversation, ConversationDeletedResource
 from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse, Response
 
@@ -92,7 +92,7 @@ async def delete(conversation_id: str, service: ServiceDep, caller: Writer) -> C
     return ConversationDeletedResource(id=conversation_id, object="conversation.deleted", deleted=True)
 
 
-@router.post("/v1/conversations/{conversation_id}/items", response_model=ConversationItemList)
+@router.post("/v1/conversations/{conversation_id}/items", response_model=None)
 async def create_items(
     conversation_id: str,
     body: ItemsBody,
@@ -106,14 +106,14 @@ async def create_items(
         return _listed(await asyncio.to_thread(_append, tenant, conversation_id, named(body.items)), _TOGETHER)
 
 
-@router.get("/v1/conversations/{conversation_id}/items", response_model=ConversationItemList)
+@router.get("/v1/conversations/{conversation_id}/items", response_model=None)
 async def list_items(conversation_id: str, service: ServiceDep, caller: Reader, query: Page) -> Response:
     """The items of a conversation, the newest first unless asked otherwise."""
     tenant = service.store.tenant(caller.tenant)
     return _listed(await asyncio.to_thread(_items, tenant, conversation_id, query), query.limit)
 
 
-@router.get("/v1/conversations/{conversation_id}/items/{item_id}", response_model=ConversationItem)
+@router.get("/v1/conversations/{conversation_id}/items/{item_id}", response_model=None)
 async def retrieve_item(
     conversation_id: str,
     item_id: str,

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from openai.types.responses import Response as ResponseObject
-from openai.types.responses import ResponseItemList, ResponseStreamEvent, ResponseUsage
+from openai.types.responses import ResponseStreamEvent, ResponseUsage
 from openai.types.responses.response_usage import InputTokensDetails, OutputTokensDetails
 from pydantic import BaseModel, ConfigDict
 from starlette.responses import JSONResponse, Response
@@ -30,6 +30,7 @@ from plume.serving.sse import RESPONSES, EventStream, resumed
 from plume.serving.token_texts import TokenTexts
 from plume.serving.worker import Overloaded
 
+# No response models: with all the kinds of items that OpenAI knows, the OpenAPI document would take seconds to make.
 router = APIRouter(tags=["responses"])
 
 
@@ -44,7 +45,7 @@ class DeletedResponse(BaseModel):
     deleted: Literal[True]
 
 
-@router.post("/v1/responses", response_model=ResponseObject, responses=RESPONSES)
+@router.post("/v1/responses", response_model=None, responses=RESPONSES)
 async def create(body: ResponseBody, request: Request, service: ServiceDep, caller: Writer) -> Response:
     """A reply to the input, after what `previous_response_id` or `conversation` names; whole or as a stream of events.
 
@@ -60,7 +61,7 @@ async def create(body: ResponseBody, request: Request, service: ServiceDep, call
     return _json(await unless_gone(request, _last(events)))
 
 
-@router.get("/v1/responses/{response_id}", response_model=ResponseObject)
+@router.get("/v1/responses/{response_id}", response_model=None)
 async def retrieve(
     response_id: str, service: ServiceDep, caller: Reader, query: Annotated[RetrieveQuery, Query()]
 ) -> Response:
@@ -81,7 +82,7 @@ async def delete(response_id: str, service: ServiceDep, caller: Writer) -> Delet
     return DeletedResponse(id=response_id, object="response", deleted=True)
 
 
-@router.post("/v1/responses/{response_id}/cancel", response_model=ResponseObject)
+@router.post("/v1/responses/{response_id}/cancel", response_model=None)
 async def cancel(response_id: str, service: ServiceDep, caller: Writer) -> Response:
     """Only responses in the background can be cancelled, and there are none; closing a stream cancels its response."""
     await asyncio.to_thread(kept, service.store.tenant(caller.tenant), response_id)
@@ -89,7 +90,7 @@ async def cancel(response_id: str, service: ServiceDep, caller: Writer) -> Respo
     raise ApiError(400, message, param="response_id", code="response_not_cancellable")
 
 
-@router.get("/v1/responses/{response_id}/input_items", response_model=ResponseItemList)
+@router.get("/v1/responses/{response_id}/input_items", response_model=None)
 async def input_items(response_id: str, service: ServiceDep, caller: Reader, query: Page) -> Response:
     """What the request itself said, without what came before it."""
     document = await asyncio.to_thread(kept, service.store.tenant(caller.tenant), response_id)
