@@ -110,11 +110,9 @@ def test_what_runs_and_what_waits_is_seen_while_it_does(served: Running) -> None
 
 
 def test_what_the_queue_refuses_is_no_answer(served: Running) -> None:
+    asked: Any = {"model": "any", "messages": ASKED, "n": 4, "stream": True, "max_tokens": 1900, **body(ENDLESS)}
     with served.client() as client:
-        full = client.chat.completions.create(
-            model="any", messages=ASKED, n=8, stream=True, max_tokens=40, **body(ENDLESS)
-        )
-        with full:
+        with client.chat.completions.create(**asked), client.chat.completions.create(**asked):
             before = figures(served)
             with pytest.raises(openai.RateLimitError):
                 client.chat.completions.create(model="any", messages=ASKED)
@@ -287,7 +285,8 @@ def measured(sent: list[bytes]) -> dict[tuple[str, str, str], int]:
     return points
 
 
-def test_a_collector_that_is_away_costs_no_answer(tmp_path: Path) -> None:
+def test_a_collector_that_is_away_costs_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")  # seconds
     with collector() as (url, _):
         pass
     with running(tmp_path, {"any": untrained()}, otlp_endpoint=url) as served, served.client() as client:
