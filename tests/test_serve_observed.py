@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import openai
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -106,6 +107,19 @@ def test_what_runs_and_what_waits_is_seen_while_it_does(served: Running) -> None
     assert more["vllm:num_requests_running", "any"] == -4
     assert more["vllm:request_success_total", "abort", "any"] == 5
     assert ("vllm:e2e_request_latency_seconds_count", "any") not in more
+
+
+def test_what_the_queue_refuses_is_no_answer(served: Running) -> None:
+    asked: Any = {"model": "any", "messages": ASKED, "n": 4, "stream": True, "max_tokens": 1900, **body(ENDLESS)}
+    with served.client() as client:
+        with client.chat.completions.create(**asked), client.chat.completions.create(**asked):
+            before = figures(served)
+            with pytest.raises(openai.RateLimitError):
+                client.chat.completions.create(model="any", messages=ASKED)
+            more = grown(served, before)
+        served.until(lambda: served.outstanding == 0)
+    assert more["plume:http_requests_total", "POST", "/v1/chat/completions", "429"] == 1
+    assert ("vllm:prompt_tokens_total", "any") not in more
 
 
 def test_a_call_is_one_answer_however_it_is_decoded(served: Running) -> None:
@@ -271,7 +285,8 @@ def measured(sent: list[bytes]) -> dict[tuple[str, str, str], int]:
     return points
 
 
-def test_a_collector_that_is_away_costs_no_answer(tmp_path: Path) -> None:
+def test_a_collector_that_is_away_costs_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")  # seconds
     with collector() as (url, _):
         pass
     with running(tmp_path, {"any": untrained()}, otlp_endpoint=url) as served, served.client() as client:

@@ -67,9 +67,9 @@ class Metrics:
         self._http.labels(method, route, str(status)).inc()
 
     def answered(self, record: Record) -> None:
-        """A model's part in a request is over."""
+        """A model's part in a request is over; what its queue refused had none."""
         model = record.model
-        if model is None:
+        if model is None or not record.tickets:
             return
         self._prompt.labels(model).inc(record.prompt_tokens)
         self._generated.labels(model).inc(record.written)
