@@ -392,9 +392,6 @@ def test_a_job_outlives_its_server(tmp_path: Path) -> None:
     save(untrained(), data_dir / "models" / "any", "")
     with program(data_dir) as (process, url):
         client = openai.OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0, timeout=SECONDS)
-        file = upload(client)
-        job = begin(client, file, epochs=16)
-        until(url, job.id, "Checkpoint created at step")
         second = subprocess.run(
             [sys.executable, "-m", "plume", "serve", "--data-dir", str(data_dir), "--port", "0"],
             capture_output=True,
@@ -403,6 +400,9 @@ def test_a_job_outlives_its_server(tmp_path: Path) -> None:
         )
         assert second.returncode == 2
         assert "in use by another server" in second.stderr
+        file = upload(client)
+        job = begin(client, file, epochs=16)
+        until(url, job.id, "Checkpoint created at step")
         process.kill()
         process.wait()
     with program(data_dir) as (process, url):

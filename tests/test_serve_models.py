@@ -186,7 +186,9 @@ def test_the_command_serves_greets_and_ends_well(tmp_path: Path, saved: Path) ->
         process.send_signal(signal.SIGTERM)
         assert process.wait(SECONDS) == 0
         assert process.stderr is not None
-        assert process.stderr.read() == ""
+        log = [json.loads(line) for line in process.stderr]
+        assert {line["level"] for line in log} == {"info"}
+        assert [line["route"] for line in log if "route" in line] == ["/v1/chat/completions"]
 
 
 def test_the_greeting_can_be_pasted() -> None:

@@ -44,7 +44,17 @@ class EmbeddingBody(Body):
     user: str | None = None
 
 
-@router.post("/v1/embeddings", response_model=CreateEmbeddingResponse)
+class _Embedding(Embedding):
+    """As it is sent: the client turns base64 into numbers."""
+
+    embedding: list[float] | str  # type: ignore[assignment]
+
+
+class _Embeddings(CreateEmbeddingResponse):
+    data: list[_Embedding]  # type: ignore[assignment]
+
+
+@router.post("/v1/embeddings", response_model=_Embeddings)
 async def create(body: EmbeddingBody, request: Request, service: ServiceDep, caller: Writer) -> Response:
     """A vector of length 1 for each text or row of token ids: the mean of the model's last hidden states over its
     tokens. As numbers, or with `base64` as the bytes of little-endian float32."""
