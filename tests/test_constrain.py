@@ -123,6 +123,16 @@ def test_what_fits_can_be_completed_in_the_room_it_was_given(name: str) -> None:
         constraint.advance(fitting[0] if fitting else constraint.shortest_end()[0])
 
 
+@pytest.mark.parametrize("seed", [10, 28, 43])
+def test_the_ending_that_made_a_token_fit_is_kept(seed: int) -> None:
+    """A token may begin the known ending and yet need another one to fit."""
+    listed = {"type": ["array", "null"], "items": {"type": ["string", "null"]}}
+    properties = {"nonResourceURLs": listed, "resources": listed, "verbs": {**listed, "type": "array"}}
+    made = constrain.json_schema({"type": "object", "properties": properties, "required": ["verbs"]}, bundle("bpe"))
+    text = answer(made, bundle("bpe"), made.shortest + 14, seed)
+    assert made.valid(text), text
+
+
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_the_shortest_answer_is_one(name: str) -> None:
     made = constrain.json_schema(SCHEMAS[name], bundle("bpe"))

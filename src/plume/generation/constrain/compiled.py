@@ -194,7 +194,10 @@ class Stand:
         return here if piece and here.push(piece) else None
 
     def _look(self, id: int) -> bytes | None:
-        """An ending behind an id, the first that is found. What follows the known ending needs no matcher."""
+        """An ending behind an id: what a search found, else the first that is found. What follows the known ending needs
+        no matcher."""
+        if id in self._searched:
+            return self._behind[id]
         piece = self._piece(id)
         if self._ending is not None and self._follows(piece):
             return self._ending[len(piece) :]
