@@ -194,8 +194,8 @@ class Stand:
         return here if piece and here.push(piece) else None
 
     def _look(self, id: int) -> bytes | None:
-        """An ending behind an id: what a search found, else the first that is found. What follows the known ending needs
-        no matcher."""
+        """An ending behind an id: what a search found, else the first that is found. What follows the known ending
+        needs no matcher."""
         if id in self._searched:
             return self._behind[id]
         piece = self._piece(id)
