@@ -159,5 +159,5 @@ def test_nothing_that_the_description_allows_breaks_the_server(served: Running, 
     assert tried[1] == tried[2], output
     samples = (one for family in served.service.metrics.registry.collect() for one in family.samples)
     calls = {one.labels["status"]: one.value for one in samples if one.name == "plume:http_requests_total"}
-    assert sum(calls.values()) > 200
+    assert int(tried[1]) > 200
     assert "200" in calls
