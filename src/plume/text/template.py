@@ -227,6 +227,8 @@ def personified(template: ChatTemplate, tokenizer: Tokenizer, directory: Path) -
 
 def read_persona(file: Path) -> str:
     """The text of a persona, without the blank space around it. Raises UserError for a file that holds none."""
+    if not file.is_file():
+        raise UserError(f"there is no file {file}", "write into one who the model is")
     try:
         text = file.read_text(encoding="utf-8").strip()
     except UnicodeDecodeError as error:
