@@ -10,7 +10,7 @@ JSONSchemaBench's); without it, the project's own are taken. The parts:
   tokens +0, +1, +3, +10, and 64 and 512. The scores are random and hang on the last token, as an untrained bigram's.
 - engine: the same through the engine with an untrained gpt, on every 20th schema.
 - instances: which instances each library takes, compiling and masks, over one tokenizer, each library in a process
-  of its own. `--peer xgrammar=/some/venv/bin/python` names the interpreter that has one (outlines-core,
+  of its own. `--peer xgrammar=/some/venv/bin/python` names the interpreter that has one (llguidance, outlines-core,
   lm-format-enforcer); those that are not named are left out.
 - overhead: tokens/s of a random 124 M GPT-2 with a schema and without.
 

@@ -11,6 +11,8 @@ import pytest
 from constrained import answer, bundle, says
 from plume.errors import UserError
 from plume.generation import constrain
+from plume.generation.constrain import compiled
+from plume.generation.constrain.ending import shorten
 from plume.generation.constrain.vocabulary import vocabulary
 from plume.types import Constraint
 
@@ -164,6 +166,25 @@ def test_the_shortest_answer_is_as_short_as_can_be(name: str) -> None:
     assert len(made.first.decode()) == len(SHORTEST[name])
 
 
+def test_near_the_limit_a_place_is_searched_once_however_much_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    searches: list[bytes] = []
+
+    def counted(here: Any, ending: bytes, *rest: Any) -> bytes:
+        searches.append(ending)
+        return shorten(here, ending, *rest)
+
+    made = constrain.json_schema(ADDRESS, bundle("bpe"))
+    monkeypatch.setattr(compiled, "shorten", counted)
+    constraint, room = made.start(), made.shortest
+    while not constraint.done and room:
+        room -= 1
+        for id in constraint.allowed_V().nonzero().flatten().tolist():
+            constraint.fits(id, room)
+        constraint.advance(constraint.shortest_end()[0])
+    assert made.shortest - room == made.shortest
+    assert 0 < len(searches) <= 2 * made.shortest
+
+
 def test_with_room_answers_are_not_the_shortest_document() -> None:
     made = constrain.json_schema(ADDRESS, bundle("bpe"))
     texts = {answer(made, bundle("bpe"), 200, seed) for seed in range(5)}
@@ -284,13 +305,13 @@ def test_a_property_may_be_called_as_definitions_are() -> None:
 
 
 def test_many_threads_compile_a_schema_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    compiled, together = constrain._compiled, threading.Barrier(5)
+    compile, together = constrain._compiled, threading.Barrier(5)
     speaker = bundle("bpe")
     calls: list[str] = []
 
     def counted(source: Any, *rest: Any) -> Any:
         calls.append(source.name)
-        return compiled(source, *rest)
+        return compile(source, *rest)
 
     def met(asked: Any) -> Any:
         together.wait(30)

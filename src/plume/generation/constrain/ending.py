@@ -131,21 +131,28 @@ def written(here: Walk, text: bytes | None, vocabulary: Vocabulary) -> bytes | N
 def tersest(here: Walk, texts: Sequence[bytes], vocabulary: Vocabulary) -> bytes | None:
     """The ending with the fewest tokens of these and of the same with a space behind commas, colons or both."""
     found: list[tuple[int, int, bytes]] = []
-    for text in texts:
-        for separators in (b"", b":,", b":", b",") if here.place is not None else (b"",):
-            form = _spaced(here.place, text, separators) if here.place is not None else text
+    for text in dict.fromkeys(texts):
+        forms = _spaced(here.place, text) if here.place is not None else [text]
+        for form in dict.fromkeys(forms):
             ids = vocabulary.segment(form)
             if ids is not None and (form == text or here.ends(form)):
                 found.append((len(ids), len(form), form))
     return min(found)[2] if found else None
 
 
-def _spaced(start: Place, text: bytes, separators: bytes) -> bytes:
-    spaced, place = b"", start
-    for byte in text:
-        spaced += bytes([byte]) + (b" " if byte in separators and place.mode not in _STRINGS else b"")
+def _spaced(start: Place, text: bytes) -> list[bytes]:
+    """A text and the same with a space behind commas and colons, colons, commas; what stands in strings stays."""
+    pieces, place, since = list[bytes](), start, 0
+    for at, byte in enumerate(text):
+        if byte in b",:" and place.mode not in _STRINGS:
+            pieces.append(text[since : at + 1])
+            since = at + 1
         place = step(place, byte) or place
-    return spaced
+    last = text[since:]
+    return [
+        b"".join(piece + b" " * (piece[-1] in separators) for piece in pieces) + last
+        for separators in (b"", b":,", b":", b",")
+    ]
 
 
 def complete(here: Walk, most: int) -> bytes | None:

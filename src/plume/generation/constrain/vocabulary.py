@@ -9,7 +9,7 @@ import functools
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeVar, cast
 
@@ -26,6 +26,7 @@ from plume.models.bundle import Bundle
 _T = TypeVar("_T")
 END_OF_BYTES = 256  # the id that ends a text among the 256 bytes
 _GRAMMARS = 64  # compiled grammars kept for one vocabulary, the longest unused go first
+_ONE = (1,)
 _LONGEST = 64  # bytes of a token; longer ones (runs of spaces) save nothing in an ending
 
 
@@ -44,7 +45,7 @@ class Vocabulary:
             if piece:
                 self.ids.setdefault(piece, id)
         self.complete = all(bytes([byte]) in self.ids for byte in range(256))
-        self._lengths = sorted({len(piece) for piece in self.ids if len(piece) <= _LONGEST})
+        self._lengths = _lengths(self.ids)
         self._text_V = np.array([bool(piece) for piece in self.table])
         self.stops = [id for id in sorted(self.stop_ids) if id < self.size]
         self._grammars: OrderedDict[tuple[str, Any], Future[Any]] = OrderedDict()
@@ -172,6 +173,15 @@ def vocabulary(bundle: Bundle) -> Vocabulary:
         return known[key]
 
 
+def _lengths(pieces: Iterable[bytes]) -> dict[bytes, list[int]]:
+    """How long the pieces are that begin with these two bytes, and 1, in order."""
+    found: dict[bytes, set[int]] = {}
+    for piece in pieces:
+        if 1 < len(piece) <= _LONGEST:
+            found.setdefault(piece[:2], {1}).add(len(piece))
+    return {begin: sorted(lengths) for begin, lengths in found.items()}
+
+
 def _counts(vocabulary: Vocabulary, text: bytes, back: list[int] | None = None) -> list[int | None]:
     """For each length of beginning of the text the fewest ids that write it."""
     counts: list[int | None] = [0] + [None] * len(text)
@@ -179,7 +189,7 @@ def _counts(vocabulary: Vocabulary, text: bytes, back: list[int] | None = None) 
     for at, count in enumerate(counts):
         if count is None:
             continue
-        for length in lengths:
+        for length in lengths.get(text[at : at + 2], _ONE):
             end = at + length
             if end > len(text):
                 break
