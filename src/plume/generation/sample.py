@@ -159,8 +159,8 @@ class Sampler:
             stage = Stage(step.name, step.apply(stage.scores_N, self.sampling, self._said))
             yield stage
         if allowed_V is not None:
-            stage = _narrowed(Stage("constraint", stage.scores_N.masked_fill(~allowed_V, filters.NONE)))
-            yield stage
+            stage = Stage("constraint", stage.scores_N.masked_fill(~allowed_V, filters.NONE))
+            yield stage if self._chance is None else _narrowed(stage)  # the likeliest is found as soon among all
 
 
 def draw(scores_N: Tensor, chance: torch.Generator) -> int:

@@ -114,10 +114,27 @@ def repair(here: Walk, ending: bytes) -> bytes | None:
     if here.accepting:
         return b""
     mask = here.allowed()
-    for start in (*range(len(ending) - 1, max(0, len(ending) - _REPAIRED), -1), 0):
+    plain = b"\\" in ending
+    starts = (*range(len(ending) - 1, max(0, len(ending) - _REPAIRED), -1), 0)
+    for start in starts if plain or not here.place else _closing(here.place, ending):
         if ending and mask >> ending[start] & 1 and here.ends(ending[start:]):
             return ending[start:]
     return None
+
+
+def _closing(place: Place, ending: bytes) -> Iterator[int]:
+    """Where those ends of an ending begin that close as much as is open here, the shortest first; the ending holds no
+    escaped quotation mark."""
+    opened, inside = place.frame.depth + 1 if place.frame else 0, place.mode in _STRINGS
+    closed, quoted = 0, False
+    for start in range(len(ending) - 1, -1, -1):
+        byte = ending[start]
+        if byte == 0x22:
+            quoted = not quoted
+        elif not quoted:
+            closed += (byte in b"]}") - (byte in b"[{")
+        if closed == opened and quoted == inside:
+            yield start
 
 
 def written(here: Walk, text: bytes | None, vocabulary: Vocabulary) -> bytes | None:
