@@ -12,9 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from plume.models.one_row import OneRow, of_bytes
+
 GROUP = 32  # inputs that share a scale in int4
 _INNER = 2  # k-tiles of the packed int4 layout; the CPU kernel ignores it
-_STEPS = 127 * 256.0  # of an input, from zero to the largest value of a row
+_STEPS = 127 * 65536.0  # of an input, from zero to the largest value of a row
 
 
 class Int8Linear(nn.Module):
@@ -36,29 +38,37 @@ class Int8Linear(nn.Module):
         self.register_buffer("scale", torch.empty(out_features))
         self.register_buffer("bias", torch.empty(out_features) if bias else None)
         self._zeros: Tensor | None = None  # until packed, and where there is no exact kernel
+        self._one_row: OneRow | None = None
 
     def pack(self) -> None:
         """Bring the weights into the kernel's order; where there is none, or it saturates, they become float32."""
         if kernel_is_exact():
             self._zeros = torch.zeros(self.out_features, dtype=torch.int32)
+            self._one_row, self._step_scale = of_bytes(self.weight), self.scale / _STEPS
             self.weight = torch.ops.onednn.qlinear_prepack(self.weight, None)
-            self.scale = self.scale / _STEPS
         else:
             self.weight = self.weight.float() * self.scale[:, None]
 
     def forward(self, x: Tensor) -> Tensor:
         if self._zeros is None:
             return F.linear(x, self.weight, self.bias)
+        if self._one_row is not None and x.numel() == self.in_features:
+            return self._alone(x, self._one_row).view(*x.shape[:-1], -1)
         x_MK = x.reshape(-1, self.in_features)
         largest_M1 = x_MK.abs().amax(dim=-1, keepdim=True)
-        # One number of 16 bits with 128 added to either byte, as the kernel counts bytes from 128. A row of zeros
+        # One number of 24 bits with 128 added to each byte, as the kernel counts bytes from 128. A row of zeros
         # becomes any bytes, and is multiplied by zero again.
         wide_MK = torch.add(_offset(), x_MK / largest_M1, alpha=_STEPS).int()
-        bytes_2MK = wide_MK.view(torch.uint8).view(*x_MK.shape, 4)[..., :2].permute(2, 0, 1).flatten(0, 1)
-        low_MN, high_MN = _product(bytes_2MK, self.weight, self.scale, self._zeros).chunk(2)
-        y_MN = low_MN.add_(high_MN, alpha=256)
+        bytes_3MK = wide_MK.view(torch.uint8).view(*x_MK.shape, 4)[..., :3].permute(2, 0, 1).flatten(0, 1)
+        low_MN, middle_MN, high_MN = _product(bytes_3MK, self.weight, self._step_scale, self._zeros).chunk(3)
+        y_MN = low_MN.add_(middle_MN, alpha=256).add_(high_MN, alpha=65536)
         y_MN = y_MN.mul_(largest_M1) if self.bias is None else torch.addcmul(self.bias, y_MN, largest_M1)
         return y_MN.view(*x.shape[:-1], self.out_features)
+
+    def _alone(self, x: Tensor, product: OneRow) -> Tensor:
+        """The same of a single row (N,), read as it is."""
+        sums_N = product(x)
+        return sums_N * self.scale if self.bias is None else torch.addcmul(self.bias, sums_N, self.scale)
 
 
 class Int4Linear(nn.Module):
@@ -129,7 +139,7 @@ def _product(rows_MK: Tensor, packed: Tensor, scale_N: Tensor, zeros_N: Tensor) 
 
 @functools.cache
 def _offset() -> Tensor:
-    return torch.tensor(128 * 256 + 128 + 0.5)  # the half makes the cut to a whole number a rounding
+    return torch.tensor(128.0 * (65536 + 256 + 1))  # from 2**23 on the sum itself is rounded to whole numbers
 
 
 def _finished(y_MN: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:

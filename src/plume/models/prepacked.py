@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from plume.models.one_row import OneRow, of_packed
+
 _ROWS = 16  # that the layout is made for; the one made for a single row serves no other number well
 _WORTH = 2**17  # weights of a layer from which on the product saves more than the call costs
 
@@ -30,8 +32,13 @@ class Prepacked(nn.Module):
             self.bias_N = None if bias_N is None else bias_N.detach().clone()
             self.packed = gains(whole_NK)
             self.weight_NK = _packed(whole_NK.detach().contiguous()) if self.packed else whole_NK.detach()
+            outputs, self.inputs = whole_NK.shape
+            self.one_row = of_packed(self.weight_NK, self.inputs, outputs) if self.packed else None
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.one_row is not None and x.numel() == self.inputs:
+            y_N = self.one_row(x)
+            return (y_N if self.bias_N is None else y_N + self.bias_N).view(*x.shape[:-1], -1)
         if not self.packed:
             return F.linear(x, self.weight_NK, self.bias_N)
         out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight_NK, self.bias_N, "none", [], "")
