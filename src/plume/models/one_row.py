@@ -16,13 +16,14 @@ from torch import Tensor
 _CHUNK = 512  # inputs that oneDNN adds up before it adds them to the others
 _WIDTH = 64  # outputs of a block in oneDNN's layout for processors with AVX-512
 _WIDEST = 192  # outputs of a block of bytes
+META = 8  # bytes behind them: what a step and a zero mean
 
 
 class OneRow:
     """A product with a table (R, …) that holds, block by block of the outputs, a row of weights for each input."""
 
     def __init__(self, table: Tensor, inputs: int, outputs: int, chunk: int) -> None:
-        self.inputs, self._outputs, self._table = inputs, outputs, table
+        self.inputs, self._outputs, self.table = inputs, outputs, table
         self._blocks = len(table) // inputs
         starts_C = torch.arange(0, inputs, chunk, dtype=torch.int32)
         firsts_G1 = torch.arange(0, len(table), inputs, dtype=torch.int32)[:, None]
@@ -31,18 +32,18 @@ class OneRow:
     def __call__(self, x: Tensor) -> Tensor:
         """The outputs (N,) of one row of inputs, whatever its shape."""
         inputs_R = x.reshape(1, -1).expand(self._blocks, -1).reshape(-1)
-        sums = self._sums(_order(len(self._table)), inputs_R)
+        sums = self._sums(_order(len(self.table)), inputs_R)
         if self._chunks > 1:
             sums = sums.view(self._blocks, self._chunks, -1).sum(dim=1)
         return sums.view(-1)[: self._outputs]
 
     def _sums(self, order_R: Tensor, inputs_R: Tensor) -> Tensor:
         sums: Tensor
-        if self._table.dtype == torch.uint8:
+        if self.table.dtype == torch.uint8:
             in_bytes = torch.ops.quantized.embedding_bag_byte_rowwise_offsets
-            sums = in_bytes(self._table, order_R, self._starts, False, 0, False, inputs_R)
+            sums = in_bytes(self.table, order_R, self._starts, False, 0, False, inputs_R)
         else:
-            sums = torch.embedding_bag(self._table, order_R, self._starts, False, 0, False, inputs_R)[0]
+            sums = torch.embedding_bag(self.table, order_R, self._starts, False, 0, False, inputs_R)[0]
         return sums
 
 
@@ -63,10 +64,10 @@ def of_bytes(weight_NK: Tensor) -> OneRow:
     """Over a copy of whole numbers from -127 to 127. The number of blocks is even, for an even number of threads."""
     outputs, inputs = weight_NK.shape
     blocks = 2 * -(-outputs // (2 * _WIDEST))
-    width = -(-outputs // blocks)
+    width = 4 * -(-outputs // (4 * blocks))
     padded_NK = F.pad(weight_NK.view(torch.uint8) ^ 128, (0, 0, 0, blocks * width - outputs))
     table_GKn = padded_NK.view(blocks, width, inputs).transpose(1, 2)
-    meaning = torch.tensor([1.0, -128.0]).view(torch.uint8).expand(blocks, inputs, -1)  # a row's scale and least value
+    meaning = torch.tensor([1.0, -128.0]).view(torch.uint8).expand(blocks, inputs, -1)
     return OneRow(torch.cat([table_GKn, meaning], dim=-1).flatten(0, 1), inputs, outputs, inputs)
 
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from plume.models.one_row import OneRow, of_packed
+from plume.models.one_row import of_packed
 
 _ROWS = 16  # that the layout is made for; the one made for a single row serves no other number well
 _WORTH = 2**17  # weights of a layer from which on the product saves more than the call costs
