@@ -1,6 +1,7 @@
 """Weights laid out for oneDNN, once and for answering alone: on a CPU decoding then reads them about as fast as memory
-gives them, where `F.linear` takes twice the time and more. A row of up to 1,024 inputs comes out the same to the bit in
-any batch; longer ones are added up in an order that depends on how many there are.
+gives them, where `F.linear` takes twice the time and more. One row alone is read off the same memory as a table. A row
+of up to 1,024 inputs comes out the same to the bit in any batch; longer ones are added up in an order that depends on
+how many there are.
 
 Shape suffixes: N outputs, K inputs.
 """
