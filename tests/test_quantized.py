@@ -224,10 +224,11 @@ def test_answering_takes_no_more_than_was_estimated_and_less_in_int8(tmp_path: P
     write_quantized(model, "int8", tmp_path, quantized_file(tmp_path, "int8"))
     code = (
         "import re, sys, pathlib, torch\n"
-        "from plume.models import gpt\n"
+        "from plume.models import gpt, lowbit\n"
         "from plume.models.catalog import load_model\n"
         "peak = lambda: int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]) * 1024\n"
-        "gpt.empty(pathlib.Path(sys.argv[1]))\n"
+        "layer = lowbit.Int8Linear(256, 256, bias=False)\n"
+        "layer.pack(), layer(torch.ones(2, 256)), gpt.empty(pathlib.Path(sys.argv[1]))\n"
         "before = peak()\n"
         "model = load_model(pathlib.Path(sys.argv[1]), sys.argv[2] or None)\n"
         "with torch.inference_mode(): model.head(model(torch.tensor([[1, 2]]))[0])\n"

@@ -13,7 +13,7 @@ from plume.models.one_row import META, OneRow, of_bytes
 
 GROUP = 32  # inputs that share a scale in int4
 _INNER = 2  # k-tiles of the packed int4 layout; the CPU kernel ignores it
-_ROOM = 2**22  # weights in float32 at a time
+_ROOM = 2**20  # weights in float32 at a time
 
 
 class Int8Linear(nn.Module):

@@ -10,7 +10,6 @@ import ctypes
 import functools
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 _CHUNK = 512  # inputs that oneDNN adds up before it adds them to the others
@@ -65,10 +64,11 @@ def of_bytes(weight_NK: Tensor) -> OneRow:
     outputs, inputs = weight_NK.shape
     blocks = 2 * -(-outputs // (2 * _WIDEST))
     width = 4 * -(-outputs // (4 * blocks))
-    padded_NK = F.pad(weight_NK.view(torch.uint8) ^ 128, (0, 0, 0, blocks * width - outputs))
-    table_GKn = padded_NK.view(blocks, width, inputs).transpose(1, 2)
-    meaning = torch.tensor([1.0, -128.0]).view(torch.uint8).expand(blocks, inputs, -1)
-    return OneRow(torch.cat([table_GKn, meaning], dim=-1).flatten(0, 1), inputs, outputs, inputs)
+    table_GKm = torch.zeros(blocks, inputs, width + META, dtype=torch.uint8)
+    for table_Km, weight_nK in zip(table_GKm, weight_NK.view(torch.uint8).split(width), strict=False):
+        table_Km[:, : len(weight_nK)] = weight_nK.t() ^ 128
+    table_GKm[..., width:] = torch.tensor([1.0, -128.0]).view(torch.uint8)
+    return OneRow(table_GKm.flatten(0, 1), inputs, outputs, inputs)
 
 
 @functools.cache
