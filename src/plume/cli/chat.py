@@ -262,7 +262,7 @@ def _stopping() -> Iterator[Callable[[], bool]]:
 
 
 def _settle_persona(tenant: Tenant, id: str, persona: str | None) -> None:
-    """A conversation keeps the persona that it began with. Raises UserError, also when there is no such conversation."""
+    """A conversation keeps the persona it began with. Raises UserError, also when there is no such conversation."""
     known = tenant.read(id, first=1)
     if persona is None or (known.items and known.items[0].message == Message("system", persona)):
         return
