@@ -84,7 +84,10 @@ def test_errors_are_of_the_classes_that_clients_know(served: Running) -> None:
     [
         ("GET", "/nowhere", 404, "unknown_url"),
         ("GET", "/v1/chat/completions", 405, "method_not_allowed"),
-        ("DELETE", "/v1/models/any", 405, "method_not_allowed"),
+        ("PUT", "/v1/models/any", 405, "method_not_allowed"),
+        ("DELETE", "/v1/models/any", 403, "model_not_yours"),
+        ("DELETE", "/v1/models/gpt", 403, "model_not_yours"),
+        ("DELETE", "/v1/models/ft:nobody", 404, "model_not_found"),
         ("GET", "/v1/models/..%2f..%2fetc%2fpasswd", 404, "model_not_found"),
         ("GET", "/tokenizer_info?model=%00", 404, "model_not_found"),
     ],
@@ -423,6 +426,7 @@ def test_capabilities_list_what_is_honoured(served: Running) -> None:
     assert {"messages", "tools", "response_format", "top_k"} <= set(endpoints["POST", "/v1/chat/completions"])
     assert "suffix" not in endpoints["POST", "/v1/completions"]
     assert ("GET", "/v1/models/{model}") in endpoints
+    assert {"file", "purpose"} <= set(endpoints["POST", "/v1/files"])
     assert "enum" in told["json_schema"]["keywords"]
     assert told["limits"]["max_body_bytes"] == 20_000
 

@@ -19,6 +19,7 @@ from serving import CONTEXT, FIND, Running, caller, running, untrained
 ASKED = "Où est « le phare » ?"
 BOAT = "Where is the boat?"
 TOOL: Any = {"type": "function", **FIND["function"]}
+NOT = {"type": "object", "properties": {"a": {"not": {"type": "string"}}}}  # no engine here enforces it
 EVENTS: TypeAdapter[ResponseStreamEvent] = TypeAdapter(ResponseStreamEvent)
 TEXT_EVENTS = [
     "response.created",
@@ -332,6 +333,12 @@ def test_what_belongs_to_another_is_as_unknown_as_what_nobody_has(tmp_path: Path
         ({"tools": [{"type": "web_search"}]}, "tools[0].type", "invalid_value"),
         ({"tools": [TOOL], "tool_choice": {"type": "function", "name": "ring"}}, "tool_choice", "invalid_value"),
         ({"model": "raw", "tools": [TOOL]}, "tools", "unsupported_parameter"),
+        (
+            {"tools": [TOOL, {**TOOL, "name": "no", "parameters": {"type": "string"}}]},
+            "tools[1].parameters",
+            "invalid_value",
+        ),
+        ({"tools": [TOOL, {**TOOL, "name": "no", "parameters": NOT}]}, "tools[1].parameters", "unsupported_schema"),
         ({"input": []}, "input", "invalid_value"),
         ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0]", "invalid_value"),
         (

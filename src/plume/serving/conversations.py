@@ -16,7 +16,7 @@ from plume.memory import store as memory
 from plume.memory.store import Item, Tenant
 from plume.serving.cursors import NewestPage, NoQuery, Page, PageQuery, page
 from plume.serving.errors import from_plume
-from plume.serving.items import InputItem, Named, named, show
+from plume.serving.items import ITEM, LISTED, InputItem, Named, named, show
 from plume.serving.keys import Reader, Writer
 from plume.serving.metadata import Metadata
 from plume.serving.sampling import Body
@@ -92,7 +92,7 @@ async def delete(conversation_id: str, service: ServiceDep, caller: Writer) -> C
     return ConversationDeletedResource(id=conversation_id, object="conversation.deleted", deleted=True)
 
 
-@router.post("/v1/conversations/{conversation_id}/items", response_model=None)
+@router.post("/v1/conversations/{conversation_id}/items", response_model=None, responses=LISTED)
 async def create_items(
     conversation_id: str,
     body: ItemsBody,
@@ -106,14 +106,14 @@ async def create_items(
         return _listed(await asyncio.to_thread(_append, tenant, conversation_id, named(body.items)), _TOGETHER)
 
 
-@router.get("/v1/conversations/{conversation_id}/items", response_model=None)
+@router.get("/v1/conversations/{conversation_id}/items", response_model=None, responses=LISTED)
 async def list_items(conversation_id: str, service: ServiceDep, caller: Reader, query: Page) -> Response:
     """The items of a conversation, the newest first unless asked otherwise."""
     tenant = service.store.tenant(caller.tenant)
     return _listed(await asyncio.to_thread(_items, tenant, conversation_id, query), query.limit)
 
 
-@router.get("/v1/conversations/{conversation_id}/items/{item_id}", response_model=None)
+@router.get("/v1/conversations/{conversation_id}/items/{item_id}", response_model=None, responses=ITEM)
 async def retrieve_item(
     conversation_id: str,
     item_id: str,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query, Request
@@ -71,8 +71,7 @@ async def create(
     body: JobBody, service: ServiceDep, tasks: TasksDep, caller: Writer, idempotency_key: IdempotencyKey = None
 ) -> FineTuningJob:
     """Begin a job. The same `Idempotency-Key` with the same body gives the job that it has begun already."""
-    origin, root = _origin(service, body.model)
-    record = await asyncio.to_thread(_created, body, origin, root, tasks, caller, idempotency_key)
+    record = await asyncio.to_thread(_created, body, service, tasks, caller, idempotency_key)
     tasks.supervisor.wake()
     return record.wire()
 
@@ -177,14 +176,11 @@ def list_checkpoints(
     return page_of(data, [one.id for one in part], more=more)
 
 
-def _origin(service: Service, name: str) -> tuple[str, str]:
-    """What a recipe calls the model that a job starts from, and the first ancestor's name. Raises ApiError."""
-    entries = service.models.entries()
+def _origin(service: Service, name: str, tenant: str) -> tuple[str, str]:
+    """What a recipe calls the model that a job starts from, and the name of the first of its line. Raises ApiError."""
+    entries = service.models.entries(tenant)
     if name in entries:
-        root = name
-        while root in entries and entries[root].base:
-            root = entries[root].base or ""
-        return str(entries[name].directory.absolute()), root
+        return str(entries[name].directory.absolute()), entries[name].root or name
     if name in service.models.trainable:
         return name, name
     known = ", ".join([*service.models.trainable, *entries])
@@ -193,34 +189,38 @@ def _origin(service: Service, name: str) -> tuple[str, str]:
     )
 
 
-def _created(
-    body: JobBody, origin: str, root: str, tasks: Tasks, caller: Caller, idempotency_key: str | None
-) -> JobRecord:
+def _created(body: JobBody, service: Service, tasks: Tasks, caller: Caller, idempotency_key: str | None) -> JobRecord:
+    key, request = key_of(idempotency_key), digest_of(body.model_dump())
+    with tasks.creating:
+        known = tasks.jobs.documents.created_under(key, caller.tenant)
+        if known is not None:
+            return same_request(known, known.request, request)
+        return _new(body, service, tasks, caller, {"idempotency": key, "request": request})
+
+
+def _new(body: JobBody, service: Service, tasks: Tasks, caller: Caller, under: Mapping[str, Any]) -> JobRecord:
+    """A job that is on the disk. Raises ApiError."""
+    origin, root = _origin(service, body.model, caller.tenant)
     training = _file(tasks, caller, "training_file", body.training_file)
     validation = _file(tasks, caller, "validation_file", body.validation_file) if body.validation_file else None
     id = tasks.jobs.documents.new_id()
     suffix = re.sub(r"[^\w.-]+", "-", body.suffix or "")
-    key, request = key_of(idempotency_key), digest_of(body.model_dump())
     record = JobRecord(
         id=id,
         tenant=caller.tenant,
-        idempotency=key,
+        **under,
         metadata=body.metadata,
         base=body.model,
         origin=origin,
+        root=root,
         name=f"ft:{root}:{caller.tenant}:{suffix}:{id.removeprefix('ftjob-')[:12]}",
         training_file=training.id,
         validation_file=validation.id if validation else None,
         seed=secrets.randbelow(2**31) if body.seed is None else body.seed,
         wished=_wished(body),
-        request=request,
         result_file=tasks.files.documents.new_id(),
     )
-    with tasks.creating:
-        known = tasks.jobs.documents.created_under(key, caller.tenant)
-        if known is not None:
-            return same_request(known, known.request, request)
-        storing(lambda: tasks.jobs.add(record, training, validation))
+    storing(lambda: tasks.jobs.add(record, training, validation))
     return record
 
 

@@ -13,7 +13,7 @@ from openai.types.responses import (
     ResponseOutputMessage,
     ResponseOutputText,
 )
-from pydantic import Discriminator, Field, Tag, TypeAdapter
+from pydantic import BaseModel, Discriminator, Field, Tag, TypeAdapter
 
 from plume.memory.store import new_id
 from plume.serving.sampling import Body
@@ -23,6 +23,26 @@ Status = Literal["in_progress", "completed", "incomplete"]
 Shown = (
     ResponseInputMessageItem | ResponseOutputMessage | ResponseFunctionToolCallItem | ResponseFunctionToolCallOutputItem
 )
+
+
+class DescribedItem(BaseModel):
+    """An item as the OpenAPI document has it: with all the kinds that OpenAI knows, it would take seconds to make."""
+
+    id: str
+    type: Literal["message", "function_call", "function_call_output"]
+    status: Status
+
+
+class DescribedItems(BaseModel):
+    object: Literal["list"]
+    data: list[DescribedItem]
+    first_id: str
+    last_id: str
+    has_more: bool
+
+
+ITEM: dict[int | str, dict[str, Any]] = {200: {"model": DescribedItem}}
+LISTED: dict[int | str, dict[str, Any]] = {200: {"model": DescribedItems}}
 
 
 class TextOfItem(Body):

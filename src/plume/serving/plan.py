@@ -20,7 +20,7 @@ _BARE = "arguments"  # the key of a call's arguments where the template knows no
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What a request wants of a reply; `shape` makes the grammar of its text, None for any text. `messages_param`,
-    `limit_param` and `shape_param` are what the request calls these."""
+    `limit_param` and `shape_param` are what the request calls these, `tool_param` the parameters of tool number {}."""
 
     messages: Sequence[Message]
     tools: Sequence[Tool]
@@ -30,6 +30,7 @@ class Asked:
     messages_param: str
     limit_param: str
     shape_param: str
+    tool_param: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,8 @@ def plan_reply(asked: Asked, bundle: Bundle) -> Planned:
     calling = None
     if mode != "none":
         key = syntax.arguments if syntax else _BARE
-        shape = formats.call_grammar(tools, key, bundle)
+        places = {tool.function.name: asked.tool_param.format(number) for number, tool in enumerate(asked.tools)}
+        shape = formats.call_grammar(tools, key, bundle, places)
         named = isinstance(asked.tool_choice, formats.NamedTool)
         begin = syntax.begin if syntax else ""
         calling = Calling(shape, begin, key, mode == "required", "stop" if named else "tool_calls")

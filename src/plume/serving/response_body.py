@@ -128,6 +128,7 @@ def plan(
             messages_param="input",
             limit_param="max_output_tokens",
             shape_param="text.format",
+            tool_param="tools[{}].parameters",
         ),
         bundle,
     )

@@ -15,11 +15,11 @@ from pydantic import BaseModel, ConfigDict
 from starlette.responses import JSONResponse, Response
 
 from plume.errors import NotFound, PlumeError
-from plume.serving import sse
+from plume.serving import record, sse
 from plume.serving.answers import account, failure, told, unless_gone
 from plume.serving.cursors import Page, page
 from plume.serving.errors import ApiError, not_found
-from plume.serving.items import named
+from plume.serving.items import LISTED, named
 from plume.serving.keys import Caller, Reader, Writer
 from plume.serving.past import KIND, keep, kept, no_response, past
 from plume.serving.response_body import ResponseBody, begun, check, plan
@@ -30,8 +30,25 @@ from plume.serving.sse import RESPONSES, EventStream, resumed
 from plume.serving.token_texts import TokenTexts
 from plume.serving.worker import Overloaded
 
-# No response models: with all the kinds of items that OpenAI knows, the OpenAPI document would take seconds to make.
 router = APIRouter(tags=["responses"])
+
+
+class Described(BaseModel):
+    """A response as the OpenAPI document has it: with all the kinds of items that OpenAI knows, it would take seconds
+    to make."""
+
+    id: str
+    object: Literal["response"]
+    created_at: int
+    status: Literal["completed", "failed", "in_progress", "cancelled", "queued", "incomplete"]
+    model: str
+    output: list[dict[str, Any]]
+    usage: dict[str, Any] | None
+    error: dict[str, Any] | None
+
+
+_RESPONSE: dict[int | str, dict[str, Any]] = {200: {"model": Described}}
+_CREATED: dict[int | str, dict[str, Any]] = {200: {"model": Described, **RESPONSES[200]}}
 
 
 class RetrieveQuery(BaseModel):
@@ -45,7 +62,7 @@ class DeletedResponse(BaseModel):
     deleted: Literal[True]
 
 
-@router.post("/v1/responses", response_model=None, responses=RESPONSES)
+@router.post("/v1/responses", response_model=None, responses=_CREATED)
 async def create(body: ResponseBody, request: Request, service: ServiceDep, caller: Writer) -> Response:
     """A reply to the input, after what `previous_response_id` or `conversation` names; whole or as a stream of events.
 
@@ -61,7 +78,7 @@ async def create(body: ResponseBody, request: Request, service: ServiceDep, call
     return _json(await unless_gone(request, _last(events)))
 
 
-@router.get("/v1/responses/{response_id}", response_model=None)
+@router.get("/v1/responses/{response_id}", response_model=None, responses=_RESPONSE)
 async def retrieve(
     response_id: str, service: ServiceDep, caller: Reader, query: Annotated[RetrieveQuery, Query()]
 ) -> Response:
@@ -82,7 +99,7 @@ async def delete(response_id: str, service: ServiceDep, caller: Writer) -> Delet
     return DeletedResponse(id=response_id, object="response", deleted=True)
 
 
-@router.post("/v1/responses/{response_id}/cancel", response_model=None)
+@router.post("/v1/responses/{response_id}/cancel", response_model=None, responses=_RESPONSE)
 async def cancel(response_id: str, service: ServiceDep, caller: Writer) -> Response:
     """Only responses in the background can be cancelled, and there are none; closing a stream cancels its response."""
     await asyncio.to_thread(kept, service.store.tenant(caller.tenant), response_id)
@@ -90,7 +107,7 @@ async def cancel(response_id: str, service: ServiceDep, caller: Writer) -> Respo
     raise ApiError(400, message, param="response_id", code="response_not_cancellable")
 
 
-@router.get("/v1/responses/{response_id}/input_items", response_model=None)
+@router.get("/v1/responses/{response_id}/input_items", response_model=None, responses=LISTED)
 async def input_items(response_id: str, service: ServiceDep, caller: Reader, query: Page) -> Response:
     """What the request itself said, without what came before it."""
     document = await asyncio.to_thread(kept, service.store.tenant(caller.tenant), response_id)
@@ -108,7 +125,7 @@ async def input_items(response_id: str, service: ServiceDep, caller: Reader, que
 async def _events(body: ResponseBody, service: Service, caller: Caller) -> AsyncGenerator[ResponseStreamEvent, None]:
     """The whole course of a response; when the last event comes, everything has been written down."""
     tenant = service.store.tenant(caller.tenant)
-    loaded = await service.models.open(body.model)
+    loaded = await service.models.open(body.model, caller.tenant)
     given, context = named(body.input), loaded.bundle.model.context_length
     async with service.turn(caller.tenant, body.conversation_id):
         before = await asyncio.to_thread(past, tenant, body.previous_response_id, body.conversation_id, context)
@@ -161,7 +178,7 @@ def _json(response: ResponseObject) -> Response:
 def _usage(prompt: int, written: int) -> ResponseUsage:
     return ResponseUsage(
         input_tokens=prompt,
-        input_tokens_details=InputTokensDetails(cached_tokens=0, cache_write_tokens=0),
+        input_tokens_details=InputTokensDetails(cached_tokens=record.current().cached, cache_write_tokens=0),
         output_tokens=written,
         output_tokens_details=OutputTokensDetails(reasoning_tokens=0),
         total_tokens=prompt + written,
