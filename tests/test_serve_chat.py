@@ -129,7 +129,7 @@ def test_what_was_known_of_a_prompt_is_counted(client: openai.OpenAI) -> None:
     }
     grown, known = cached(client.chat.completions.create(**longer).usage)
     assert 0 < known <= prompt < grown
-    other: Any = {"model": "any", "prompt_cache_key": "others"}
+    other: Any = {"model": "any", "extra_body": {"prompt_cache_key": "others"}}
     text, none = cached(client.completions.create(**other, prompt=story, max_tokens=1).usage)
     assert none == 0
     assert cached(client.completions.create(**other, prompt=[story, story], max_tokens=1).usage) == (
@@ -259,7 +259,7 @@ def test_logprobs_are_the_models_own_and_their_bytes_make_the_text(client: opena
             {
                 "tools": [
                     FIND,
-                    {"type": "function", "function": {"name": "no", "parameters": {"type": "object", "not": {}}}},
+                    {"type": "function", "function": {"name": "no", "parameters": {"type": "object", "if": {}}}},
                 ]
             },
             "tools[1].function.parameters",

@@ -3,6 +3,7 @@
 import asyncio
 import http.client
 import json
+import select
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -296,6 +297,26 @@ def test_headers_that_do_not_come_close_the_connection(served: Running) -> None:
         with closing(socket.create_connection(("127.0.0.1", served.port), SECONDS)) as connection:
             connection.sendall(begun)
             assert connection.recv(1000) == b""
+
+
+@pytest.mark.parametrize("part", ["headers", "body"])
+def test_a_client_that_drips_is_not_waited_for(served: Running, part: str) -> None:
+    """Slow-loris: a byte now and then keeps nothing open, because the time is that of the whole."""
+    begun = b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\nx-slow: "
+    if part == "body":
+        begun += b"no\r\ncontent-type: application/json\r\ncontent-length: 10000\r\n\r\n"
+    with closing(socket.create_connection(("127.0.0.1", served.port), SECONDS)) as connection:
+        connection.sendall(begun)
+        for _ in range(50 * SECONDS):
+            if select.select([connection], [], [], 0.02)[0]:
+                break
+            connection.sendall(b" ")
+        else:
+            pytest.fail("it is still waited for")
+        answer = connection.recv(10_000)
+    assert answer.startswith(b"HTTP/1.1 408" if part == "body" else b"")
+    assert bool(answer) == (part == "body")
+    assert httpx.get(f"{served.url}/healthz").status_code == 200
 
 
 def test_what_is_no_http_is_told_so(served: Running) -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -399,6 +400,45 @@ def test_models_belong_to_whoever_had_them_made(tmp_path: Path) -> None:
                 assert json.loads(written)["response"]["status_code"] == status
 
 
+def test_a_model_learns_to_call_tools(served: Running, client: openai.OpenAI) -> None:
+    """Rows as the hosted service takes them, with tools, calls, their results and replies that do not count."""
+    looked: Any = {"name": "look", "parameters": {"type": "object", "properties": {"what": {"type": "string"}}}}
+    tools: Any = [{"type": "function", "function": looked}]
+    rows = []
+    for thing, place in PLACES.items():
+        call = {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": f'{{"what": "{thing}"}}'}}
+        rows.append(
+            {
+                "messages": [
+                    {"role": "user", "content": "Bonjour"},
+                    {"role": "assistant", "content": "Never to be said", "weight": 0},
+                    {"role": "user", "content": f"Where is the {thing}?"},
+                    {"role": "assistant", "content": None, "tool_calls": [call]},
+                    {"role": "tool", "tool_call_id": "call_1", "content": place},
+                    {"role": "assistant", "content": f"In the {place}.", "weight": 1},
+                ],
+                "tools": tools,
+                "parallel_tool_calls": False,
+            }
+        )
+    content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+    file = client.files.create(file=("calls.jsonl", content), purpose="fine-tune")
+    assert file.status == "processed", file.status_details
+    job = begin(client, file.id, epochs=60, seed=1)
+    assert [event.message for event in told(served.url, job.id)][-1] == "The job has successfully completed"
+    model = client.fine_tuning.jobs.retrieve(job.id).fine_tuned_model or ""
+    messages: Any = rows[0]["messages"][:3]
+    said = client.chat.completions.create(model=model, messages=messages, tools=tools).choices[0]
+    assert said.finish_reason == "tool_calls"
+    made: Any = (said.message.tool_calls or [])[0]
+    assert made.function.name == "look"
+    assert json.loads(made.function.arguments).keys() == {"what"}
+    result: Any = {"role": "tool", "tool_call_id": made.id, "content": PLACES["lamp"]}
+    history: Any = [*messages, said.message.model_dump(exclude_none=True), result]
+    told_so = client.chat.completions.create(model=model, messages=history, tools=tools).choices[0].message
+    assert (told_so.content or "").startswith("In the ")
+
+
 def test_a_model_of_ones_own_can_be_deleted(served: Running, client: openai.OpenAI) -> None:
     job = begin(client, upload(client), epochs=1)
     assert [event.message for event in told(served.url, job.id)][-1] == "The job has successfully completed"
@@ -481,6 +521,26 @@ def program(data_dir: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
             yield process, found[1]
         finally:
             process.kill()
+
+
+def test_half_an_upload_dies_with_its_server(tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    with program(data_dir) as (process, url):
+        client = openai.OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0, timeout=SECONDS)
+        whole = client.files.create(file=("whole.jsonl", b"{}\n" * 9), purpose="batch")
+        head = 'POST /v1/files HTTP/1.1\r\nhost: localhost\r\ncontent-type: multipart/form-data; boundary="B"\r\n'
+        part = '--B\r\ncontent-disposition: form-data; name="file"; filename="half.jsonl"\r\n\r\n'
+        with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as connection:
+            connection.sendall(f"{head}content-length: 900000\r\n\r\n{part}".encode() + b"x" * 100_000)
+            while not list((data_dir / "files").glob(".*/upload")):
+                time.sleep(0.01)
+            process.kill()
+            process.wait()
+    with program(data_dir) as (_, url):
+        client = openai.OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0, timeout=SECONDS)
+        assert [file.id for file in client.files.list()] == [whole.id]
+        assert client.files.content(whole.id).content == b"{}\n" * 9
+        assert [path.name for path in (data_dir / "files").iterdir()] == [whole.id]
 
 
 def test_a_job_outlives_its_server(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from serving import CONTEXT, FIND, Running, caller, running, untrained
 ASKED = "Où est « le phare » ?"
 BOAT = "Where is the boat?"
 TOOL: Any = {"type": "function", **FIND["function"]}
-NOT = {"type": "object", "properties": {"a": {"not": {"type": "string"}}}}  # no engine here enforces it
+NOT = {"type": "object", "properties": {"a": {"uniqueItems": True}}}  # no engine here enforces it
 EVENTS: TypeAdapter[ResponseStreamEvent] = TypeAdapter(ResponseStreamEvent)
 TEXT_EVENTS = [
     "response.created",

@@ -16,6 +16,7 @@ from openai.types.responses import (
 from pydantic import BaseModel, Discriminator, Field, Tag, TypeAdapter
 
 from plume.memory.store import new_id
+from plume.serving.pages import Page
 from plume.serving.sampling import Body
 from plume.types import Message, ToolCall
 
@@ -33,16 +34,8 @@ class DescribedItem(BaseModel):
     status: Status
 
 
-class DescribedItems(BaseModel):
-    object: Literal["list"]
-    data: list[DescribedItem]
-    first_id: str
-    last_id: str
-    has_more: bool
-
-
 ITEM: dict[int | str, dict[str, Any]] = {200: {"model": DescribedItem}}
-LISTED: dict[int | str, dict[str, Any]] = {200: {"model": DescribedItems}}
+LISTED: dict[int | str, dict[str, Any]] = {200: {"model": Page[DescribedItem]}}
 
 
 class TextOfItem(Body):

@@ -11,7 +11,6 @@ from openai.types.responses import Response
 from pydantic import Field
 
 from plume.generation.reply import Request as EngineRequest
-from plume.memory.store import new_id
 from plume.models.bundle import Bundle
 from plume.serving import formats
 from plume.serving.errors import invalid, unsupported
@@ -137,14 +136,14 @@ def plan(
     return found, EngineRequest(found.ids, sampling, found.grammar, scope=scope_of(body, tenant))
 
 
-def begun(body: ResponseBody, sampling: Sampling) -> Response:
+def begun(body: ResponseBody, sampling: Sampling, id: str) -> Response:
     """The response before anything is said."""
     conversation = body.conversation_id
     text: dict[str, Any] = {"format": {"type": "text"}}
     if body.text:
         text |= body.text.model_dump(by_alias=True, exclude_none=True)
     fields: dict[str, Any] = {
-        "id": new_id("resp"),
+        "id": id,
         "object": "response",
         "created_at": int(time.time()),
         "status": "in_progress",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -11,16 +12,18 @@ from fastapi import APIRouter, Query, Request
 from openai.types.responses import Response as ResponseObject
 from openai.types.responses import ResponseStreamEvent, ResponseUsage
 from openai.types.responses.response_usage import InputTokensDetails, OutputTokensDetails
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 from starlette.responses import JSONResponse, Response
 
 from plume.errors import NotFound, PlumeError
+from plume.memory.store import new_id
 from plume.serving import record, sse
 from plume.serving.answers import account, failure, told, unless_gone
-from plume.serving.cursors import Page, page
-from plume.serving.errors import ApiError, not_found
+from plume.serving.errors import ApiError, not_found, unsupported
+from plume.serving.idempotency import IdempotencyKey, reserved
 from plume.serving.items import LISTED, named
 from plume.serving.keys import Caller, Reader, Writer
+from plume.serving.pages import AnyQuery, Ordered, page_of
 from plume.serving.past import KIND, keep, kept, no_response, past
 from plume.serving.response_body import ResponseBody, begun, check, plan
 from plume.serving.response_reply import Writer as ResponseWriter
@@ -51,8 +54,7 @@ _RESPONSE: dict[int | str, dict[str, Any]] = {200: {"model": Described}}
 _CREATED: dict[int | str, dict[str, Any]] = {200: {"model": Described, **RESPONSES[200]}}
 
 
-class RetrieveQuery(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class RetrieveQuery(AnyQuery):
     stream: Literal["false"] | None = None
 
 
@@ -63,19 +65,43 @@ class DeletedResponse(BaseModel):
 
 
 @router.post("/v1/responses", response_model=None, responses=_CREATED)
-async def create(body: ResponseBody, request: Request, service: ServiceDep, caller: Writer) -> Response:
+async def create(
+    body: ResponseBody,
+    request: Request,
+    service: ServiceDep,
+    caller: Writer,
+    idempotency_key: IdempotencyKey = None,
+) -> Response:
     """A reply to the input, after what `previous_response_id` or `conversation` names; whole or as a stream of events.
 
     It is kept for 30 days unless `store` is false. In a conversation, input and output are added to it together; of
-    several requests for one conversation, each waits until the one before is over."""
+    several requests for one conversation, each waits until the one before is over. The same `Idempotency-Key` with the
+    same body gives the response that it has made already; that needs `store`, and no `stream`."""
     request.state.model = body.model
     check(body)
-    events = _events(body, service, caller)
+    if idempotency_key:
+        return await _once(body, request, service, caller, idempotency_key)
+    events = _events(body, service, caller, new_id("resp"))
     if body.stream:
         rendered = _rendered(events)
         first = await anext(rendered)  # what cannot be answered is no stream
         return EventStream(told(resumed(first, rendered)), service.settings.ping_seconds)
     return _json(await unless_gone(request, _last(events)))
+
+
+async def _once(body: ResponseBody, request: Request, service: Service, caller: Caller, key: str) -> Response:
+    """The response that a key stands for, made now or before. Raises ApiError."""
+    if body.stream or body.store is False:
+        name = "stream" if body.stream else "store"
+        message = f"an Idempotency-Key needs an answer that is kept and told at once: leave out {name}"
+        raise unsupported("Idempotency-Key", message)
+    tenant, asked = service.store.tenant(caller.tenant), {"path": "responses", **body.model_dump()}
+    (id,) = await asyncio.to_thread(reserved, tenant, key, asked, [new_id("resp")])
+    async with service.turn(caller.tenant, id):
+        with suppress(NotFound):
+            document = await asyncio.to_thread(tenant.get, KIND, id)
+            return JSONResponse(document.body["response"])
+        return _json(await unless_gone(request, _last(_events(body, service, caller, id))))
 
 
 @router.get("/v1/responses/{response_id}", response_model=None, responses=_RESPONSE)
@@ -108,7 +134,7 @@ async def cancel(response_id: str, service: ServiceDep, caller: Writer) -> Respo
 
 
 @router.get("/v1/responses/{response_id}/input_items", response_model=None, responses=LISTED)
-async def input_items(response_id: str, service: ServiceDep, caller: Reader, query: Page) -> Response:
+async def input_items(response_id: str, service: ServiceDep, caller: Reader, query: Ordered) -> Response:
     """What the request itself said, without what came before it."""
     document = await asyncio.to_thread(kept, service.store.tenant(caller.tenant), response_id)
     items: list[dict[str, Any]] = document.body["input"]
@@ -119,10 +145,14 @@ async def input_items(response_id: str, service: ServiceDep, caller: Reader, que
         if not places:
             raise not_found(f"there is no item {query.after!r} in response {response_id!r}", param="after")
         items = items[places[0] + 1 :]
-    return JSONResponse(page(items, query.limit, lambda item: str(item["id"])))
+    part = items[: query.limit]
+    shown = page_of(part, [item["id"] for item in part], more=len(items) > query.limit)
+    return JSONResponse(shown.model_dump())
 
 
-async def _events(body: ResponseBody, service: Service, caller: Caller) -> AsyncGenerator[ResponseStreamEvent, None]:
+async def _events(
+    body: ResponseBody, service: Service, caller: Caller, id: str
+) -> AsyncGenerator[ResponseStreamEvent, None]:
     """The whole course of a response; when the last event comes, everything has been written down."""
     tenant = service.store.tenant(caller.tenant)
     loaded = await service.models.open(body.model, caller.tenant)
@@ -133,7 +163,7 @@ async def _events(body: ResponseBody, service: Service, caller: Caller) -> Async
         planned, asked = await loaded.prepare(planning)
         service.limits.tokens(caller, len(asked.ids))
         texts = TokenTexts(loaded.bundle) if body.logprobs else None
-        writer = ResponseWriter(begun(body, asked.sampling), texts)
+        writer = ResponseWriter(begun(body, asked.sampling, id), texts)
         pieces = said(service, loaded, [asked], planned.calling)
         try:
             await anext(pieces)

@@ -7,11 +7,10 @@ never changed again.
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -250,11 +249,6 @@ class Jobs:
 
 def checkpoint_name(record: JobRecord, checkpoint: Checkpoint) -> str:
     return f"{record.name}:ckpt-step-{checkpoint.step}"
-
-
-def digest_of(values: Mapping[str, Any]) -> str:
-    """By which two requests are told apart."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _checkpoint(path: Path) -> Checkpoint | None:
