@@ -113,6 +113,30 @@ def test_events_of_a_text_come_in_order(served: Running) -> None:
     assert deltas == done.text == events[-1].response.output_text  # type: ignore[union-attr]
 
 
+def test_input_is_counted_as_it_would_be_read(served: Running, client: openai.OpenAI) -> None:
+    first = client.responses.create(model="caller", input=BOAT, tools=[TOOL])
+    asked: list[Any] = [
+        {"input": ASKED},
+        {"input": ASKED, "instructions": "Réponds."},
+        {"input": BOAT, "tools": [TOOL]},
+        {"input": BOAT, "tools": [TOOL], "tool_choice": "required"},
+        {"input": "Et ?", "tools": [TOOL], "previous_response_id": first.id},
+        {"input": "Et ?", "conversation": client.conversations.create(items=[{"role": "user", "content": BOAT}]).id},
+    ]
+    for body in asked:
+        counted = client.responses.input_tokens.count(model="caller", **body)
+        assert counted.object == "response.input_tokens"
+        usage = client.responses.create(model="caller", **body).usage
+        assert usage is not None
+        assert counted.input_tokens == usage.input_tokens
+    assert client.responses.input_tokens.count(model="caller", input="x " * 3000).input_tokens > 3000
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.responses.input_tokens.count(model="caller", input=ASKED, truncation="auto")
+    assert refused.value.param == "truncation"
+    answer = httpx.post(f"{served.url}/v1/responses/compact", json={"model": "any", "input": ASKED})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "unsupported_endpoint")
+
+
 def test_a_limit_makes_a_response_incomplete(client: openai.OpenAI) -> None:
     made = client.responses.create(model="any", input=ASKED, max_output_tokens=3)
     assert (made.status, made.output[0].status) == ("incomplete", "incomplete")  # type: ignore[union-attr]

@@ -14,7 +14,7 @@ from plume.checks.repair import reread
 from plume.data import rows
 from plume.data.called import written
 from plume.data.compressed import DamagedArchive
-from plume.data.fields import Form, form_of, recognise
+from plume.data.fields import TOOLS, Form, form_of, recognise
 from plume.data.json_fault import Fault
 from plume.data.json_text import Value, canonical
 from plume.data.lines import first_mark
@@ -103,7 +103,7 @@ def _extra(value: dict[str, Any], form: Form, example: Example, changes: list[Ch
     roles = tuple(message.role for message in example.messages)
     extra = {}
     for key, held in value.items():
-        if key in form.columns:
+        if key in form.columns and (key != TOOLS or example.tools):
             continue
         if _misread(key, roles):
             changes.append(

@@ -119,16 +119,16 @@ def _conversation(value: Any, column: str, source: Source) -> tuple[tuple[Messag
             what = f"the unknown role {shown!r}" if isinstance(role, str) else f"{_kind(role)} as role"
             findings.append(Finding("D110", "error", source, f"{name} has {what}", hint))
             continue
-        text, found = "", []
+        text, found = "", list[Finding]()
         if not (calls and role == "assistant" and turn.get(words) in (None, "")):
             text, found = _text(turn[words], f"{name}.{words}", source, structured=role in ("assistant", "tool"))
         findings += found
         if turn.keys() <= _PLAIN:
             messages.append(Message(role, text))
         else:
-            message, found = _turn(role, text, turn, name, source)
+            made, found = _turn(role, text, turn, name, source)
             findings += found
-            messages.append(message)
+            messages.append(made)
     if not _fatal(findings):
         findings += _order(messages, source)
     return tuple(messages), findings

@@ -45,6 +45,19 @@ class Planned:
 
 def plan_reply(asked: Asked, bundle: Bundle) -> Planned:
     """Raises ApiError for what this model cannot be asked."""
+    ids, calling = prompt_of(asked, bundle)
+    room = room_for(len(ids), bundle, asked.messages_param)
+    grammar = calling.grammar if calling and calling.must else asked.shape() if asked.shape else None
+    # Answers of a shape that was not trained are longer than those the model was made for.
+    most = min(room, asked.most or (room if grammar or calling else bundle.max_new_tokens))
+    if grammar is not None and grammar.shortest > most:
+        message = f"the shortest answer of that shape has {grammar.shortest} tokens; at most {most} are allowed"
+        raise invalid(asked.limit_param, message)
+    return Planned(ids, grammar, calling, most)
+
+
+def prompt_of(asked: Asked, bundle: Bundle) -> tuple[tuple[int, ...], Calling | None]:
+    """The ids to read, up to where the answer begins, and how its calls are read. Raises ApiError."""
     tools, mode = formats.chosen(asked.tools, asked.tool_choice)
     syntax = bundle.template.call_syntax
     if mode == "auto" and syntax is None:
@@ -64,14 +77,7 @@ def plan_reply(asked: Asked, bundle: Bundle) -> Planned:
         calling = Calling(shape, begin, key, mode == "required", "stop" if named else "tool_calls")
         if calling.must:
             ids = (*ids, *bundle.tokenizer.encode(begin))
-    room = room_for(len(ids), bundle, asked.messages_param)
-    grammar = calling.grammar if calling and calling.must else asked.shape() if asked.shape else None
-    # Answers of a shape that was not trained are longer than those the model was made for.
-    most = min(room, asked.most or (room if grammar or calling else bundle.max_new_tokens))
-    if grammar is not None and grammar.shortest > most:
-        message = f"the shortest answer of that shape has {grammar.shortest} tokens; at most {most} are allowed"
-        raise invalid(asked.limit_param, message)
-    return Planned(ids, grammar, calling, most)
+    return ids, calling
 
 
 def _read(asked: Asked, bundle: Bundle, tools: Sequence[dict[str, object]]) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request
 from openai.types.responses import Response as ResponseObject
 from openai.types.responses import ResponseStreamEvent, ResponseUsage
+from openai.types.responses.input_token_count_response import InputTokenCountResponse
 from openai.types.responses.response_usage import InputTokensDetails, OutputTokensDetails
 from pydantic import BaseModel
 from starlette.responses import JSONResponse, Response
@@ -25,7 +26,7 @@ from plume.serving.items import LISTED, named
 from plume.serving.keys import Caller, Reader, Writer
 from plume.serving.pages import AnyQuery, Ordered, page_of
 from plume.serving.past import KIND, keep, kept, no_response, past
-from plume.serving.response_body import ResponseBody, begun, check, plan
+from plume.serving.response_body import InputBody, ResponseBody, begun, check, check_past, input_tokens, plan
 from plume.serving.response_reply import Writer as ResponseWriter
 from plume.serving.said import said
 from plume.serving.service import Service, ServiceDep
@@ -87,6 +88,24 @@ async def create(
         first = await anext(rendered)  # what cannot be answered is no stream
         return EventStream(told(resumed(first, rendered)), service.settings.ping_seconds)
     return _json(await unless_gone(request, _last(events)))
+
+
+@router.post("/v1/responses/input_tokens")
+async def count_input_tokens(body: InputBody, service: ServiceDep, caller: Reader) -> InputTokenCountResponse:
+    """How many tokens the model would read for a response; nothing is answered, and more than fits may be counted."""
+    check_past(body)
+    loaded = await service.models.open(body.model, caller.tenant)
+    tenant, context = service.store.tenant(caller.tenant), loaded.bundle.model.context_length
+    before = await asyncio.to_thread(past, tenant, body.previous_response_id, body.conversation_id, context)
+    count = await loaded.prepare(partial(input_tokens, body, before.messages, named(body.input), loaded.bundle))
+    return InputTokenCountResponse(input_tokens=count, object="response.input_tokens")
+
+
+@router.post("/v1/responses/compact", response_model=None)
+async def compact(caller: Writer) -> Response:  # noqa: ARG001 - it may ask
+    """Not supported: what a model has read is kept as it was said."""
+    message = "conversations are not compacted by this server: leave out items, or begin a new conversation"
+    raise ApiError(400, message, param="compact", code="unsupported_endpoint")
 
 
 async def _once(body: ResponseBody, request: Request, service: Service, caller: Caller, key: str) -> Response:
