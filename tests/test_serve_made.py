@@ -124,7 +124,7 @@ def test_a_model_learns_to_call_tools(served: Running, client: openai.OpenAI) ->
     job = begin(client, file.id, epochs=60, seed=1)
     assert [event.message for event in told(served.url, job.id)][-1] == "The job has successfully completed"
     model = client.fine_tuning.jobs.retrieve(job.id).fine_tuned_model or ""
-    messages: Any = rows[0]["messages"][:3]
+    messages: Any = [{"role": turn["role"], "content": turn["content"]} for turn in rows[0]["messages"][:3]]
     said = client.chat.completions.create(model=model, messages=messages, tools=tools).choices[0]
     assert said.finish_reason == "tool_calls"
     made: Any = (said.message.tool_calls or [])[0]
