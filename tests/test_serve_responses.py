@@ -113,6 +113,50 @@ def test_events_of_a_text_come_in_order(served: Running) -> None:
     assert deltas == done.text == events[-1].response.output_text  # type: ignore[union-attr]
 
 
+def test_the_oldest_turns_are_left_out_where_that_is_asked_for(client: openai.OpenAI) -> None:
+    """The model answers what it would answer to the instructions and the newest turns alone."""
+
+    def turn(number: int) -> list[Any]:
+        said = f"Question {number} : où est le phare ? " * 6
+        return [{"role": "user", "content": said}, {"role": "assistant", "content": "Au large. " * 6}]
+
+    told: list[Any] = [item for number in range(40) for item in turn(number)]
+    question = {"role": "user", "content": ASKED}
+    asked: Any = {"model": "caller", "instructions": "Réponds.", "max_output_tokens": 20}
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.responses.create(**asked, input=[*told, question])
+    assert (refused.value.param, refused.value.code) == ("input", "context_length_exceeded")
+    made = client.responses.create(**asked, input=[*told, question], truncation="auto")
+    assert made.truncation == "auto"
+    assert made.usage is not None
+    counted = client.responses.input_tokens.count(
+        model="caller", instructions="Réponds.", input=[*told, question], truncation="auto"
+    )
+    assert abs(counted.input_tokens - made.usage.input_tokens) < 512
+    fitting = [
+        client.responses.create(**asked, input=[*told[-2 * kept :], question])
+        for kept in range(1, 5)
+        if client.responses.input_tokens.count(
+            model="caller", instructions="Réponds.", input=[*told[-2 * kept :], question]
+        ).input_tokens
+        <= 512 - 20
+    ]
+    assert (fitting[-1].output_text, fitting[-1].usage) != ("", None)
+    assert made.output_text == fitting[-1].output_text
+    assert made.usage.input_tokens == fitting[-1].usage.input_tokens  # type: ignore[union-attr]
+    conversation = client.conversations.create(items=told[:20]).id
+    for items in (told[20:40], told[40:60]):
+        client.conversations.items.create(conversation, items=items)
+    going = client.responses.create(**asked, input=[question], conversation=conversation, truncation="auto")
+    assert going.usage is not None
+    assert going.usage.input_tokens <= 512 - 20
+    assert len(list(client.conversations.items.list(conversation))) == 62
+    huge: Any = {"role": "user", "content": "x " * 3000}
+    with pytest.raises(openai.BadRequestError) as never:
+        client.responses.create(**asked, input=[huge], truncation="auto")
+    assert (never.value.param, never.value.code) == ("input", "context_length_exceeded")
+
+
 def test_input_is_counted_as_it_would_be_read(served: Running, client: openai.OpenAI) -> None:
     first = client.responses.create(model="caller", input=BOAT, tools=[TOOL])
     asked: list[Any] = [
@@ -130,9 +174,6 @@ def test_input_is_counted_as_it_would_be_read(served: Running, client: openai.Op
         assert usage is not None
         assert counted.input_tokens == usage.input_tokens
     assert client.responses.input_tokens.count(model="caller", input="x " * 3000).input_tokens > 3000
-    with pytest.raises(openai.BadRequestError) as refused:
-        client.responses.input_tokens.count(model="caller", input=ASKED, truncation="auto")
-    assert refused.value.param == "truncation"
     answer = httpx.post(f"{served.url}/v1/responses/compact", json={"model": "any", "input": ASKED})
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "unsupported_endpoint")
 
@@ -349,7 +390,7 @@ def test_what_belongs_to_another_is_as_unknown_as_what_nobody_has(tmp_path: Path
         ({"background": True}, "background", "invalid_value"),
         ({"max_tool_calls": 1}, "max_tool_calls", "unsupported_parameter"),
         ({"prompt": {"id": "p"}}, "prompt", "unsupported_parameter"),
-        ({"truncation": "auto"}, "truncation", "invalid_value"),
+        ({"truncation": "oldest"}, "truncation", "invalid_value"),
         ({"reasoning": {"effort": "high"}}, "reasoning.effort", "invalid_value"),
         ({"include": ["reasoning.encrypted_content"]}, "include[0]", "invalid_value"),
         ({"top_logprobs": 2}, "top_logprobs", "invalid_value"),

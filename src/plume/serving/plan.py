@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from plume.errors import UserError
+from plume.errors import ContextExceeded, UserError
 from plume.models.bundle import Bundle
 from plume.serving import formats
 from plume.serving.errors import ApiError, from_plume, invalid, unsupported
 from plume.serving.formats import Tool, ToolChoice
 from plume.serving.said import Calling
 from plume.serving.sampling import room_for
+from plume.text.window import fit_window
 from plume.types import Grammar, Message
 
 _BARE = "arguments"  # the key of a call's arguments where the template knows no calls
@@ -20,7 +21,8 @@ _BARE = "arguments"  # the key of a call's arguments where the template knows no
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What a request wants of a reply; `shape` makes the grammar of its text, None for any text. `messages_param`,
-    `limit_param` and `shape_param` are what the request calls these, `tool_param` the parameters of tool number {}."""
+    `limit_param` and `shape_param` are what the request calls these, `tool_param` the parameters of tool number {}.
+    With `cut` the oldest turns are left out where not all fit."""
 
     messages: Sequence[Message]
     tools: Sequence[Tool]
@@ -31,6 +33,7 @@ class Asked:
     limit_param: str
     shape_param: str
     tool_param: str
+    cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,14 @@ def prompt_of(asked: Asked, bundle: Bundle) -> tuple[tuple[int, ...], Calling | 
 
 def _read(asked: Asked, bundle: Bundle, tools: Sequence[dict[str, object]]) -> tuple[int, ...]:
     try:
+        if asked.cut:
+            context = bundle.model.context_length
+            answer = min(asked.most or bundle.max_new_tokens, context // 2)
+            return fit_window(asked.messages, bundle.template, bundle.tokenizer, context - answer, tools=tools).ids
         return bundle.template.encode(asked.messages, bundle.tokenizer, tools, reply=True).ids
+    except ContextExceeded as error:
+        param = asked.messages_param
+        raise ApiError(400, error.message, param=param, code="context_length_exceeded") from None
     except UserError as error:
         failed: ApiError = from_plume(error, asked.messages_param)
         raise failed from None

@@ -80,7 +80,7 @@ class InputBody(Body):
     tool_choice: Mode | Annotated[ToolName | AllowedNames, Field(discriminator="type")] | None = None
     parallel_tool_calls: bool | None = None
     reasoning: ReasoningBody | None = None
-    truncation: Literal["disabled"] | None = None
+    truncation: Literal["auto", "disabled"] | None = None
 
     @property
     def conversation_id(self) -> str | None:
@@ -153,6 +153,7 @@ def _asked(
         limit_param="max_output_tokens",
         shape_param="text.format",
         tool_param="tools[{}].parameters",
+        cut=body.truncation == "auto",
     )
 
 
@@ -182,7 +183,7 @@ def begun(body: ResponseBody, sampling: Sampling, id: str) -> Response:
         "tool_choice": "auto" if body.tool_choice is None else body.model_dump()["tool_choice"],
         "tools": [_shown(tool) for tool in body.tools or ()],
         "top_p": sampling.top_p,
-        "truncation": "disabled",
+        "truncation": body.truncation or "disabled",
         "usage": None,
     }
     if conversation is not None:

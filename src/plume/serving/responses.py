@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from starlette.responses import JSONResponse, Response
 
 from plume.errors import NotFound, PlumeError
-from plume.memory.store import new_id
+from plume.memory.store import Tenant, new_id
 from plume.serving import record, sse
 from plume.serving.answers import account, failure, told, unless_gone
 from plume.serving.errors import ApiError, not_found, unsupported
@@ -25,7 +25,7 @@ from plume.serving.idempotency import IdempotencyKey, reserved
 from plume.serving.items import LISTED, named
 from plume.serving.keys import Caller, Reader, Writer
 from plume.serving.pages import AnyQuery, Ordered, page_of
-from plume.serving.past import KIND, keep, kept, no_response, past
+from plume.serving.past import KIND, Past, keep, kept, no_response, past
 from plume.serving.response_body import InputBody, ResponseBody, begun, check, check_past, input_tokens, plan
 from plume.serving.response_reply import Writer as ResponseWriter
 from plume.serving.said import said
@@ -96,7 +96,7 @@ async def count_input_tokens(body: InputBody, service: ServiceDep, caller: Reade
     check_past(body)
     loaded = await service.models.open(body.model, caller.tenant)
     tenant, context = service.store.tenant(caller.tenant), loaded.bundle.model.context_length
-    before = await asyncio.to_thread(past, tenant, body.previous_response_id, body.conversation_id, context)
+    before = await asyncio.to_thread(_before, tenant, body, context)
     count = await loaded.prepare(partial(input_tokens, body, before.messages, named(body.input), loaded.bundle))
     return InputTokenCountResponse(input_tokens=count, object="response.input_tokens")
 
@@ -177,13 +177,13 @@ async def _events(
     loaded = await service.models.open(body.model, caller.tenant)
     given, context = named(body.input), loaded.bundle.model.context_length
     async with service.turn(caller.tenant, body.conversation_id):
-        before = await asyncio.to_thread(past, tenant, body.previous_response_id, body.conversation_id, context)
+        before = await asyncio.to_thread(_before, tenant, body, context)
         planning = partial(plan, body, before.messages, given, loaded.bundle, caller.tenant)
         planned, asked = await loaded.prepare(planning)
         service.limits.tokens(caller, len(asked.ids))
         texts = TokenTexts(loaded.bundle) if body.logprobs else None
         writer = ResponseWriter(begun(body, asked.sampling, id), texts)
-        pieces = said(service, loaded, [asked], planned.calling)
+        pieces = said(service, loaded, [asked], planned.calling, whole=not body.stream)
         try:
             await anext(pieces)
             for event in writer.begin():
@@ -203,6 +203,11 @@ async def _events(
         finally:
             account(service, caller, len(asked.ids), writer.tokens)
             await pieces.aclose()
+
+
+def _before(tenant: Tenant, body: InputBody, context: int) -> Past:
+    cut = body.truncation == "auto"
+    return past(tenant, body.previous_response_id, body.conversation_id, context, cut=cut)
 
 
 async def _last(events: AsyncGenerator[ResponseStreamEvent, None]) -> ResponseObject:
