@@ -121,12 +121,14 @@ def test_a_model_learns_to_call_tools(served: Running, client: openai.OpenAI) ->
     content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
     file = client.files.create(file=("calls.jsonl", content), purpose="fine-tune")
     assert file.status == "processed", file.status_details
-    job = begin(client, file.id, epochs=60, seed=1)
+    hyperparameters: Any = {"n_epochs": 120, "learning_rate_multiplier": 20}
+    method: Any = {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}}
+    job = client.fine_tuning.jobs.create(model="any", training_file=file.id, method=method, seed=1)
     assert [event.message for event in told(served.url, job.id)][-1] == "The job has successfully completed"
     model = client.fine_tuning.jobs.retrieve(job.id).fine_tuned_model or ""
     messages: Any = [{"role": turn["role"], "content": turn["content"]} for turn in rows[0]["messages"][:3]]
     said = client.chat.completions.create(model=model, messages=messages, tools=tools).choices[0]
-    assert said.finish_reason == "tool_calls"
+    assert said.finish_reason == "tool_calls", said
     made: Any = (said.message.tool_calls or [])[0]
     assert made.function.name == "look"
     assert json.loads(made.function.arguments).keys() == {"what"}
