@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,30 +34,10 @@ from plume.memory.conformance.test_tenants import *  # noqa: F403
 from plume.memory.conformance.test_values import *  # noqa: F403
 from plume.memory.conformance.test_writers import *  # noqa: F403
 from plume.memory.store import Store, Tenant
+from stores import SECRET, SERVERS, admin, fresh_database
 
-SECRET = urllib.parse.quote(servers.PASSWORD, safe="")
-SERVERS: dict[str, tuple[Callable[..., contextlib.AbstractContextManager[int]], str]] = {
-    "postgresql": (servers.postgresql, f"postgresql://plume:{SECRET}@127.0.0.1:{{}}/postgres"),
-    "mysql": (servers.mariadb, f"mysql://plume:{SECRET}@127.0.0.1:{{}}/plume"),
-    "redis": (servers.redis, f"redis://:{SECRET}@127.0.0.1:{{}}/0"),
-}
 ON_SERVERS = pytest.mark.parametrize("url", list(SERVERS), indirect=True)
 ON_SQL_SERVERS = pytest.mark.parametrize("url", ["postgresql", "mysql"], indirect=True)
-
-
-@pytest.fixture(scope="session")
-def started() -> Iterator[Callable[[str], str]]:
-    """Starts each server at its first use."""
-    urls: dict[str, str] = {}
-    with contextlib.ExitStack() as stack:
-
-        def url(name: str) -> str:
-            if name not in urls:
-                start, address = SERVERS[name]
-                urls[name] = address.format(stack.enter_context(start(durable=True)))
-            return urls[name]
-
-        yield url
 
 
 @pytest.fixture(scope="session", params=["memory", "sqlite", *SERVERS])
@@ -77,25 +57,6 @@ def file(tmp_path: Path) -> Path:
 
 def address(file: Path) -> str:
     return f"sqlite:///{urllib.parse.quote(str(file))}"
-
-
-@contextlib.contextmanager
-def admin(url: str) -> Iterator[Callable[[str], Any]]:
-    """Runs statements as the database's own client would."""
-    if url.startswith("redis"):
-        with redis.Redis.from_url(url) as client:
-            yield lambda command: client.execute_command(*command.split())
-        return
-    parsed, arguments = sql_address(url, "test")
-    engine = sqlalchemy.create_engine(parsed, connect_args=arguments, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-
-        def run(statement: str) -> Any:
-            result = connection.exec_driver_sql(statement)
-            return result.all() if result.returns_rows else None
-
-        yield run
-    engine.dispose()
 
 
 # --- opening ----------------------------------------------------------------------------------------
@@ -295,19 +256,6 @@ def check_first_form(store: Store) -> None:
     mine = one.create(user="zoé").id
     assert [found.id for found in one.conversations(user="zoé")] == [mine]
     one.delete(mine)
-
-
-@contextlib.contextmanager
-def fresh_database(url: str, directory: Path) -> Iterator[str]:
-    """An empty database on the same server."""
-    if url.startswith("sqlite"):
-        yield f"sqlite:///{directory / 'fresh.db'}"
-        return
-    name = f"plume_{os.urandom(4).hex()}"
-    with admin(url) as run:
-        run(f"CREATE DATABASE {name}")
-        yield url.rpartition("/")[0] + f"/{name}"
-        run(f"DROP DATABASE {name}")
 
 
 def open_and_leave(url: str) -> None:
