@@ -56,9 +56,10 @@ class InMemoryStore:
 
     def tenants(self, *, after: str | None = None, limit: int = 100) -> tuple[str, ...]:
         size = page_size(limit)
+        behind = b"" if after is None else checked_name("tenant", after).encode("utf-8")
         with self._lock:
             names = sorted((name for name, one in self._tenants.items() if one.holds_anything()), key=str.encode)
-            return tuple(name for name in names if after is None or _behind(name, after))[:size]
+            return tuple(name for name in names if name.encode("utf-8") > behind)[:size]
 
     def sweep(self, limit: int = 1000) -> Counts:
         removed, size = Counts(), page_size(limit)
@@ -329,10 +330,6 @@ class _Tenant:
 
 def _visible(one: Conversation | Document, now: int) -> bool:
     return one.expires_at is None or microseconds(one.expires_at) > now
-
-
-def _behind(name: str, after: str) -> bool:
-    return name.encode("utf-8") > after.encode("utf-8")
 
 
 def _age(one: Conversation | Document) -> tuple[float, bytes]:

@@ -226,6 +226,9 @@ def test_tenants_and_kinds_are_listed_as_long_as_they_have_anything(store: Store
         else:
             store.tenant(name).discard("note", "a")
     assert not [name for name in store.tenants(after=prefix, limit=50) if name.startswith(prefix)]
+    assert store.tenants(limit=0) == ()
+    for wrong in ({"limit": -1}, {"after": ""}, {"after": "\ud800"}):
+        assert refusal(partial(store.tenants, **wrong))[0] is UserError
     one = store.tenant(new_id("tenant"))
     kinds = sorted((name for name in HOSTILE if len(name.encode()) < 150), key=str.encode)
     for kind in kinds:
