@@ -15,6 +15,7 @@ from plume.cli import (
     calibrate,
     chat,
     check,
+    conversations,
     data,
     evaluate,
     explain,
@@ -85,6 +86,7 @@ for _name, _verb, _examples in (
 
 
 app.add_typer(data.application(_guarded), name="data")
+app.add_typer(conversations.application(_guarded), name="conversations")
 app.add_typer(keys.application(_guarded), name="keys")
 
 

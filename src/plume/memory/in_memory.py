@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -12,15 +13,18 @@ from types import TracebackType
 from typing import Any, Self
 
 from plume.errors import ConversationChanged, DocumentChanged
-from plume.memory.records import expiry, json_bytes, message_bytes, metadata_bytes, microseconds, seconds
+from plume.memory.records import expiry, json_bytes, lifetime, message_bytes, metadata_bytes, microseconds, seconds
 from plume.memory.store import (
     Clock,
     Conversation,
+    Counts,
     Document,
     Durability,
     Item,
+    Line,
     bounds,
     checked_name,
+    checked_user,
     named,
     new_id,
     no_conversation,
@@ -40,6 +44,7 @@ class InMemoryStore:
         self._clock = clock or time.time
         self._lock = threading.RLock()
         self._tenants: dict[str, _Tenant] = {}
+        self._trail: list[Line] = []
 
     def __repr__(self) -> str:
         return "InMemoryStore()"
@@ -48,6 +53,38 @@ class InMemoryStore:
         checked_name("tenant", name)
         with self._lock:
             return self._tenants.setdefault(name, _Tenant(name, self._clock, self._lock))
+
+    def tenants(self, *, after: str | None = None, limit: int = 100) -> tuple[str, ...]:
+        size = page_size(limit)
+        behind = b"" if after is None else checked_name("tenant", after).encode("utf-8")
+        with self._lock:
+            names = sorted((name for name, one in self._tenants.items() if one.holds_anything()), key=str.encode)
+            return tuple(name for name in names if name.encode("utf-8") > behind)[:size]
+
+    def sweep(self, limit: int = 1000) -> Counts:
+        removed, size = Counts(), page_size(limit)
+        with self._lock:
+            for tenant in self._tenants.values():
+                removed += tenant.sweep(size - removed.conversations - removed.documents)
+        return removed
+
+    def scrub(self) -> tuple[str, ...]:
+        return ()
+
+    def destroy_keys(self, tenant: str, user: str | None) -> bool:  # noqa: ARG002
+        return False
+
+    def note(self, entry: Mapping[str, Any]) -> Line:
+        kept = json.loads(json_bytes(dict(entry), "audit line"))
+        with self._lock:
+            line = Line(len(self._trail) + 1, seconds(microseconds(self._clock())), kept)
+            self._trail.append(line)
+            return line._replace(entry=_again(kept))
+
+    def trail(self, *, after: int | None = None, limit: int = 100) -> tuple[Line, ...]:
+        start, size = max(0, after or 0), page_size(limit)
+        with self._lock:
+            return tuple(line._replace(entry=_again(line.entry)) for line in self._trail[start : start + size])
 
     def durability(self) -> Durability:
         return Durability({}, "what is kept in memory ends with the process")
@@ -66,11 +103,13 @@ class InMemoryStore:
 
 @dataclass(slots=True)
 class _Kept:
-    """A conversation and where each message id stands."""
+    """A conversation, its messages and vectors by position, the positions in order, and where each id stands."""
 
     conversation: Conversation
     items: dict[int, Item] = field(default_factory=dict)
+    order: list[int] = field(default_factory=list)
     positions: dict[str, int] = field(default_factory=dict)
+    vectors: dict[int, bytes] = field(default_factory=dict)
 
 
 class _Tenant:
@@ -79,17 +118,28 @@ class _Tenant:
         self._clock, self._lock = clock, lock
         self._kept: dict[str, _Kept] = {}
         self._documents: dict[tuple[str, str], Document] = {}
+        self._lifetime: float | None = None
+
+    def holds_anything(self) -> bool:
+        return bool(self._kept or self._documents)
 
     def create(
-        self, id: str | None = None, *, metadata: Mapping[str, Any] | None = None, ttl: float | None = None
+        self,
+        id: str | None = None,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        ttl: float | None = None,
+        user: str | None = None,
     ) -> Conversation:
         id = new_id("conv") if id is None else checked_name("conversation", id)
+        checked_user(user)
         kept = json.loads(metadata_bytes(metadata))
         with self._now() as now:
             if id in self._kept and _visible(self._kept[id].conversation, now):
                 raise taken(id)
-            ends = expiry(now, ttl)
-            made = Conversation(id, 0, seconds(now), seconds(now), None if ends is None else seconds(ends), kept)
+            ends = expiry(now, self._lifetime if ttl is None else ttl)
+            ended = None if ends is None else seconds(ends)
+            made = Conversation(id, 0, seconds(now), seconds(now), ended, kept, user)
             self._kept[id] = _Kept(made)
             return _copy(made)
 
@@ -105,9 +155,10 @@ class _Tenant:
         low, high, limit = bounds(after, before, first, last)
         with self._now() as now:
             kept = self._find(id, now)
-            items = [item for position, item in sorted(kept.items.items()) if low < position < high]
-            items = items[:limit] if last is None else items[max(0, len(items) - limit) :]
-            return replace(_copy(kept.conversation), items=tuple(items))
+            start, end = bisect_right(kept.order, low), bisect_left(kept.order, high)
+            part = slice(start, min(end, start + limit)) if last is None else slice(max(start, end - limit), end)
+            items = tuple(kept.items[position] for position in kept.order[part])
+            return replace(_copy(kept.conversation), items=items)
 
     def item(self, id: str, item: str) -> Item:
         with self._now() as now:
@@ -136,6 +187,7 @@ class _Tenant:
             for position, (name, message) in enumerate(new, head):
                 known[name] = kept.items[position] = Item(name, position, message, moment)
                 kept.positions[name] = position
+                kept.order.append(position)
             if new:
                 kept.conversation = replace(kept.conversation, head=head + len(new), updated_at=moment)
             return tuple(known[name] for name in names)
@@ -147,7 +199,10 @@ class _Tenant:
                 if item not in kept.positions:
                     raise no_item(id, item)
             for item in set(items):
-                del kept.items[kept.positions.pop(item)]
+                position = kept.positions.pop(item)
+                del kept.items[position]
+                del kept.order[bisect_left(kept.order, position)]
+                kept.vectors.pop(position, None)
             moment = max(seconds(now), kept.conversation.updated_at)
             moved = kept.conversation.head + bool(items)
             kept.conversation = replace(kept.conversation, head=moved, updated_at=moment)
@@ -161,11 +216,13 @@ class _Tenant:
             kept.conversation = replace(kept.conversation, metadata=changed, updated_at=moment)
             return _copy(kept.conversation)
 
-    def conversations(self, *, after: str | None = None, limit: int = 100) -> tuple[Conversation, ...]:
+    def conversations(
+        self, *, user: str | None = None, after: str | None = None, limit: int = 100
+    ) -> tuple[Conversation, ...]:
         size = page_size(limit)
         with self._now() as now:
             found = [kept.conversation for kept in self._kept.values() if _visible(kept.conversation, now)]
-            found.sort(key=_age, reverse=True)
+            found = sorted((one for one in found if user in (None, one.user)), key=_age, reverse=True)
             if after is not None:
                 last = _age(self._find(after, now).conversation)
                 found = [one for one in found if _age(one) < last]
@@ -176,9 +233,19 @@ class _Tenant:
             self._find(id, now)
             del self._kept[id]
 
-    def put(self, kind: str, id: str, body: Any, *, at: int | None = None, ttl: float | None = None) -> Document:
+    def put(
+        self,
+        kind: str,
+        id: str,
+        body: Any,
+        *,
+        at: int | None = None,
+        ttl: float | None = None,
+        user: str | None = None,
+    ) -> Document:
         checked_name("kind", kind)
         checked_name("document", id)
+        checked_user(user)
         kept = json.loads(json_bytes(body, "document"))
         with self._now() as now:
             old = self._documents.get((kind, id))
@@ -190,7 +257,7 @@ class _Tenant:
             made, moment = old.created_at if old else seconds(now), seconds(now)
             ends = expiry(now, ttl)
             ended = None if ends is None else seconds(ends)
-            self._documents[kind, id] = Document(kind, id, revision + 1, made, moment, ended, kept)
+            self._documents[kind, id] = Document(kind, id, revision + 1, made, moment, ended, kept, user)
             return self.get(kind, id)
 
     def get(self, kind: str, id: str) -> Document:
@@ -200,20 +267,54 @@ class _Tenant:
                 raise no_document(kind, id)
             return replace(found, body=_again(found.body))
 
-    def documents(self, kind: str, *, after: str | None = None, limit: int = 100) -> tuple[Document, ...]:
+    def documents(
+        self, kind: str, *, user: str | None = None, after: str | None = None, limit: int = 100
+    ) -> tuple[Document, ...]:
         size = page_size(limit)
         with self._now() as now:
             found = [one for one in self._documents.values() if one.kind == kind and _visible(one, now)]
-            found.sort(key=_age, reverse=True)
+            found = sorted((one for one in found if user in (None, one.user)), key=_age, reverse=True)
             if after is not None:
                 last = _age(self.get(kind, after))
                 found = [one for one in found if _age(one) < last]
             return tuple(replace(one, body=_again(one.body)) for one in found[:size])
 
+    def kinds(self) -> tuple[str, ...]:
+        with self._lock:
+            return tuple(sorted({kind for kind, _ in self._documents}, key=str.encode))
+
     def discard(self, kind: str, id: str) -> None:
         with self._now():
             self.get(kind, id)
             del self._documents[kind, id]
+
+    def lifetime(self) -> float | None:
+        return self._lifetime
+
+    def set_lifetime(self, ttl: float | None) -> None:
+        lifetime(ttl)
+        self._lifetime = ttl
+
+    def erase(self, user: str | None = None) -> Counts:
+        with self._lock:
+            if user is None:
+                self._lifetime = None
+            return self._drop(
+                [id for id, kept in self._kept.items() if user in (None, kept.conversation.user)],
+                [key for key, one in self._documents.items() if user in (None, one.user)],
+            )
+
+    def sweep(self, limit: int) -> Counts:
+        with self._now() as now:
+            ended = [id for id, kept in self._kept.items() if not _visible(kept.conversation, now)][:limit]
+            documents = [key for key, one in self._documents.items() if not _visible(one, now)]
+            return self._drop(ended, documents[: limit - len(ended)])
+
+    def _drop(self, ids: Sequence[str], documents: Sequence[tuple[str, str]]) -> Counts:
+        messages = sum(len(self._kept.pop(id).items) for id in ids)
+        for key in documents:
+            del self._documents[key]
+        return Counts(len(ids), messages, len(documents))
 
     @contextmanager
     def _now(self) -> Iterator[int]:

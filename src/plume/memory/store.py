@@ -19,6 +19,7 @@ Clock = Callable[[], float]
 
 LOCAL = "local"  # the tenant of whoever works on this machine without a key
 MANY = 2**31 - 1  # more than any conversation has
+LOCAL = "local"  # the tenant of who asks on this machine
 _FAR = 2**50  # beyond every position, and exact in every database
 NAME_BYTES = 255  # of an id or a tenant's name in UTF-8: what every database can keep in an index
 
@@ -37,7 +38,8 @@ class Conversation:
     """A conversation as it was at one moment; `items` only as `read` gives it.
 
     `head` is the position of the next message, and what a writer says that it has read. Removing messages moves it on,
-    too, so that it never comes back to an old value: without removals it is the number of messages.
+    too, so that it never comes back to an old value: without removals it is the number of messages. `user` is the
+    person within the tenant whom it is about, None for the tenant's own.
     """
 
     id: str
@@ -46,6 +48,7 @@ class Conversation:
     updated_at: float
     expires_at: float | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    user: str | None = None
     items: tuple[Item, ...] = ()
 
     @property
@@ -55,7 +58,8 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A JSON value under a name. `revision` counts its versions from 1."""
+    """A JSON value under a name. `revision` counts its versions from 1; `user` is whom it is about, as for a
+    conversation."""
 
     kind: str
     id: str
@@ -64,6 +68,34 @@ class Document:
     updated_at: float
     expires_at: float | None
     body: Any
+    user: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What was removed."""
+
+    conversations: int = 0
+    messages: int = 0
+    documents: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(
+            self.conversations + other.conversations,
+            self.messages + other.messages,
+            self.documents + other.documents,
+        )
+
+    def __bool__(self) -> bool:
+        return self != Counts()
+
+
+class Line(NamedTuple):
+    """Of the audit trail. Numbers grow."""
+
+    number: int
+    at: float
+    entry: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +129,15 @@ class Tenant(Protocol):
     def name(self) -> str: ...
 
     def create(
-        self, id: str | None = None, *, metadata: Mapping[str, Any] | None = None, ttl: float | None = None
+        self,
+        id: str | None = None,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        ttl: float | None = None,
+        user: str | None = None,
     ) -> Conversation:
-        """A new empty conversation, invisible after `ttl` seconds. Raises AlreadyExists for an `id` in use."""
+        """A new empty conversation about `user`, invisible after `ttl` seconds or, without, the tenant's lifetime.
+        Raises AlreadyExists for an `id` in use."""
         ...
 
     def read(
@@ -138,29 +176,61 @@ class Tenant(Protocol):
         """Replace the metadata."""
         ...
 
-    def conversations(self, *, after: str | None = None, limit: int = 100) -> tuple[Conversation, ...]:
-        """Newest first, without messages; `after` is the id that the last page ended with."""
+    def conversations(
+        self, *, user: str | None = None, after: str | None = None, limit: int = 100
+    ) -> tuple[Conversation, ...]:
+        """Newest first, without messages; `after` is the id that the last page ended with. With `user` only those
+        about that person."""
         ...
 
     def delete(self, id: str) -> None:
         """Delete the conversation with all its messages."""
         ...
 
-    def put(self, kind: str, id: str, body: Any, *, at: int | None = None, ttl: float | None = None) -> Document:
+    def put(
+        self,
+        kind: str,
+        id: str,
+        body: Any,
+        *,
+        at: int | None = None,
+        ttl: float | None = None,
+        user: str | None = None,
+    ) -> Document:
         """Write a document. Raises DocumentChanged when `at` is not its revision, 0 standing for none; without `at`
-        the last writer wins. Every version says anew how long it lives."""
+        the last writer wins. Every version says anew how long it lives and whom it is about."""
         ...
 
     def get(self, kind: str, id: str) -> Document:
         """The document as it is now."""
         ...
 
-    def documents(self, kind: str, *, after: str | None = None, limit: int = 100) -> tuple[Document, ...]:
-        """Those of one kind, newest first; `after` is the id that the last page ended with."""
+    def documents(
+        self, kind: str, *, user: str | None = None, after: str | None = None, limit: int = 100
+    ) -> tuple[Document, ...]:
+        """Those of one kind, newest first; `after` is the id that the last page ended with. With `user` only those
+        about that person."""
+        ...
+
+    def kinds(self) -> tuple[str, ...]:
+        """Of which there are documents, be it expired ones; in the order of their bytes."""
         ...
 
     def discard(self, kind: str, id: str) -> None:
         """Delete a document."""
+        ...
+
+    def lifetime(self) -> float | None:
+        """After how many seconds a new conversation ends whose `ttl` nobody gives; None for never."""
+        ...
+
+    def set_lifetime(self, ttl: float | None) -> None:
+        """For those that are created from now on."""
+        ...
+
+    def erase(self, user: str | None = None) -> Counts:
+        """Delete everything about that person, or everything of the tenant, expired or not. `rights.erase` does what
+        else belongs to it. Conversations go whole; if it is interrupted, it may be repeated."""
         ...
 
 
@@ -169,6 +239,32 @@ class Store(Protocol):
 
     def tenant(self, name: str) -> Tenant:
         """The only way to what is stored. Raises UserError for a name that cannot be kept."""
+        ...
+
+    def tenants(self, *, after: str | None = None, limit: int = 100) -> tuple[str, ...]:
+        """The names of those who have anything, be it expired, in the order of their bytes; `after` is the name that
+        the last page ended with."""
+        ...
+
+    def sweep(self, limit: int = 1000) -> Counts:
+        """Delete at most so many conversations and documents that have expired. Several programs may do it at once."""
+        ...
+
+    def scrub(self) -> tuple[str, ...]:
+        """Overwrite what the database still holds of deleted rows, as far as that stops nobody's work. Gives what is
+        left to do for who runs the database."""
+        ...
+
+    def destroy_keys(self, tenant: str, user: str | None) -> bool:
+        """Of that person, or of everybody in the tenant, where bodies are sealed. Was there one?"""
+        ...
+
+    def note(self, entry: Mapping[str, Any]) -> Line:
+        """Add a line to the audit trail. No call changes or removes one."""
+        ...
+
+    def trail(self, *, after: int | None = None, limit: int = 100) -> tuple[Line, ...]:
+        """Oldest first; `after` is the number that the last page ended with."""
         ...
 
     def durability(self) -> Durability: ...
@@ -208,6 +304,10 @@ def bounds(after: int | None, before: int | None, first: int | None, last: int |
     low = -1 if after is None else max(-1, min(after, _FAR))
     high = _FAR if before is None else max(0, min(before, _FAR))
     return low, high, MANY if limit is None else page_size(limit)
+
+
+def checked_user(user: str | None) -> str | None:
+    return None if user is None else checked_name("user", user)
 
 
 def page_size(limit: int) -> int:

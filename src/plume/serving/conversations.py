@@ -30,8 +30,11 @@ Items = Annotated[list[InputItem], Field(max_length=_TOGETHER)]
 
 
 class ConversationBody(Body):
+    """`user` is not OpenAI's: the person whom it is about, as responses name them."""
+
     items: Items | None = None
     metadata: Metadata | None = None
+    user: Annotated[str, Field(min_length=1, max_length=255)] | None = None
 
 
 class UpdateBody(Body):
@@ -56,7 +59,7 @@ async def create(
     def created() -> Conversation:
         id, *ids = reserved(tenant, idempotency_key, request, [new_id("conv"), *(one.id for one in items)])
         own = [one._replace(id=own) for one, own in zip(items, ids, strict=True)]
-        return _create(tenant, id, body.metadata or {}, own)
+        return _create(tenant, id, body, own)
 
     async with service.turn(caller.tenant, idempotency_key):
         return await asyncio.to_thread(created)
@@ -144,9 +147,9 @@ async def delete_item(conversation_id: str, item_id: str, service: ServiceDep, c
         return _shown(await asyncio.to_thread(tenant.remove, conversation_id, [item_id]))
 
 
-def _create(tenant: Tenant, id: str, metadata: dict[str, str], items: Sequence[Named]) -> Conversation:
+def _create(tenant: Tenant, id: str, body: ConversationBody, items: Sequence[Named]) -> Conversation:
     try:
-        made = tenant.create(id, metadata=metadata)
+        made = tenant.create(id, metadata=body.metadata or {}, user=body.user)
     except AlreadyExists:  # by an earlier request with the same key, which may have been cut off just here
         made = tenant.read(id, last=1)
         items = () if made.items else items

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -86,13 +87,16 @@ def test_names_are_kept_apart_whatever_is_in_them(store: Store) -> None:
     names = [name for name in HOSTILE if len(name.encode()) <= 200]
     one, prefix = store.tenant(new_id("tenant")), new_id("t")
     for name in names:
-        one.put("kind", name, name)
+        one.put("kind", name, {name: name}, user=name)
         one.put(name, "id", name)
-        one.create(name)
+        one.create(name, user=name, metadata={name: name})
         one.append(name, said(name), ids=[name])
         store.tenant(prefix + name).put("kind", "id", name)
     for name in names:
-        assert one.get("kind", name).body == one.get(name, "id").body == name
+        assert (one.get("kind", name).body, one.get(name, "id").body) == ({name: name}, name)
+        assert one.read(name).metadata == {name: name}
+        assert [found.id for found in one.conversations(user=name)] == [name]
+        assert [found.id for found in one.documents("kind", user=name)] == [name]
         assert [found.id for found in one.documents(name)] == ["id"]
         assert one.read(name).messages == tuple(said(name))
         assert one.item(name, name).position == 0
@@ -166,6 +170,77 @@ def test_conversations_are_listed_newest_first_in_pages(timed: Callable[[Clock],
     assert [one.body for one in tenant.documents("note", after=made[listed[2]].id, limit=2)] == listed[3:5]
 
 
+def test_what_is_about_a_person_is_found_by_the_person(timed: Callable[[Clock], Store]) -> None:
+    now = 1e9
+    tenant = timed(lambda: now).tenant(new_id("tenant"))
+    people = [None, "zoé", "zoe", "*"]
+    for turn in range(3):
+        for user in people:
+            now += turn  # those of the first turn are of one moment
+            id = f"{turn}{user}"
+            made = tenant.create(id, user=user)
+            tenant.append(id, said("a"))
+            assert made.user == tenant.read(id).user == tenant.update(id, {}).user == user
+            assert tenant.put("note", id, turn, user=user) == tenant.get("note", id)
+    everybody = tenant.conversations()
+    assert [one.id for one in everybody] == [one.id for one in tenant.documents("note")]
+    for user in people[1:]:
+        own = [one.id for one in everybody if one.user == user]
+        assert len(own) == 3
+        assert [one.id for one in tenant.conversations(user=user)] == own
+        assert [one.id for one in tenant.documents("note", user=user)] == own
+        for place, one in enumerate(everybody):  # a page may begin behind what is about somebody else
+            rest = [other.id for other in everybody[place + 1 :] if other.user == user][:2]
+            assert [found.id for found in tenant.conversations(user=user, after=one.id, limit=2)] == rest
+            assert [found.id for found in tenant.documents("note", user=user, after=one.id, limit=2)] == rest
+    assert tenant.put("note", "0zoé", 1).user is None
+    tenant.delete("1zoé")
+    assert {one.id for one in tenant.conversations(user="zoé")} == {"0zoé", "2zoé"}
+    assert {one.id for one in tenant.documents("note", user="zoé")} == {"1zoé", "2zoé"}
+    for wrong in ("", "x" * 256, "\ud800"):
+        assert refusal(partial(tenant.create, user=wrong))[0] is UserError
+        assert refusal(partial(tenant.put, "note", "n", 1, user=wrong))[0] is UserError
+        assert not [*tenant.conversations(user=wrong), *tenant.documents("note", user=wrong)]
+
+
+def test_tenants_and_kinds_are_listed_as_long_as_they_have_anything(store: Store) -> None:
+    prefix = new_id("t")
+    names = sorted((prefix + name for name in HOSTILE[::2] if len(name.encode()) < 150), key=str.encode)
+    for place, name in enumerate(names):
+        one = store.tenant(name)
+        if place % 2:
+            one.create("a")
+        else:
+            one.put("note", "a", 1)
+    store.tenant(new_id("nobody")).conversations()
+    found: list[str] = []
+    while page := store.tenants(after=found[-1] if found else prefix, limit=7):
+        assert len(page) <= 7
+        found += page
+        if not page[-1].startswith(prefix):
+            break
+    assert [name for name in found if name.startswith(prefix)] == names
+    for place, name in enumerate(names):
+        if place % 2:
+            store.tenant(name).delete("a")
+        else:
+            store.tenant(name).discard("note", "a")
+    assert not [name for name in store.tenants(after=prefix, limit=50) if name.startswith(prefix)]
+    assert store.tenants(limit=0) == ()
+    for wrong in ({"limit": -1}, {"after": ""}, {"after": "\ud800"}):
+        assert refusal(partial(store.tenants, **wrong))[0] is UserError
+    one = store.tenant(new_id("tenant"))
+    kinds = sorted((name for name in HOSTILE[1::2] if len(name.encode()) < 150), key=str.encode)
+    for kind in kinds:
+        one.put(kind, "a", 1)
+        one.put(kind, "b", 1)
+    assert one.kinds() == tuple(kinds)
+    one.discard(kinds[0], "a")
+    assert one.kinds() == tuple(kinds)
+    one.discard(kinds[0], "b")
+    assert one.kinds() == tuple(kinds[1:])
+
+
 def test_a_deleted_conversation_is_gone_and_its_name_free(tenant: Tenant) -> None:
     tenant.create("lundi", metadata={"a": 1})
     tenant.append("lundi", said("a", "b"), ids=["1", "2"])
@@ -177,9 +252,21 @@ def test_a_deleted_conversation_is_gone_and_its_name_free(tenant: Tenant) -> Non
     assert tenant.append("lundi", said("c"), at=0, ids=["1"])[0].message.content == "c"
 
 
-def test_five_thousand_messages_in_one_append(tenant: Tenant) -> None:
-    id = tenant.create().id
-    tenant.append(id, said(*map(str, range(5_000))), at=0)
-    assert [message.content for message in tenant.read(id, last=2).messages] == ["4998", "4999"]
-    assert len(tenant.read(id).items) == 5_000
-    tenant.delete(id)
+def test_a_hundred_thousand_messages_are_no_slower_to_go_on_with(tenant: Tenant) -> None:
+    new, old = tenant.create().id, tenant.create().id
+    for place in range(0, 100_000, 5_000):
+        tenant.append(old, said(*map(str, range(place, place + 5_000))), at=place)
+
+    def seconds(id: str) -> float:
+        began = time.perf_counter()
+        head = tenant.append(id, said("encore"), ids=[new_id("msg")])[0].position + 1
+        assert len(tenant.read(id, last=20).items) == min(20, head)
+        assert tenant.item(id, tenant.read(id, after=head - 2, first=1).items[0].id).position == head - 1
+        return time.perf_counter() - began
+
+    taken = {id: sorted(seconds(id) for _ in range(9))[4] for id in (new, old)}
+    assert taken[old] < 8 * taken[new] + 0.02
+    assert [message.content for message in tenant.read(old, after=99_997, first=2).messages] == ["99998", "99999"]
+    assert len(tenant.read(old).items) == 100_009
+    tenant.delete(old)
+    assert refusal(lambda: tenant.read(old))[0] is NotFound
