@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from plume.errors import PlumeError
 from plume.memory.master import expand
-from plume.memory.sealing import FORM, Damaged, Row, Section
+from plume.memory.sealing import FORM, Damaged, Section
 
 KEY_ID = 16
 _NONCE, _TAG = 12, 16
@@ -48,21 +48,21 @@ class Cipher:
     section: Section
     key: AESGCM = field(repr=False)
 
-    def seal(self, row: Row, body: bytes) -> bytes:
-        if row.number >= _MOST:
+    def seal(self, number: int, name: str, body: bytes) -> bytes:
+        if number >= _MOST:
             raise PlumeError(f"{self.section} has had {_MOST} bodies: no more are sealed with one key")
         nonce = secrets.token_bytes(_NONCE)
-        return b"".join((self.head, nonce, self.key.encrypt(nonce, body, self._place(row))))
+        return b"".join((self.head, nonce, self.key.encrypt(nonce, body, self._place(number, name))))
 
-    def open(self, row: Row, raw: bytes) -> bytes:
+    def open(self, number: int, name: str, raw: bytes) -> bytes:
         try:
-            return self.key.decrypt(raw[_HEAD:_BODY], raw[_BODY:], self._place(row))
+            return self.key.decrypt(raw[_HEAD:_BODY], raw[_BODY:], self._place(number, name))
         except InvalidTag:
             hint = "restore it from a backup; plume conversations verify finds every such row"
-            raise Damaged(f"{at(self.section, row)}: it was changed, or belongs elsewhere", hint) from None
+            raise Damaged(f"{self.section.at(number)}: it was changed, or belongs elsewhere", hint) from None
 
-    def _place(self, row: Row) -> bytes:
-        return b"".join((self.head, self.encoded, row.number.to_bytes(8, "big"), row.name.encode("utf-8")))
+    def _place(self, number: int, name: str) -> bytes:
+        return b"".join((self.head, self.encoded, number.to_bytes(8, "big"), name.encode("utf-8")))
 
 
 def joined(*parts: str | bytes) -> bytes:
@@ -78,7 +78,3 @@ def key_id(raw: bytes) -> bytes | None:
     if len(raw) < _BODY + _TAG:
         raise Damaged("a sealed body was cut short", "restore it from a backup")
     return bytes(raw[len(FORM) : _HEAD])
-
-
-def at(section: Section, row: Row) -> str:
-    return f"{section}, {'revision' if section.what == 'document' else 'position'} {row.number}"

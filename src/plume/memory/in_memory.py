@@ -12,7 +12,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from plume.errors import ConversationChanged, DocumentChanged
+from plume.memory.bodies import Bodies, bodies_of
+from plume.memory.master import MasterKey
 from plume.memory.records import expiry, json_bytes, message_bytes, metadata_bytes, microseconds, seconds
+from plume.memory.rows import STEP, Change, RawConversation, RawDocument, RawMessage
+from plume.memory.sealing import KEPT, MARK, PLAIN, Sealing, sealing_of
 from plume.memory.store import (
     Clock,
     Conversation,
@@ -37,18 +41,26 @@ from plume.types import Message
 class InMemoryStore:
     """Nothing is written anywhere; it ends with the process."""
 
-    def __init__(self, clock: Clock | None = None) -> None:
+    def __init__(self, clock: Clock | None = None, keys: Sequence[MasterKey] = ()) -> None:
         self._clock = clock or time.time
         self._lock = threading.RLock()
-        self._tenants: dict[str, _Tenant] = {}
+        self._tenants: dict[str, InMemoryTenant] = {}
+        self.sealing: Sealing = PLAIN
+        self.sealing = sealing_of(self, "memory:", keys)
 
     def __repr__(self) -> str:
         return "InMemoryStore()"
 
-    def tenant(self, name: str) -> _Tenant:
+    def tenant(self, name: str) -> InMemoryTenant:
         checked_name("tenant", name)
         with self._lock:
-            return self._tenants.setdefault(name, _Tenant(name, self._clock, self._lock))
+            if name not in self._tenants:
+                keys = None if name == KEPT else self.tenant(KEPT)
+                self._tenants[name] = InMemoryTenant(bodies_of(self.sealing, name), self._clock, self._lock, keys)
+            return self._tenants[name]
+
+    def rows(self, tenant: str) -> InMemoryRows:
+        return InMemoryRows(self.tenant(tenant), self._lock)
 
     def tenants(self, *, after: str | None = None, limit: int = 100) -> tuple[str, ...]:
         size = page_size(limit)
@@ -71,25 +83,33 @@ class InMemoryStore:
         self.close()
 
 
+@dataclass(frozen=True, slots=True)
+class _Raw:
+    id: str
+    created_at: float
+    body: bytes
+
+
 @dataclass(slots=True)
 class _Kept:
-    """A conversation, where each message id stands, and the vectors by position."""
+    """A conversation with its metadata as it lies there, where each message id stands, and the vectors by position."""
 
     conversation: Conversation
-    items: dict[int, Item] = field(default_factory=dict)
+    body: bytes
+    items: dict[int, _Raw] = field(default_factory=dict)
     positions: dict[str, int] = field(default_factory=dict)
     vectors: dict[int, bytes] = field(default_factory=dict)
 
 
-class _Tenant:
-    def __init__(self, name: str, clock: Clock, lock: threading.RLock) -> None:
-        self.name = name
-        self._clock, self._lock = clock, lock
-        self._kept: dict[str, _Kept] = {}
-        self._documents: dict[tuple[str, str], Document] = {}
+class InMemoryTenant:
+    def __init__(self, bodies: Bodies, clock: Clock, lock: threading.RLock, keys: InMemoryTenant | None) -> None:
+        self.name = bodies.tenant
+        self._bodies, self._clock, self._lock, self._others = bodies, clock, lock, keys
+        self.kept: dict[str, _Kept] = {}
+        self.documents_kept: dict[tuple[str, str], Document] = {}  # with their bodies as they lie there
 
     def holds_anything(self) -> bool:
-        return bool(self._kept or self._documents)
+        return bool(self.kept or self.documents_kept)
 
     def create(
         self,
@@ -101,15 +121,15 @@ class _Tenant:
     ) -> Conversation:
         id = new_id("conv") if id is None else checked_name("conversation", id)
         checked_user(user)
-        kept = json.loads(metadata_bytes(metadata))
+        body = metadata_bytes(metadata)
         with self._now() as now:
-            if id in self._kept and _visible(self._kept[id].conversation, now):
+            if id in self.kept and _visible(self.kept[id].conversation, now):
                 raise taken(id)
             ends = expiry(now, ttl)
             ended = None if ends is None else seconds(ends)
-            made = Conversation(id, 0, seconds(now), seconds(now), ended, kept, user)
-            self._kept[id] = _Kept(made)
-            return _copy(made)
+            made = Conversation(id, 0, seconds(now), seconds(now), ended, {}, user)
+            self.kept[id] = _Kept(made, self._bodies.sealed_metadata(self._keys(user), user, id, body))
+            return self._shown(self.kept[id])
 
     def read(
         self,
@@ -123,38 +143,42 @@ class _Tenant:
         low, high, limit = bounds(after, before, first, last)
         with self._now() as now:
             kept = self._find(id, now)
-            items = [item for position, item in sorted(kept.items.items()) if low < position < high]
-            items = items[:limit] if last is None else items[max(0, len(items) - limit) :]
-            return replace(_copy(kept.conversation), items=tuple(items))
+            places = [position for position in sorted(kept.items) if low < position < high]
+            places = places[:limit] if last is None else places[max(0, len(places) - limit) :]
+            return replace(self._shown(kept), items=tuple(self._items(kept, places)))
 
     def item(self, id: str, item: str) -> Item:
         with self._now() as now:
             kept = self._find(id, now)
             if item not in kept.positions:
                 raise no_item(id, item)
-            return kept.items[kept.positions[item]]
+            return self._items(kept, [kept.positions[item]])[0]
 
     def append(
         self, id: str, messages: Sequence[Message], *, at: int | None = None, ids: Sequence[str] | None = None
     ) -> tuple[Item, ...]:
-        names = named(messages, ids)
-        for message in messages:
-            message_bytes(message)
+        names, bodies = named(messages, ids), [message_bytes(message) for message in messages]
         with self._now() as now:
             kept = self._find(id, now)
-            known = {name: kept.items[kept.positions[name]] for name in names if name in kept.positions}
+            found = self._items(kept, [kept.positions[name] for name in names if name in kept.positions])
+            known = {item.id: item for item in found}
             for name, message in zip(names, messages, strict=True):
                 if name in known:
                     same_message(known[name], message)
-            new = [(name, message) for name, message in zip(names, messages, strict=True) if name not in known]
+            new = [entry for entry in zip(names, messages, bodies, strict=True) if entry[0] not in known]
             head = kept.conversation.head
             if new and at is not None and at != head:
                 raise ConversationChanged(id, at, head)
             moment = max(seconds(now), kept.conversation.updated_at)
-            for position, (name, message) in enumerate(new, head):
-                known[name] = kept.items[position] = Item(name, position, message, moment)
-                kept.positions[name] = position
             if new:
+                user, placed = (
+                    kept.conversation.user,
+                    [(at, name, body) for at, (name, _, body) in enumerate(new, head)],
+                )
+                sealed = self._bodies.sealed_messages(self._keys(user), user, id, placed)
+                for (position, name, _), (_, message, _), raw in zip(placed, new, sealed, strict=True):
+                    kept.items[position], kept.positions[name] = _Raw(name, moment, raw), position
+                    known[name] = Item(name, position, message, moment)
                 kept.conversation = replace(kept.conversation, head=head + len(new), updated_at=moment)
             return tuple(known[name] for name in names)
 
@@ -171,32 +195,34 @@ class _Tenant:
             moment = max(seconds(now), kept.conversation.updated_at)
             moved = kept.conversation.head + bool(items)
             kept.conversation = replace(kept.conversation, head=moved, updated_at=moment)
-            return _copy(kept.conversation)
+            return self._shown(kept)
 
     def update(self, id: str, metadata: Mapping[str, Any]) -> Conversation:
-        changed = json.loads(metadata_bytes(metadata))
+        body = metadata_bytes(metadata)
         with self._now() as now:
             kept = self._find(id, now)
+            user = kept.conversation.user
+            kept.body = self._bodies.sealed_metadata(self._keys(user), user, id, body)
             moment = max(seconds(now), kept.conversation.updated_at)
-            kept.conversation = replace(kept.conversation, metadata=changed, updated_at=moment)
-            return _copy(kept.conversation)
+            kept.conversation = replace(kept.conversation, updated_at=moment)
+            return self._shown(kept)
 
     def conversations(
         self, *, user: str | None = None, after: str | None = None, limit: int = 100
     ) -> tuple[Conversation, ...]:
         size = page_size(limit)
         with self._now() as now:
-            found = [kept.conversation for kept in self._kept.values() if _visible(kept.conversation, now)]
+            found = [kept.conversation for kept in self.kept.values() if _visible(kept.conversation, now)]
             found = sorted((one for one in found if user in (None, one.user)), key=_age, reverse=True)
             if after is not None:
                 last = _age(self._find(after, now).conversation)
                 found = [one for one in found if _age(one) < last]
-            return tuple(_copy(one) for one in found[:size])
+            return tuple(self._shown(self.kept[one.id]) for one in found[:size])
 
     def delete(self, id: str) -> None:
         with self._now() as now:
             self._find(id, now)
-            del self._kept[id]
+            del self.kept[id]
 
     def put(
         self,
@@ -211,9 +237,9 @@ class _Tenant:
         checked_name("kind", kind)
         checked_name("document", id)
         checked_user(user)
-        kept = json.loads(json_bytes(body, "document"))
+        raw = json_bytes(body, "document")
         with self._now() as now:
-            old = self._documents.get((kind, id))
+            old = self.documents_kept.get((kind, id))
             if old is not None and not _visible(old, now):
                 old = None
             revision = old.revision if old else 0
@@ -222,36 +248,62 @@ class _Tenant:
             made, moment = old.created_at if old else seconds(now), seconds(now)
             ends = expiry(now, ttl)
             ended = None if ends is None else seconds(ends)
-            self._documents[kind, id] = Document(kind, id, revision + 1, made, moment, ended, kept, user)
+            sealed = self._bodies.sealed_document(self._keys(user), user, kind, id, revision + 1, raw)
+            self.documents_kept[kind, id] = Document(kind, id, revision + 1, made, moment, ended, sealed, user)
             return self.get(kind, id)
 
     def get(self, kind: str, id: str) -> Document:
         with self._now() as now:
-            found = self._documents.get((kind, id))
+            found = self.documents_kept.get((kind, id))
             if found is None or not _visible(found, now):
                 raise no_document(kind, id)
-            return replace(found, body=_again(found.body))
+            return self._opened(found)
 
     def documents(
         self, kind: str, *, user: str | None = None, after: str | None = None, limit: int = 100
     ) -> tuple[Document, ...]:
         size = page_size(limit)
         with self._now() as now:
-            found = [one for one in self._documents.values() if one.kind == kind and _visible(one, now)]
+            found = [one for one in self.documents_kept.values() if one.kind == kind and _visible(one, now)]
             found = sorted((one for one in found if user in (None, one.user)), key=_age, reverse=True)
             if after is not None:
                 last = _age(self.get(kind, after))
                 found = [one for one in found if _age(one) < last]
-            return tuple(replace(one, body=_again(one.body)) for one in found[:size])
+            return tuple(self._opened(one) for one in found[:size])
 
     def kinds(self) -> tuple[str, ...]:
         with self._lock:
-            return tuple(sorted({kind for kind, _ in self._documents}, key=str.encode))
+            return tuple(sorted({kind for kind, _ in self.documents_kept}, key=str.encode))
 
     def discard(self, kind: str, id: str) -> None:
         with self._now():
             self.get(kind, id)
-            del self._documents[kind, id]
+            del self.documents_kept[kind, id]
+
+    def _keys(self, user: str | None) -> bytes:
+        """What the store holds of this person's keys; the first is made here."""
+        sealing = self._bodies.sealing
+        if not sealing.active or self._others is None:
+            return b""
+        name, kept = sealing.person(self.name, user), self._others.documents_kept
+        if (self.name, name) not in kept:
+            mark = kept[MARK].body if MARK in kept else None
+            self._others.put(self.name, name, json.loads(sealing.first_keys(self.name, user, mark)))
+        return bytes(kept[self.name, name].body)
+
+    def _shown(self, kept: _Kept) -> Conversation:
+        one = kept.conversation
+        return replace(one, metadata=self._bodies.metadata(one.id, one.user, kept.body))
+
+    def _items(self, kept: _Kept, positions: Sequence[int]) -> list[Item]:
+        rows = [(position, kept.items[position]) for position in positions]
+        messages = self._bodies.messages(kept.conversation.id, [(place, row.id, row.body) for place, row in rows])
+        return [
+            Item(row.id, place, message, row.created_at) for (place, row), message in zip(rows, messages, strict=True)
+        ]
+
+    def _opened(self, one: Document) -> Document:
+        return replace(one, body=self._bodies.document(one.kind, one.id, one.revision, one.user, one.body))
 
     @contextmanager
     def _now(self) -> Iterator[int]:
@@ -259,7 +311,7 @@ class _Tenant:
             yield microseconds(self._clock())
 
     def _find(self, id: str, now: int) -> _Kept:
-        kept = self._kept.get(id)
+        kept = self.kept.get(id)
         if kept is None or not _visible(kept.conversation, now):
             raise no_conversation(id)
         return kept
@@ -277,10 +329,55 @@ def _age(one: Conversation | Document) -> tuple[float, bytes]:
     return one.created_at, one.id.encode("utf-8")
 
 
-def _copy(conversation: Conversation) -> Conversation:
-    """Whoever gets it may change its metadata without changing ours."""
-    return replace(conversation, metadata=_again(conversation.metadata))
+class InMemoryRows:
+    """What a tenant has, as it lies there."""
 
+    def __init__(self, tenant: InMemoryTenant, lock: threading.RLock) -> None:
+        self._tenant, self._lock = tenant, lock
 
-def _again(value: Any) -> Any:
-    return json.loads(json.dumps(value))
+    def size(self) -> int:
+        return len(self._tenant.kept) + len(self._tenant.documents_kept)
+
+    def conversations(self, after: str | None) -> Sequence[RawConversation]:
+        with self._lock:
+            ids = sorted(id for id in self._tenant.kept if after is None or id > after)[:STEP]
+            found = [self._tenant.kept[id] for id in ids]
+            return [RawConversation(one.conversation.id, one.conversation.user, one.body) for one in found]
+
+    def messages(self, id: str, after: int) -> Sequence[RawMessage]:
+        with self._lock:
+            kept = self._tenant.kept.get(id)
+            rows = [] if kept is None else sorted((place, row) for place, row in kept.items.items() if place > after)
+            vectors = {} if kept is None else kept.vectors
+            return [RawMessage(place, row.id, row.body, vectors.get(place)) for place, row in rows[:STEP]]
+
+    def documents(self, after: tuple[str, str] | None) -> Sequence[RawDocument]:
+        with self._lock:
+            names = sorted(name for name in self._tenant.documents_kept if after is None or name > after)[:STEP]
+            found = [self._tenant.documents_kept[name] for name in names]
+            return [RawDocument(one.kind, one.id, one.revision, one.user, one.body) for one in found]
+
+    def replace_conversation(self, old: RawConversation, body: bytes) -> None:
+        with self._lock:
+            kept = self._tenant.kept.get(old.id)
+            if kept is not None and kept.body == old.body:
+                kept.body = body
+
+    def replace_document(self, old: RawDocument, body: bytes) -> None:
+        with self._lock:
+            kept = self._tenant.documents_kept.get((old.kind, old.id))
+            if kept is not None and kept.body == old.body:
+                self._tenant.documents_kept[old.kind, old.id] = replace(kept, body=body)
+
+    def replace_messages(self, id: str, run: str, changes: Sequence[Change]) -> None:  # noqa: ARG002
+        with self._lock:
+            kept = self._tenant.kept.get(id)
+            for old, new in changes if kept is not None else ():
+                row = kept.items.get(old.position)
+                if row is not None and row.body == old.body:
+                    kept.items[old.position] = replace(row, body=new.body)
+                if new.vector is not None and kept.vectors.get(old.position) == old.vector:
+                    kept.vectors[old.position] = new.vector
+
+    def finish(self, id: str, run: str) -> bool:  # noqa: ARG002
+        return True

@@ -18,11 +18,11 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from plume.errors import NotFound, PlumeError, shown
-from plume.memory.envelope import Cipher, DataKey, at, joined, key_id
+from plume.memory.envelope import Cipher, DataKey, joined, key_id
 from plume.memory.mark import Mark, parse_mark
 from plume.memory.master import MasterKey
 from plume.memory.records import json_bytes
-from plume.memory.sealing import KEPT, Damaged, KeyGone, Row, Section
+from plume.memory.sealing import KEPT, Body, Damaged, KeyGone, Section
 from plume.memory.store import Tenant
 
 FRESH = 10.0
@@ -71,17 +71,17 @@ class Keyring:
         name = self.person(section.tenant, user)
         return self._remembered(name, keys, section.tenant).newest.at(section)
 
-    def open(self, section: Section, rows: Sequence[tuple[Row, bytes]]) -> list[bytes]:
+    def open(self, section: Section, bodies: Sequence[Body]) -> list[bytes]:
         ciphers: dict[bytes, Cipher] = {}
         opened = []
-        for row, raw in rows:
+        for number, name, raw in bodies:
             id = key_id(raw)
             if id is None:
-                opened.append(self._plain(section, row, raw))
+                opened.append(self._plain(section, number, raw))
                 continue
             if id not in ciphers:
-                ciphers[id] = self._key(section, row, id).at(section)
-            opened.append(ciphers[id].open(row, raw))
+                ciphers[id] = self._key(section, number, id).at(section)
+            opened.append(ciphers[id].open(number, name, raw))
         return opened
 
     def destroy(self, tenant: str, user: str | None) -> bool:
@@ -110,23 +110,23 @@ class Keyring:
         sealed = AESGCM(master.wrap).encrypt(nonce, secrets.token_bytes(32), _bound(tenant, user, id, mark.rotation))
         return Wrapped(id, mark.rotation, master.id, nonce + sealed)
 
-    def _plain(self, section: Section, row: Row, raw: bytes) -> bytes:
+    def _plain(self, section: Section, number: int, raw: bytes) -> bytes:
         if self.accepts_plain:
             return raw
         hint = "somebody wrote past the key; plume conversations verify finds every such row"
-        raise Damaged(f"{at(section, row)}: the body is plain, in a store that is sealed", hint)
+        raise Damaged(f"{section.at(number)}: the body is plain, in a store that is sealed", hint)
 
-    def _key(self, section: Section, row: Row, id: bytes) -> DataKey:
+    def _key(self, section: Section, number: int, id: bytes) -> DataKey:
         name, known = id[:_TAG].hex(), self._persons.get(id[:_TAG].hex())
         if known is None or id not in known.keys or time.monotonic() > known.read_at + FRESH:
             try:
                 document = self._reach(KEPT).get(section.tenant, name)
             except NotFound:
                 self._persons.pop(name, None)
-                raise KeyGone(f"{at(section, row)}: the key of this person was destroyed") from None
+                raise KeyGone(f"{section.at(number)}: the key of this person was destroyed") from None
             known = self._remembered(name, json_bytes(document.body, "keys"), section.tenant)
         if id not in known.keys:
-            raise KeyGone(f"{at(section, row)}: the key that sealed it was retired")
+            raise KeyGone(f"{section.at(number)}: the key that sealed it was retired")
         return known.keys[id]
 
     def _remembered(self, name: str, raw: bytes, tenant: str) -> _Person:

@@ -1,6 +1,6 @@
 """Replaces every key of a sealed store, or seals a plain one, while others read and write; and looks at every row.
 
-First the mark of the store says which master key is the new one: from then on every person's first key is wrapped by it.
+First the mark of the store names the new master key: from then on it wraps the first key of every person.
 Then each person gets a new data key: from then on writers use it. So a single walk over the rows meets every old body.
 Last the old keys are taken away. Each step may be repeated: who is killed goes on where the mark says.
 """
@@ -13,25 +13,14 @@ from contextlib import suppress
 from dataclasses import replace
 
 from plume.errors import DocumentChanged, NotFound, PlumeError, UserError
+from plume.memory.bodies import document_section, messages_section, metadata_section, vectors_section
 from plume.memory.envelope import Cipher
 from plume.memory.keyring import Keyring, Wrapped, keys_body, parse_keys
 from plume.memory.mark import SEAL, Mark, check, parse_mark, proven
 from plume.memory.master import MasterKey
 from plume.memory.records import json_bytes
-from plume.memory.rows import (
-    Change,
-    RawConversation,
-    RawDocument,
-    RawMessage,
-    document_row,
-    document_section,
-    message_row,
-    messages_section,
-    metadata_row,
-    metadata_section,
-    vectors_section,
-)
-from plume.memory.sealing import KEPT, MARK, Damaged, KeyGone, Row, Section
+from plume.memory.rows import Change, RawConversation, RawDocument, RawMessage
+from plume.memory.sealing import KEPT, MARK, Damaged, KeyGone, Section
 from plume.memory.store import MANY, Document, Store, Tenant
 from plume.memory.verify import Fault, Walked, all_messages, all_tenants
 
@@ -175,14 +164,14 @@ class _Walk:
 
     def _metadata(self, one: RawConversation, faults: list[Fault]) -> int:
         cipher = self._cipher(one.user, metadata_section(self._tenant, one.id))
-        body = self._again(cipher, metadata_row(one.user), one.body, faults)
+        body = self._again(cipher, 0, one.user or "", one.body, faults)
         if body != one.body:
             self._rows.replace_conversation(one, body)
         return body != one.body
 
     def _document(self, one: RawDocument, faults: list[Fault]) -> int:
         cipher = self._cipher(one.user, document_section(self._tenant, one.kind, one.id))
-        body = self._again(cipher, document_row(one.revision, one.user), one.body, faults)
+        body = self._again(cipher, one.revision, one.user or "", one.body, faults)
         if body != one.body:
             self._rows.replace_document(one, body)
         return body != one.body
@@ -205,25 +194,24 @@ class _Walk:
                 return sealed
 
     def _message(self, old: RawMessage, cipher: Cipher, vectors: Cipher, faults: list[Fault]) -> RawMessage:
-        row = message_row(old.position, old.id)
-        vector = None if old.vector is None else self._again(vectors, row, old.vector, faults)
-        return old._replace(body=self._again(cipher, row, old.body, faults), vector=vector)
+        vector = None if old.vector is None else self._again(vectors, old.position, old.id, old.vector, faults)
+        return old._replace(body=self._again(cipher, old.position, old.id, old.body, faults), vector=vector)
 
-    def _again(self, cipher: Cipher, row: Row, raw: bytes, faults: list[Fault]) -> bytes:
+    def _again(self, cipher: Cipher, number: int, name: str, raw: bytes, faults: list[Fault]) -> bytes:
         """Sealed by `cipher`; as it was when it is so already, or cannot be opened. What was sealed with a key that
         was destroyed is no fault: nobody shall open it."""
         if raw.startswith(cipher.head):
             return raw
         try:
-            return cipher.seal(row, self._ring.open(cipher.section, [(row, raw)])[0])
+            return cipher.seal(number, name, self._ring.open(cipher.section, [(number, name, raw)])[0])
         except Damaged as error:
-            faults.append(Fault(cipher.section, row, error.message))
+            faults.append(Fault(cipher.section, number, error.message))
         except KeyGone:
             pass
         return raw
 
     def _cipher(self, user: str | None, section: Section) -> Cipher:
-        """By the person's newest key, which is made now if there is none: of what is plain, or left of one destroyed."""
+        """By the person's newest key, made now if there is none: bodies are plain, or left of a key destroyed."""
         name = self._ring.person(self._tenant, user)
         while True:
             try:

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from plume.memory.sealing import Row, Section
-
 STEP = 50  # rows that are read, and replaced, at once
 
 
@@ -64,37 +62,9 @@ class Rows(Protocol):
     def replace_conversation(self, old: RawConversation, body: bytes) -> None: ...
     def replace_document(self, old: RawDocument, body: bytes) -> None: ...
     def replace_messages(self, id: str, run: str, changes: Sequence[Change]) -> None:
-        """Called for all messages of a conversation in their order, changed or not, in a `run` with a name of its own."""
+        """Called for all messages of a conversation in their order, changed or not; `run` tells such calls apart."""
         ...
 
     def finish(self, id: str, run: str) -> bool:
         """Makes the changes of a run hold; False when the conversation has changed meanwhile and needs another run."""
         ...
-
-
-def metadata_section(tenant: str, id: str) -> Section:
-    return Section("the metadata of conversation", tenant, (id,))
-
-
-def messages_section(tenant: str, id: str) -> Section:
-    return Section("conversation", tenant, (id,))
-
-
-def vectors_section(tenant: str, id: str) -> Section:
-    return Section("the vectors of conversation", tenant, (id,))
-
-
-def document_section(tenant: str, kind: str, id: str) -> Section:
-    return Section("document", tenant, (kind, id))
-
-
-def metadata_row(user: str | None) -> Row:
-    return Row(0, user or "")
-
-
-def message_row(position: int, id: str) -> Row:
-    return Row(position, id)
-
-
-def document_row(revision: int, user: str | None) -> Row:
-    return Row(revision, user or "")

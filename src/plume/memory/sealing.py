@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from plume.errors import NotFound, PlumeError, UserError, shown
-from plume.memory.store import Document, Store, Tenant
+from plume.memory.store import Document, Store
 
 if TYPE_CHECKING:
     from plume.memory.master import MasterKey
@@ -31,12 +31,12 @@ class Section(NamedTuple):
     def __str__(self) -> str:
         return f"{self.what} {' '.join(map(shown, self.names))} of {shown(self.tenant)}"
 
+    def at(self, number: int) -> str:
+        """In words, of one body: a position in a conversation, or a revision."""
+        return f"{self}, {'revision' if self.what == 'document' else 'position'} {number}"
 
-class Row(NamedTuple):
-    """A body's place in its section: a position or a revision, and a name that belongs to it."""
 
-    number: int
-    name: str = ""
+Body = tuple[int, str, bytes]  # its number in the section, the name that belongs to it, and itself
 
 
 class Damaged(PlumeError):
@@ -50,7 +50,7 @@ class KeyGone(PlumeError):
 class Cipher(Protocol):
     """Seals the bodies of one section."""
 
-    def seal(self, row: Row, body: bytes) -> bytes: ...
+    def seal(self, number: int, name: str, body: bytes) -> bytes: ...
 
 
 class Sealing(Protocol):
@@ -74,7 +74,7 @@ class Sealing(Protocol):
         """Seals with the newest key in the body of that document."""
         ...
 
-    def open(self, section: Section, rows: Sequence[tuple[Row, bytes]]) -> list[bytes]:
+    def open(self, section: Section, bodies: Sequence[Body]) -> list[bytes]:
         """Raises KeyGone, and Damaged for what was not sealed for its place."""
         ...
 
@@ -97,13 +97,14 @@ class _Plain:
     def cipher(self, keys: bytes, user: str | None, section: Section) -> Cipher:  # noqa: ARG002
         return self
 
-    def seal(self, row: Row, body: bytes) -> bytes:  # noqa: ARG002
+    def seal(self, number: int, name: str, body: bytes) -> bytes:  # noqa: ARG002
         return body
 
-    def open(self, section: Section, rows: Sequence[tuple[Row, bytes]]) -> list[bytes]:
-        if any(raw[:1] == FORM for _, raw in rows):
+    def open(self, section: Section, bodies: Sequence[Body]) -> list[bytes]:
+        found = [raw for _, _, raw in bodies]
+        if any(raw[:1] == FORM for raw in found):
             raise PlumeError(f"{section} is sealed, and this store is not", "open it with the key of the store")
-        return [raw for _, raw in rows]
+        return found
 
     def destroy(self, tenant: str, user: str | None) -> bool:  # noqa: ARG002
         return False

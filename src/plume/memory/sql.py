@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
+from plume.memory.bodies import bodies_of
+from plume.memory.master import MasterKey
+from plume.memory.sealing import PLAIN, Sealing, sealing_of
+from plume.memory.sql_rows import SQLRows
 from plume.memory.sql_tenant import SQLTenant
 from plume.memory.store import Clock, Durability, checked_name, page_size
 from plume.memory.transactions import Transactions
 
 
 class SQLStore:
-    def __init__(self, url: str, clock: Clock | None = None) -> None:
-        """Connects and brings the tables up to date. Raises UserError when that is impossible."""
+    def __init__(self, url: str, clock: Clock | None = None, keys: Sequence[MasterKey] = ()) -> None:
+        """Connects and brings the tables up to date. Raises UserError when that or the keys fail."""
         self._transactions = Transactions(url, clock)
+        self.sealing: Sealing = PLAIN
+        try:
+            self.sealing = sealing_of(self, self._transactions.name, keys)
+        except BaseException:
+            self.close()
+            raise
 
     def __repr__(self) -> str:
         return f"SQLStore({self._transactions.name!r})"
 
     def tenant(self, name: str) -> SQLTenant:
-        return SQLTenant(self._transactions, checked_name("tenant", name))
+        return SQLTenant(self._transactions, bodies_of(self.sealing, checked_name("tenant", name)))
+
+    def rows(self, tenant: str) -> SQLRows:
+        return SQLRows(self._transactions, tenant)
 
     def tenants(self, *, after: str | None = None, limit: int = 100) -> tuple[str, ...]:
         """Each name by one look at the indexes, however much every tenant has."""

@@ -5,7 +5,6 @@ Whoever writes to a conversation first locks its row; so messages get their posi
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import Any
@@ -13,15 +12,16 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, insert, update
 
 from plume.errors import ConversationChanged, DocumentChanged
+from plume.memory.bodies import Bodies
 from plume.memory.records import (
     expiry,
     json_bytes,
     message_bytes,
-    messages_of,
     metadata_bytes,
     microseconds,
     seconds,
 )
+from plume.memory.sealing import KEPT, MARK, settled
 from plume.memory.statements import Pages
 from plume.memory.store import (
     Conversation,
@@ -49,8 +49,8 @@ _BATCH = 500  # names in one IN (...)
 
 
 class SQLTenant:
-    def __init__(self, transactions: Transactions, name: str) -> None:
-        self.name, self._transactions = name, transactions
+    def __init__(self, transactions: Transactions, bodies: Bodies) -> None:
+        self.name, self._transactions, self._bodies = bodies.tenant, transactions, bodies
         self._statements = transactions.statements
 
     def create(
@@ -72,9 +72,10 @@ class SQLTenant:
                 self._delete(connection, id)
             now = self._transactions.now(connection)
             times = {"created_at": now, "updated_at": now, "expires_at": expiry(now, ttl)}
-            row: dict[str, Any] = {"id": id, "head": 0, "body": body, "user": whose, **times}
+            sealed = self._bodies.sealed_metadata(self._keys(connection, whose), whose, id, body)
+            row: dict[str, Any] = {"id": id, "head": 0, "body": sealed, "user": whose, **times}
             connection.execute(insert(conversations), {"tenant": self.name, **row})
-            return _conversation(**row)
+            return self._conversation(**row)
 
         return self._transactions.write(work)
 
@@ -89,27 +90,30 @@ class SQLTenant:
     ) -> Conversation:
         low, high, limit = bounds(after, before, first, last)
         statement = self._statements.read_first if last is None else self._statements.read_last
-        rows: Sequence[Any] = self._rows(statement, id=id, low=low, high=high, limit=limit)
+        return settled(lambda: self._read(id, self._rows(statement, id=id, low=low, high=high, limit=limit)))
+
+    def _read(self, id: str, rows: Sequence[Any]) -> Conversation:
         top = {row[1]: row for row in rows if not row[1]}
         if not top:
             raise no_conversation(id)
         (head, _, created, body), (updated, _, ends, user) = top[b""], top[None]
         placed = sorted((row for row in rows if row[1]), key=itemgetter(0))
-        messages = messages_of([row[3] for row in placed])
-        found = tuple(
-            Item(name.decode("utf-8"), position, message, seconds(moment))
-            for (position, name, moment, _), message in zip(placed, messages, strict=True)
+        found = self._items(
+            id, [(position, name.decode("utf-8"), moment, raw) for position, name, moment, raw in placed]
         )
         times = {"created_at": created, "updated_at": updated, "expires_at": ends}
         whose = None if user is None else bytes(user).decode("utf-8")
-        return _conversation(id=id, head=head, **times, body=body, user=whose, items=found)
+        return self._conversation(id=id, head=head, **times, body=body, user=whose, items=tuple(found))
 
     def item(self, id: str, item: str) -> Item:
-        rows = self._rows(self._statements.item, id=id, item=item)
-        if not rows:
-            self._there(id)
-            raise no_item(id, item)
-        return _item(rows[0])
+        def read() -> Item:
+            rows = self._rows(self._statements.item, id=id, item=item)
+            if not rows:
+                self._there(id)
+                raise no_item(id, item)
+            return self._items(id, [_shown(rows[0])])[0]
+
+        return settled(read)
 
     def append(
         self, id: str, messages: Sequence[Message], *, at: int | None = None, ids: Sequence[str] | None = None
@@ -126,21 +130,22 @@ class SQLTenant:
             if new and at is not None and at != row.head:
                 raise ConversationChanged(id, at, row.head)
             moment = max(row.now, row.updated_at)
-            common = {"tenant": self.name, "conversation": id, "created_at": moment}
-            placed: list[dict[str, Any]] = [
-                {"position": position, "id": name, "body": body}
-                for position, (name, _, body) in enumerate(new, row.head)
-            ]
+            placed = [(position, name, body) for position, (name, _, body) in enumerate(new, row.head)]
             if new:
-                rows = [{**common, **place} for place in placed]
+                common = {"tenant": self.name, "conversation": id, "created_at": moment}
+                sealed = self._bodies.sealed_messages(self._keys(connection, row.user), row.user, id, placed)
+                rows = [
+                    {**common, "position": position, "id": name, "body": body}
+                    for (position, name, _), body in zip(placed, sealed, strict=True)
+                ]
                 connection.execute(self._statements.add, rows if len(rows) > 1 else rows[0])
                 change = {"whose": self.name, "which": id, "moved": row.head + len(new), "moment": moment}
                 connection.execute(self._statements.advance, change)
-            for place, (name, message, _) in zip(placed, new, strict=True):
-                known[name] = Item(name, place["position"], message, seconds(moment))
+            for (position, name, _), (_, message, _) in zip(placed, new, strict=True):
+                known[name] = Item(name, position, message, seconds(moment))
             return tuple(known[name] for name in names)
 
-        return self._transactions.write(work)
+        return settled(lambda: self._transactions.write(work))
 
     def remove(self, id: str, items: Sequence[str]) -> Conversation:
         def work(connection: Connection) -> Conversation:
@@ -152,18 +157,19 @@ class SQLTenant:
             self._take_out(connection, id, [item.position for item in known.values()])
             changed = {"head": row.head + bool(items), "updated_at": max(row.now, row.updated_at)}
             self._change(connection, id, **changed)
-            return _conversation(**{**_fields(row), **changed})
+            return self._conversation(**{**_fields(row), **changed})
 
-        return self._transactions.write(work)
+        return settled(lambda: self._transactions.write(work))
 
     def update(self, id: str, metadata: Mapping[str, Any]) -> Conversation:
         body = metadata_bytes(metadata)
 
         def work(connection: Connection) -> Conversation:
             row = self._present(connection, id)
-            changed = {"body": body, "updated_at": max(row.now, row.updated_at)}
+            sealed = self._bodies.sealed_metadata(self._keys(connection, row.user), row.user, id, body)
+            changed = {"body": sealed, "updated_at": max(row.now, row.updated_at)}
             self._change(connection, id, **changed)
-            return _conversation(**{**_fields(row), **changed})
+            return self._conversation(**{**_fields(row), **changed})
 
         return self._transactions.write(work)
 
@@ -173,8 +179,12 @@ class SQLTenant:
         wanted: dict[str, Any] = {"limit": page_size(limit)}
         if after is not None:
             wanted |= {"created_at": self._there(after).created_at, "after": after}
-        rows = self._page(self._statements.conversations, user, wanted)
-        return tuple(_conversation(**_fields(row)) for row in rows)
+
+        def read() -> tuple[Conversation, ...]:
+            rows = self._page(self._statements.conversations, user, wanted)
+            return tuple(self._conversation(**_fields(row)) for row in rows)
+
+        return settled(read)
 
     def delete(self, id: str) -> None:
         def work(connection: Connection) -> None:
@@ -208,20 +218,23 @@ class SQLTenant:
                 "created_at": old.created_at if old else now,
                 "updated_at": now,
                 "expires_at": expiry(now, ttl),
-                "body": raw,
+                "body": self._bodies.sealed_document(self._keys(connection, whose), whose, kind, id, revision + 1, raw),
                 "user": whose,
             }
             statement = insert(documents).values(**key) if row is None else update(documents).where(*mine)
             connection.execute(statement.values(**values))
-            return _document(kind=kind, id=id, **values)
+            return self._document(kind=kind, id=id, **values)
 
         return self._transactions.write(work)
 
     def get(self, kind: str, id: str) -> Document:
-        rows = self._rows(self._statements.document, kind=kind, id=id)
-        if not rows:
-            raise no_document(kind, id)
-        return _document(**_fields(rows[0]))
+        def read() -> Document:
+            rows = self._rows(self._statements.document, kind=kind, id=id)
+            if not rows:
+                raise no_document(kind, id)
+            return self._document(**_fields(rows[0]))
+
+        return settled(read)
 
     def documents(
         self, kind: str, *, user: str | None = None, after: str | None = None, limit: int = 100
@@ -229,8 +242,12 @@ class SQLTenant:
         wanted: dict[str, Any] = {"limit": page_size(limit), "kind": kind}
         if after is not None:
             wanted |= {"created_at": microseconds(self.get(kind, after).created_at), "after": after}
-        rows = self._page(self._statements.documents, user, wanted)
-        return tuple(_document(**_fields(row)) for row in rows)
+
+        def read() -> tuple[Document, ...]:
+            rows = self._page(self._statements.documents, user, wanted)
+            return tuple(self._document(**_fields(row)) for row in rows)
+
+        return settled(read)
 
     def kinds(self) -> tuple[str, ...]:
         last, found = "", []
@@ -278,11 +295,12 @@ class SQLTenant:
         return row
 
     def _known(self, connection: Connection, id: str, names: Sequence[str]) -> dict[str, Item]:
-        asked, found = [name for name in names if is_name(name)], {}
+        asked = [name for name in names if is_name(name)]
+        found: dict[str, Item] = {}
         for start in range(0, len(asked), _BATCH):
             parameters = {"tenant": self.name, "id": id, "names": asked[start : start + _BATCH]}
-            for row in connection.execute(self._statements.known, parameters):
-                found[row.id] = _item(row)
+            rows = connection.execute(self._statements.known, parameters).all()
+            found |= {item.id: item for item in self._items(id, [_shown(row) for row in rows])}
         return found
 
     def _locked_document(self, connection: Connection, kind: str, id: str) -> Row[Any] | None:
@@ -290,6 +308,39 @@ class SQLTenant:
             return None
         parameters = {**self._transactions.clock(), "tenant": self.name, "kind": kind, "id": id}
         return connection.execute(self._statements.locked_document, parameters).one_or_none()
+
+    def _keys(self, connection: Connection, user: str | None) -> bytes:
+        """What holds of this person's keys until the transaction ends; the first is made here."""
+        sealing = self._bodies.sealing
+        if not sealing.active:
+            return b""
+        where = {"tenant": KEPT, "kind": self.name, "id": sealing.person(self.name, user)}
+        found = connection.execute(self._statements.held_document, where).scalar_one_or_none()
+        if found is None:
+            mark = {"tenant": KEPT, "kind": MARK[0], "id": MARK[1]}
+            held = connection.execute(self._statements.held_document, mark).scalar_one_or_none()
+            found = sealing.first_keys(self.name, user, held)
+            now = self._transactions.now(connection)
+            values = {"revision": 1, "created_at": now, "updated_at": now, "body": found}
+            connection.execute(insert(documents), {**where, **values})
+        return bytes(found)
+
+    def _items(self, id: str, rows: Sequence[tuple[int, str, int, bytes]]) -> list[Item]:
+        messages = self._bodies.messages(id, [(position, name, raw) for position, name, _, raw in rows])
+        return [
+            Item(name, position, message, seconds(moment))
+            for (position, name, moment, _), message in zip(rows, messages, strict=True)
+        ]
+
+    def _conversation(
+        self, *, id: str, user: str | None, body: bytes, items: tuple[Item, ...] = (), **values: Any
+    ) -> Conversation:
+        metadata = self._bodies.metadata(id, user, body)
+        return Conversation(id, **_times(values), **values, user=user, metadata=metadata, items=items)
+
+    def _document(self, *, kind: str, id: str, revision: int, user: str | None, body: bytes, **values: Any) -> Document:
+        opened = self._bodies.document(kind, id, revision, user, body)
+        return Document(kind, id, revision, **_times(values), **values, user=user, body=opened)
 
     def _take_out(self, connection: Connection, id: str, positions: Sequence[int]) -> None:
         for start in range(0, len(positions), _BATCH):
@@ -317,19 +368,11 @@ def _fields(row: Row[Any]) -> dict[str, Any]:
     return {name: value for name, value in row._mapping.items() if name not in ("tenant", "now")}
 
 
-def _item(row: Any) -> Item:
-    return Item(row.id, row.position, messages_of([row.body])[0], seconds(row.created_at))
+def _shown(row: Any) -> tuple[int, str, int, bytes]:
+    return row.position, row.id, row.created_at, row.body
 
 
 def _times(values: dict[str, Any]) -> dict[str, Any]:
     ends = values.pop("expires_at")
     times = {name: seconds(values.pop(name)) for name in ("created_at", "updated_at")}
     return {**times, "expires_at": None if ends is None else seconds(ends)}
-
-
-def _conversation(*, body: bytes, items: tuple[Item, ...] = (), **values: Any) -> Conversation:
-    return Conversation(**_times(values), **values, metadata=json.loads(body), items=items)
-
-
-def _document(*, body: bytes, **values: Any) -> Document:
-    return Document(**_times(values), **values, body=json.loads(body))

@@ -10,10 +10,14 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 from plume.errors import AlreadyExists, NotFound, UserError, shown
 from plume.types import Message
+
+if TYPE_CHECKING:
+    from plume.memory.rows import Rows
+    from plume.memory.sealing import Sealing
 
 Clock = Callable[[], float]
 
@@ -202,6 +206,15 @@ class Store(Protocol):
     def tenants(self, *, after: str | None = None, limit: int = 100) -> tuple[str, ...]:
         """The names of those who have anything, be it expired, in the order of their bytes; `after` is the name that
         the last page ended with."""
+        ...
+
+    @property
+    def sealing(self) -> Sealing:
+        """Who seals what is stored, and destroys the keys of a person."""
+        ...
+
+    def rows(self, tenant: str) -> Rows:
+        """What is stored as it lies there, for who seals it anew or examines it."""
         ...
 
     def durability(self) -> Durability: ...

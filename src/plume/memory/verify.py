@@ -7,26 +7,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from plume.errors import PlumeError
+from plume.memory.bodies import document_section, messages_section, metadata_section, vectors_section
 from plume.memory.records import messages_of
-from plume.memory.rows import (
-    RawDocument,
-    RawMessage,
-    Rows,
-    document_row,
-    document_section,
-    message_row,
-    messages_section,
-    metadata_row,
-    metadata_section,
-    vectors_section,
-)
-from plume.memory.sealing import KEPT, KeyGone, Row, Section
+from plume.memory.rows import RawDocument, RawMessage, Rows
+from plume.memory.sealing import KEPT, KeyGone, Section
 from plume.memory.store import Store
 
 
 @dataclass(frozen=True, slots=True)
 class Walked:
-    """How far a walk has come: conversations and documents `done` of about `total`; bodies `sealed` anew by this step."""
+    """How far a walk has come: conversations and documents `done` of about `total`, bodies `sealed` by this step."""
 
     tenant: str
     done: int
@@ -39,7 +29,7 @@ class Fault:
     """A body that does not open: where, and why."""
 
     section: Section
-    row: Row
+    number: int
     message: str
 
 
@@ -48,7 +38,8 @@ class _Body:
     """A body as it was read, and a second look at it, None when it is gone."""
 
     section: Section
-    row: Row
+    number: int
+    name: str
     raw: bytes
     again: Callable[[], bytes | None]
 
@@ -86,14 +77,14 @@ def _fault(store: Store, body: _Body) -> Fault | None:
     for look in range(2):
         try:
             if raw is not None:
-                _parsed(body.section, store.sealing.open(body.section, [(body.row, raw)])[0])
+                _parsed(body.section, store.sealing.open(body.section, [(body.number, body.name, raw)])[0])
             return None
         except KeyGone as error:
             if look:
-                return Fault(body.section, body.row, error.message)
+                return Fault(body.section, body.number, error.message)
             raw = body.again()  # a rotation may have sealed it anew since it was read
         except PlumeError as error:
-            return Fault(body.section, body.row, error.message)
+            return Fault(body.section, body.number, error.message)
     raise AssertionError
 
 
@@ -128,7 +119,7 @@ def _document(rows: Rows, tenant: str, behind: tuple[str, str] | None, one: RawD
         return found[0].body if found and found[0]._replace(body=one.body) == one else None
 
     section = document_section(tenant, one.kind, one.id)
-    return _Body(section, document_row(one.revision, one.user), one.body, again)
+    return _Body(section, one.revision, one.user or "", one.body, again)
 
 
 def _conversation(
@@ -138,7 +129,7 @@ def _conversation(
         found = rows.conversations(before)[:1]
         return found[0].body if found and found[0].id == id else None
 
-    yield _Body(metadata_section(tenant, id), metadata_row(user), body, again)
+    yield _Body(metadata_section(tenant, id), 0, user or "", body, again)
     for message in all_messages(rows, id):
         yield from _message(rows, tenant, id, message)
 
@@ -156,7 +147,7 @@ def _message(rows: Rows, tenant: str, id: str, message: RawMessage) -> Iterator[
         found = look()
         return found and found.vector
 
-    row = message_row(message.position, message.id)
-    yield _Body(messages_section(tenant, id), row, message.body, body)
+    position, name = message.position, message.id
+    yield _Body(messages_section(tenant, id), position, name, message.body, body)
     if message.vector is not None:
-        yield _Body(vectors_section(tenant, id), row, message.vector, vector)
+        yield _Body(vectors_section(tenant, id), position, name, message.vector, vector)
