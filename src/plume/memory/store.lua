@@ -1,9 +1,11 @@
 -- Every operation of the Redis store, one call each: Redis runs nothing else meanwhile, so it is done wholly or not at all.
 -- Everything is checked before anything is written, because Redis does not roll back.
 --
--- KEYS: 1 the tenant's root, with which all its keys begin, 2 the names of all tenants.
--- ARGV: 1 the operation, 2 the time in microseconds, empty for the server's own, 3 the tenant's name; then what the
--- operation needs: first the id, or the kind and the id.
+-- KEYS: 1 the tenant's root, with which all its keys begin, 2 the names of all tenants; of who seals also 3 the document
+-- with the keys.
+-- ARGV: 1 the operation, 2 the time in microseconds, empty for the server's own, 3 the tenant's name, 4 what who seals
+-- takes the body of that document for, 5 whose keys these are; then what the operation needs: first the id, or the
+-- kind and the id.
 --
 -- ROOT:conversation:ID   hash        ROOT:conversations             ids by age
 -- ROOT:messages:ID       stream      ROOT:conversations:of:USER     those about a person
@@ -132,11 +134,20 @@ local function move(id, found, head)
   redis.call('HSET', key('conversation', id), 'head', text(head), 'updated_at', text(moment))
 end
 
+-- Did who seals take the keys of another person, or keys that have been replaced? Then nothing is written.
+local function outdated(id)
+  return KEYS[3] and (redis.call('HGET', KEYS[3], 'body') ~= ARGV[4]
+    or id and (redis.call('HGET', key('conversation', id), 'user') or '') ~= ARGV[5])
+end
+
 local run = {}
 
 function run.create(id, body, lifetime, user)
   if visible(key('conversation', id)) then
     return { 'taken' }
+  end
+  if outdated() then
+    return { 'keys' }
   end
   drop_conversation(id)
   redis.call('HSET', key('conversation', id), 'head', '0', 'created_at', text(now), 'updated_at', text(now),
@@ -172,31 +183,36 @@ function run.item(id, name)
 end
 
 -- Names and bodies follow in turns. Messages whose names are known are returned for the caller to compare, and
--- nothing is written, unless the caller says that it has compared them.
-function run.append(id, at, compared)
+-- nothing is written, unless the caller says that it has compared as many. What is sealed is sealed for one head.
+function run.append(id, at, compared, sealed_for)
   local hash, messages, positions = key('conversation', id), key('messages', id), key('positions', id)
-  local found, known, first = visible(hash, 'head', 'updated_at'), {}, 7
+  local found, known, first = visible(hash, 'head', 'updated_at'), {}, 10
   if not found then
     return { 'none' }
   end
+  local rows = {}
   for i = first, #ARGV, 2 do
     local position = redis.call('HGET', positions, ARGV[i])
     if position then
       known[ARGV[i]] = entry(id, position)
+      rows[#rows + 1] = known[ARGV[i]]
     end
   end
-  if next(known) and compared == '' then
-    local rows = {}
-    for _, row in pairs(known) do
-      rows[#rows + 1] = row
-    end
+  if #rows ~= tonumber(compared) then
     return { 'known', packed(rows) }
   end
   local head = tonumber(found[2])
   if at ~= '' and tonumber(at) ~= head then
     return { 'changed', head }
   end
-  local moment, rows = text(math.max(now, tonumber(found[3]))), {}
+  if outdated(id) then
+    return { 'keys' }
+  end
+  if sealed_for ~= '' and tonumber(sealed_for) ~= head then
+    return { 'moved', head }
+  end
+  local moment = text(math.max(now, tonumber(found[3])))
+  rows = {}
   for i = first, #ARGV, 2 do
     if not known[ARGV[i]] then
       redis.call('XADD', messages, text(head) .. '-1', 'id', ARGV[i], 'at', moment, 'body', ARGV[i + 1])
@@ -210,7 +226,7 @@ function run.append(id, at, compared)
 end
 
 function run.remove(id)
-  local found, places, first = visible(key('conversation', id), 'head', 'updated_at'), {}, 5
+  local found, places, first = visible(key('conversation', id), 'head', 'updated_at'), {}, 7
   if not found then
     return { 'none' }
   end
@@ -234,6 +250,9 @@ function run.update(id, body)
   if not found then
     return { 'none' }
   end
+  if outdated(id) then
+    return { 'keys' }
+  end
   redis.call('HSET', key('conversation', id), 'body', body)
   move(id, found, tonumber(found[2]))
   return { 'ok', conversation(id) }
@@ -251,11 +270,17 @@ local function document(kind, id)
   return redis.call('HMGET', document_key(kind, id), 'revision', 'created_at', 'updated_at', 'expires_at', 'body', 'user')
 end
 
-function run.put(kind, id, body, at, lifetime, user)
+function run.put(kind, id, body, at, lifetime, user, sealed_for)
   local found = visible(document_key(kind, id), 'revision', 'created_at')
   local revision = found and tonumber(found[2]) or 0
   if at ~= '' and tonumber(at) ~= revision then
     return { 'changed', revision }
+  end
+  if outdated() then
+    return { 'keys' }
+  end
+  if sealed_for ~= '' and tonumber(sealed_for) ~= revision + 1 then
+    return { 'moved', revision }
   end
   local created = found and found[3] or text(now)
   drop_document(kind, id)
@@ -316,4 +341,4 @@ run['adopt documents'] = function(kind)
   return { 'ok' }
 end
 
-return run[operation](unpack(ARGV, 4, math.min(#ARGV, 9)))
+return run[operation](unpack(ARGV, 6, math.min(#ARGV, 12)))

@@ -11,6 +11,7 @@ from plume.errors import NotFound, PlumeError, UserError
 from plume.memory import open_store
 from plume.memory.conformance.examples import refusal, said
 from plume.memory.keys import create_key, find_key, list_keys, revoke_key
+from plume.memory.master import MasterKey
 from plume.memory.store import Clock, Conversation, Document, Store, Tenant, new_id
 
 
@@ -209,10 +210,12 @@ def test_nothing_of_a_keys_secret_is_stored_and_no_key_speaks_for_plume(store: S
 # --- what lasts -------------------------------------------------------------------------------------
 
 
-def test_what_was_acknowledged_is_there_when_the_store_is_opened_again(persistent: str, tenant: Tenant) -> None:
+def test_what_was_acknowledged_is_there_when_the_store_is_opened_again(
+    persistent: str, tenant: Tenant, keys: tuple[MasterKey, ...]
+) -> None:
     id = tenant.create(metadata={"a": 1}).id
     items = tenant.append(id, said("a", "é\0🐦"))
-    with open_store(persistent) as again:
+    with open_store(persistent, keys=keys) as again:
         assert again.tenant(tenant.name).read(id).items == items
         assert again.tenant(tenant.name).read(id).metadata == {"a": 1}
 
