@@ -9,20 +9,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from plume.errors import ConversationChanged, DocumentChanged
 from plume.memory.bodies import Bodies, bodies_of
 from plume.memory.master import MasterKey
-from plume.memory.records import expiry, json_bytes, message_bytes, metadata_bytes, microseconds, seconds
-from plume.memory.rows import STEP, Change, RawConversation, RawDocument, RawMessage
+from plume.memory.records import expiry, json_bytes, lifetime, message_bytes, metadata_bytes, microseconds, seconds
 from plume.memory.sealing import KEPT, MARK, PLAIN, Sealing, sealing_of
 from plume.memory.store import (
     Clock,
     Conversation,
+    Counts,
     Document,
     Durability,
     Item,
+    Line,
     bounds,
     checked_name,
     checked_user,
@@ -37,6 +38,9 @@ from plume.memory.store import (
 )
 from plume.types import Message
 
+if TYPE_CHECKING:
+    from plume.memory.in_memory_rows import InMemoryRows
+
 
 class InMemoryStore:
     """Nothing is written anywhere; it ends with the process."""
@@ -45,6 +49,7 @@ class InMemoryStore:
         self._clock = clock or time.time
         self._lock = threading.RLock()
         self._tenants: dict[str, InMemoryTenant] = {}
+        self._trail: list[Line] = []
         self.sealing: Sealing = PLAIN
         self.sealing = sealing_of(self, "memory:", keys)
 
@@ -60,6 +65,8 @@ class InMemoryStore:
             return self._tenants[name]
 
     def rows(self, tenant: str) -> InMemoryRows:
+        from plume.memory.in_memory_rows import InMemoryRows
+
         return InMemoryRows(self.tenant(tenant), self._lock)
 
     def tenants(self, *, after: str | None = None, limit: int = 100) -> tuple[str, ...]:
@@ -67,6 +74,31 @@ class InMemoryStore:
         with self._lock:
             names = sorted((name for name, one in self._tenants.items() if one.holds_anything()), key=str.encode)
             return tuple(name for name in names if after is None or _behind(name, after))[:size]
+
+    def sweep(self, limit: int = 1000) -> Counts:
+        removed, size = Counts(), page_size(limit)
+        with self._lock:
+            for tenant in self._tenants.values():
+                removed += tenant.sweep(size - removed.conversations - removed.documents)
+        return removed
+
+    def scrub(self) -> tuple[str, ...]:
+        return ()
+
+    def destroy_keys(self, tenant: str, user: str | None) -> bool:
+        return self.sealing.destroy(tenant, user)
+
+    def note(self, entry: Mapping[str, Any]) -> Line:
+        kept = json.loads(json_bytes(dict(entry), "audit line"))
+        with self._lock:
+            line = Line(len(self._trail) + 1, seconds(microseconds(self._clock())), kept)
+            self._trail.append(line)
+            return line._replace(entry=_again(kept))
+
+    def trail(self, *, after: int | None = None, limit: int = 100) -> tuple[Line, ...]:
+        start, size = max(0, after or 0), page_size(limit)
+        with self._lock:
+            return tuple(line._replace(entry=_again(line.entry)) for line in self._trail[start : start + size])
 
     def durability(self) -> Durability:
         return Durability({}, "what is kept in memory ends with the process")
@@ -107,6 +139,7 @@ class InMemoryTenant:
         self._bodies, self._clock, self._lock, self._others = bodies, clock, lock, keys
         self.kept: dict[str, _Kept] = {}
         self.documents_kept: dict[tuple[str, str], Document] = {}  # with their bodies as they lie there
+        self._lifetime: float | None = None
 
     def holds_anything(self) -> bool:
         return bool(self.kept or self.documents_kept)
@@ -125,7 +158,7 @@ class InMemoryTenant:
         with self._now() as now:
             if id in self.kept and _visible(self.kept[id].conversation, now):
                 raise taken(id)
-            ends = expiry(now, ttl)
+            ends = expiry(now, self._lifetime if ttl is None else ttl)
             ended = None if ends is None else seconds(ends)
             made = Conversation(id, 0, seconds(now), seconds(now), ended, {}, user)
             self.kept[id] = _Kept(made, self._bodies.sealed_metadata(self._keys(user), user, id, body))
@@ -305,6 +338,34 @@ class InMemoryTenant:
     def _opened(self, one: Document) -> Document:
         return replace(one, body=self._bodies.document(one.kind, one.id, one.revision, one.user, one.body))
 
+    def lifetime(self) -> float | None:
+        return self._lifetime
+
+    def set_lifetime(self, ttl: float | None) -> None:
+        lifetime(ttl)
+        self._lifetime = ttl
+
+    def erase(self, user: str | None = None) -> Counts:
+        with self._lock:
+            if user is None:
+                self._lifetime = None
+            return self._drop(
+                [id for id, kept in self.kept.items() if user in (None, kept.conversation.user)],
+                [key for key, one in self.documents_kept.items() if user in (None, one.user)],
+            )
+
+    def sweep(self, limit: int) -> Counts:
+        with self._now() as now:
+            ended = [id for id, kept in self.kept.items() if not _visible(kept.conversation, now)][:limit]
+            documents = [key for key, one in self.documents_kept.items() if not _visible(one, now)]
+            return self._drop(ended, documents[: limit - len(ended)])
+
+    def _drop(self, ids: Sequence[str], documents: Sequence[tuple[str, str]]) -> Counts:
+        messages = sum(len(self.kept.pop(id).items) for id in ids)
+        for key in documents:
+            del self.documents_kept[key]
+        return Counts(len(ids), messages, len(documents))
+
     @contextmanager
     def _now(self) -> Iterator[int]:
         with self._lock:
@@ -329,55 +390,5 @@ def _age(one: Conversation | Document) -> tuple[float, bytes]:
     return one.created_at, one.id.encode("utf-8")
 
 
-class InMemoryRows:
-    """What a tenant has, as it lies there."""
-
-    def __init__(self, tenant: InMemoryTenant, lock: threading.RLock) -> None:
-        self._tenant, self._lock = tenant, lock
-
-    def size(self) -> int:
-        return len(self._tenant.kept) + len(self._tenant.documents_kept)
-
-    def conversations(self, after: str | None) -> Sequence[RawConversation]:
-        with self._lock:
-            ids = sorted(id for id in self._tenant.kept if after is None or id > after)[:STEP]
-            found = [self._tenant.kept[id] for id in ids]
-            return [RawConversation(one.conversation.id, one.conversation.user, one.body) for one in found]
-
-    def messages(self, id: str, after: int) -> Sequence[RawMessage]:
-        with self._lock:
-            kept = self._tenant.kept.get(id)
-            rows = [] if kept is None else sorted((place, row) for place, row in kept.items.items() if place > after)
-            vectors = {} if kept is None else kept.vectors
-            return [RawMessage(place, row.id, row.body, vectors.get(place)) for place, row in rows[:STEP]]
-
-    def documents(self, after: tuple[str, str] | None) -> Sequence[RawDocument]:
-        with self._lock:
-            names = sorted(name for name in self._tenant.documents_kept if after is None or name > after)[:STEP]
-            found = [self._tenant.documents_kept[name] for name in names]
-            return [RawDocument(one.kind, one.id, one.revision, one.user, one.body) for one in found]
-
-    def replace_conversation(self, old: RawConversation, body: bytes) -> None:
-        with self._lock:
-            kept = self._tenant.kept.get(old.id)
-            if kept is not None and kept.body == old.body:
-                kept.body = body
-
-    def replace_document(self, old: RawDocument, body: bytes) -> None:
-        with self._lock:
-            kept = self._tenant.documents_kept.get((old.kind, old.id))
-            if kept is not None and kept.body == old.body:
-                self._tenant.documents_kept[old.kind, old.id] = replace(kept, body=body)
-
-    def replace_messages(self, id: str, run: str, changes: Sequence[Change]) -> None:  # noqa: ARG002
-        with self._lock:
-            kept = self._tenant.kept.get(id)
-            for old, new in changes if kept is not None else ():
-                row = kept.items.get(old.position)
-                if row is not None and row.body == old.body:
-                    kept.items[old.position] = replace(row, body=new.body)
-                if new.vector is not None and kept.vectors.get(old.position) == old.vector:
-                    kept.vectors[old.position] = new.vector
-
-    def finish(self, id: str, run: str) -> bool:  # noqa: ARG002
-        return True
+def _again(value: Any) -> Any:
+    return json.loads(json.dumps(value))

@@ -11,6 +11,7 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +24,7 @@ from plume.memory.mark import Mark, parse_mark
 from plume.memory.master import MasterKey
 from plume.memory.records import json_bytes
 from plume.memory.sealing import KEPT, Body, Damaged, KeyGone, Section
-from plume.memory.store import Tenant
+from plume.memory.store import MANY, Tenant
 
 FRESH = 10.0
 _TAG = 12  # bytes of a key's id that say whose it is; the others tell the keys of one person apart
@@ -85,14 +86,14 @@ class Keyring:
         return opened
 
     def destroy(self, tenant: str, user: str | None) -> bool:
-        name = self.person(tenant, user)
-        try:
-            self._reach(KEPT).discard(tenant, name)
-        except NotFound:
-            return False
-        finally:
+        kept, found = self._reach(KEPT), False
+        listed = [one.id for one in kept.documents(tenant, limit=MANY)] if user is None else [self.person(tenant, user)]
+        for name in listed:
             self._persons.pop(name, None)
-        return True
+            with suppress(NotFound):
+                kept.discard(tenant, name)
+                found = True
+        return found
 
     def mark(self, raw: bytes | None) -> Mark:
         """What the mark of the store says now. Raises PlumeError when the keys of this process have been retired."""

@@ -13,6 +13,7 @@ from plume.memory.records import json_bytes, lifetime, message_bytes, metadata_b
 from plume.memory.sealing import KEPT, MARK, settled
 from plume.memory.store import (
     Conversation,
+    Counts,
     Document,
     Item,
     bounds,
@@ -32,6 +33,7 @@ from plume.types import Message
 
 _SECONDS = 30
 _BODY = 4  # its place among the fields of a document
+BATCH = 100  # conversations and documents that one run of the script removes
 
 
 class Runs(Protocol):
@@ -232,6 +234,21 @@ class RedisTenant:
     def discard(self, kind: str, id: str) -> None:
         self._to(kind, id, "discard")
 
+    def lifetime(self) -> float | None:
+        _, length = self._run("lifetime")
+        return seconds(int(length)) if length else None
+
+    def set_lifetime(self, ttl: float | None) -> None:
+        self._run("set_lifetime", lifetime(ttl))
+
+    def erase(self, user: str | None = None) -> Counts:
+        removed = Counts()
+        if user is not None and not is_name(user):
+            return removed
+        while found := counted(self._run("erase", user or "", BATCH)):
+            removed += found
+        return removed
+
     def _on(self, id: str, operation: str, *arguments: str | int | bytes, held: Held | None = None) -> list[Any]:
         if not is_name(id):
             raise no_conversation(id)
@@ -348,6 +365,10 @@ class RedisTenant:
                 if word == "ok":
                     found.append((last, rest[0]))
         return found
+
+
+def counted(answer: list[Any]) -> Counts:
+    return Counts(*answer[1:])
 
 
 def _times(created: bytes, updated: bytes, ends: bytes) -> tuple[float, float, float | None]:

@@ -79,7 +79,8 @@ class Sealing(Protocol):
         ...
 
     def destroy(self, tenant: str, user: str | None) -> bool:
-        """Nobody can open what was sealed for this person any more, wherever it still lies. Was there a key?"""
+        """Nobody can open what was sealed for this person any more, wherever it still lies; without a `user`, for
+        anybody in the tenant. Was there a key?"""
         ...
 
 
