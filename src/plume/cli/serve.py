@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from plume.cli import output
+from plume.cli.stores import StoreKeyFile, opened
 from plume.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def serve(
     store: Annotated[
         str | None, typer.Option(metavar="URL", help="Keys and conversations (else a file under --data-dir).")
     ] = None,
+    store_key_file: StoreKeyFile = None,
     require_key: Annotated[bool, typer.Option("--require-key", help="Take no request without a known key.")] = False,
     requests_per_minute: Annotated[int | None, typer.Option(metavar="N", help="Most requests of one key.")] = None,
     tokens_per_minute: Annotated[int | None, typer.Option(metavar="N", help="Most tokens of one key.")] = None,
@@ -68,24 +70,23 @@ def serve(
         jobs_at_once=jobs,
     )
     with held(data_dir):
-        _run(settings)
+        _run(settings, store_key_file)
 
 
-def _run(settings: Settings) -> None:
-    from plume.memory import open_store
+def _run(settings: Settings, store_key_file: Path | None) -> None:
     from plume.memory.keys import list_keys
     from plume.serving import logs
     from plume.serving.app import create_app
     from plume.serving.server import listen, make_server
 
     logs.write_to(sys.stderr)
-    with open_store(settings.store_url) as opened:
-        if settings.needs_key and not list_keys(opened):
+    with opened(settings.store, settings.data_dir, store_key_file) as store:
+        if settings.needs_key and not list_keys(store):
             raise UserError(
                 "every request would need a key, and there is none",
                 "make one: plume keys create, or serve on 127.0.0.1",
             )
-        app = create_app(settings, opened)
+        app = create_app(settings, store)
         listening = listen(settings.host, settings.port)
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         url = f"http://{host}:{listening.getsockname()[1]}"

@@ -51,7 +51,9 @@ class InMemoryRows:
     def replace_messages(self, id: str, run: str, changes: Sequence[Change]) -> None:  # noqa: ARG002
         with self._lock:
             kept = self._tenant.kept.get(id)
-            for old, new in changes if kept is not None else ():
+            if kept is None:
+                return
+            for old, new in changes:
                 row = kept.items.get(old.position)
                 if row is not None and row.body == old.body:
                     kept.items[old.position] = replace(row, body=new.body)

@@ -22,6 +22,10 @@ State = Literal["sealed", "sealing", "rotating"]
 SEAL = "plume conversations rotate-key --seal"
 
 
+class NotSealed(UserError):
+    """A key was given for a store that holds plain bodies."""
+
+
 @dataclass(frozen=True, slots=True)
 class Mark:
     """`proofs` by the ids of the keys that are in use. `sealing`: some bodies are plain yet; `rotating`: some are
@@ -70,10 +74,10 @@ def parse_mark(body: Any) -> Mark:
 
 
 def new_mark(store: Store, name: str, masters: Sequence[MasterKey]) -> Mark:
-    """Marks an empty store as sealed. Raises UserError for one that holds plain bodies."""
+    """Marks an empty store as sealed. Raises NotSealed for one that holds plain bodies."""
     if store.tenants(limit=1):
         hint = f"seal what it holds: {SEAL}; or open it without a key"
-        raise UserError(f"{name}: a key was given, and the store is not sealed", hint)
+        raise NotSealed(f"{name}: a key was given, and the store is not sealed", hint)
     mark = proven(Mark("sealed", 1, masters[0].id, {}), masters[:1])
     try:
         store.tenant(KEPT).put(*MARK, mark.body(), at=0)

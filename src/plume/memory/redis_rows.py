@@ -65,17 +65,14 @@ class RedisRows:
 
     def size(self) -> int:
         kinds = [self._key("documents", kind) for kind in self._kinds()]
-        return sum(int(cast(int, self._redis.zcard(key))) for key in (f"{self._root}:conversations", *kinds))
+        counts: list[Any] = [self._redis.zcard(key) for key in (f"{self._root}:conversations", *kinds)]
+        return sum(counts)
 
     def conversations(self, after: str | None) -> Sequence[RawConversation]:
         if after is None:
             self._conversations = self._names(f"{self._root}:conversations")
-        rows = (
-            (id, *self._fields(self._key("conversation", id), "body", "user"))
-            for id in _behind(self._conversations, after)
-        )
-        there = (RawConversation(id, _text(user), body) for id, body, user in rows if body is not None)
-        return list(islice(there, STEP))
+        there = map(self._conversation, _behind(self._conversations, after))
+        return list(islice((one for one in there if one is not None), STEP))
 
     def messages(self, id: str, after: int) -> Sequence[RawMessage]:
         rows: Any = self._redis.xrange(self._key("messages", id), f"{after + 1}-0", "+", count=STEP)
@@ -90,22 +87,14 @@ class RedisRows:
         if after is None:
             pairs = [(kind, id) for kind in self._kinds() for id in self._names(self._key("documents", kind))]
             self._documents = sorted(pairs)
-        rows = (
-            (name, *self._fields(self._document(*name), "body", "user", "revision"))
-            for name in _behind(self._documents, after)
-        )
-        there = (
-            RawDocument(*name, int(revision or 0), _text(user), body)
-            for name, body, user, revision in rows
-            if body is not None
-        )
-        return list(islice(there, STEP))
+        there = map(self._document, _behind(self._documents, after))
+        return list(islice((one for one in there if one is not None), STEP))
 
     def replace_conversation(self, old: RawConversation, body: bytes) -> None:
         self._replace([self._key("conversation", old.id)], ["body", old.body, body])
 
     def replace_document(self, old: RawDocument, body: bytes) -> None:
-        self._replace([self._document(old.kind, old.id)], ["body", old.body, body])
+        self._replace([self._document_key(old.kind, old.id)], ["body", old.body, body])
 
     def replace_messages(self, id: str, run: str, changes: Sequence[Change]) -> None:
         if run not in self._runs:
@@ -134,8 +123,16 @@ class RedisRows:
     def _key(self, part: str, name: str) -> str:
         return f"{self._root}:{part}:{quote(name, safe='')}"
 
-    def _document(self, kind: str, id: str) -> str:
+    def _document_key(self, kind: str, id: str) -> str:
         return f"{self._key('document', kind)}:{quote(id, safe='')}"
+
+    def _conversation(self, id: str) -> RawConversation | None:
+        body, user = self._fields(self._key("conversation", id), "body", "user")
+        return None if body is None else RawConversation(id, _text(user), body)
+
+    def _document(self, name: tuple[str, str]) -> RawDocument | None:
+        body, user, revision = self._fields(self._document_key(*name), "body", "user", "revision")
+        return None if body is None else RawDocument(*name, int(revision or 0), _text(user), body)
 
 
 def _behind(names: list[N], after: N | None) -> Iterator[N]:

@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
+from plume.data.sql import safe_name
 from plume.errors import DocumentChanged, NotFound, PlumeError, UserError
+from plume.memory import open_store
 from plume.memory.bodies import document_section, messages_section, metadata_section, vectors_section
 from plume.memory.envelope import Cipher
 from plume.memory.keyring import Keyring, Wrapped, keys_body, parse_keys
-from plume.memory.mark import SEAL, Mark, check, parse_mark, proven
-from plume.memory.master import MasterKey
+from plume.memory.mark import SEAL, Mark, NotSealed, check, parse_mark, proven
+from plume.memory.master import KEY, KEY_FILE, MasterKey
 from plume.memory.records import json_bytes
 from plume.memory.rows import Change, RawConversation, RawDocument, RawMessage
 from plume.memory.sealing import KEPT, MARK, Damaged, KeyGone, Section
@@ -25,13 +27,17 @@ from plume.memory.store import MANY, Document, Store, Tenant
 from plume.memory.verify import Fault, Walked, all_messages, all_tenants
 
 
-def mark_plain(store: Store, name: str, masters: Sequence[MasterKey]) -> None:
-    """Lets a plain store be opened with the first of these keys, which `rotate` then seals it with."""
+def open_to_seal(url: str, masters: Sequence[MasterKey]) -> Store:
+    """A store that holds plain bodies, marked so that `rotate` seals them; one that is sealed already as it is."""
     if not masters:
-        raise UserError(f"{name}: there is no key to seal it with", "set PLUME_STORE_KEY or PLUME_STORE_KEY_FILE")
-    mark = proven(Mark("sealing", 1, masters[0].id, {}), masters[:1])
-    with suppress(DocumentChanged):
-        store.tenant(KEPT).put(*MARK, mark.body(), at=0)
+        raise UserError(f"{safe_name(url)}: there is no key to seal it with", f"set {KEY}, or {KEY_FILE}")
+    try:
+        return open_store(url, keys=masters)
+    except NotSealed:
+        mark = proven(Mark("sealing", 1, masters[0].id, {}), masters[:1])
+        with open_store(url) as store, suppress(DocumentChanged):
+            store.tenant(KEPT).put(*MARK, mark.body(), at=0)
+    return open_store(url, keys=masters)
 
 
 def rotate(store: Store, name: str, masters: Sequence[MasterKey]) -> Iterator[Walked | Fault]:
