@@ -165,7 +165,7 @@ def written(url: str) -> list[Path]:
     with admin(url) as run:
         if url.startswith("redis"):
             run("SAVE")
-            directory = Path(run("CONFIG GET dir")["dir"] if isinstance(run("CONFIG GET dir"), dict) else "")
+            directory = Path(run("CONFIG GET dir")[1].decode())
         elif url.startswith("postgresql"):
             run("CHECKPOINT")
             directory = Path(run("SHOW data_directory")[0][0])

@@ -21,9 +21,9 @@ from plume.memory.master import expand
 from plume.memory.sealing import FORM, Damaged, Section
 
 KEY_ID = 16
-_NONCE, _TAG = 12, 16
-_HEAD = len(FORM) + KEY_ID
-_BODY = _HEAD + _NONCE
+HEAD = len(FORM) + KEY_ID
+_NONCE = 12
+_BODY = HEAD + _NONCE
 _MOST = 2**31  # bodies of one kind in one conversation or document
 
 
@@ -35,16 +35,16 @@ class DataKey:
     secret: bytes = field(repr=False)
 
     def at(self, section: Section) -> Cipher:
-        encoded = joined(section.what, section.tenant, *section.names)
-        return Cipher(FORM + self.id, encoded, section, AESGCM(expand(self.secret, encoded)))
+        head, encoded = FORM + self.id, joined(section.what, section.tenant, *section.names)
+        return Cipher(head, head + encoded, section, AESGCM(expand(self.secret, encoded)))
 
 
 @dataclass(frozen=True, slots=True)
 class Cipher:
-    """Seals and opens the bodies of one section."""
+    """Seals and opens the bodies of one section. `place` is what their associated data has in common."""
 
     head: bytes
-    encoded: bytes
+    place: bytes
     section: Section
     key: AESGCM = field(repr=False)
 
@@ -56,25 +56,16 @@ class Cipher:
 
     def open(self, number: int, name: str, raw: bytes) -> bytes:
         try:
-            return self.key.decrypt(raw[_HEAD:_BODY], raw[_BODY:], self._place(number, name))
-        except InvalidTag:
+            return self.key.decrypt(raw[HEAD:_BODY], raw[_BODY:], self._place(number, name))
+        except (InvalidTag, ValueError):  # the latter for what is shorter than a nonce
             hint = "restore it from a backup; plume conversations verify finds every such row"
-            raise Damaged(f"{self.section.at(number)}: it was changed, or belongs elsewhere", hint) from None
+            raise Damaged(f"{self.section.at(number)}: it was changed, cut short, or belongs elsewhere", hint) from None
 
     def _place(self, number: int, name: str) -> bytes:
-        return b"".join((self.head, self.encoded, number.to_bytes(8, "big"), name.encode("utf-8")))
+        return self.place + number.to_bytes(8, "big") + name.encode("utf-8")
 
 
 def joined(*parts: str | bytes) -> bytes:
     """No two lists of parts give the same bytes."""
     raws = [part.encode("utf-8") if isinstance(part, str) else part for part in parts]
     return b"".join(piece for raw in raws for piece in (len(raw).to_bytes(4, "big"), raw))
-
-
-def key_id(raw: bytes) -> bytes | None:
-    """Of the key that sealed this body; None for one that is plain. Raises Damaged for what is neither."""
-    if raw[:1] != FORM:
-        return None
-    if len(raw) < _BODY + _TAG:
-        raise Damaged("a sealed body was cut short", "restore it from a backup")
-    return bytes(raw[len(FORM) : _HEAD])

@@ -19,14 +19,15 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from plume.errors import NotFound, PlumeError, shown
-from plume.memory.envelope import Cipher, DataKey, joined, key_id
+from plume.memory.envelope import HEAD, Cipher, DataKey, joined
 from plume.memory.mark import Mark, parse_mark
 from plume.memory.master import MasterKey
 from plume.memory.records import json_bytes
-from plume.memory.sealing import KEPT, Body, Damaged, KeyGone, Section
+from plume.memory.sealing import FORM, KEPT, Body, Damaged, KeyGone, Section
 from plume.memory.store import MANY, Tenant
 
 FRESH = 10.0
+REMEMBERED = 10_000  # persons; about 10 MB
 _TAG = 12  # bytes of a key's id that say whose it is; the others tell the keys of one person apart
 _SERIAL = 4
 _NONCE = 12
@@ -76,13 +77,13 @@ class Keyring:
         ciphers: dict[bytes, Cipher] = {}
         opened = []
         for number, name, raw in bodies:
-            id = key_id(raw)
-            if id is None:
-                opened.append(self._plain(section, number, raw))
-                continue
-            if id not in ciphers:
-                ciphers[id] = self._key(section, number, id).at(section)
-            opened.append(ciphers[id].open(number, name, raw))
+            cipher = ciphers.get(raw[:HEAD])
+            if cipher is None:
+                if raw[:1] != FORM:
+                    opened.append(self._plain(section, number, raw))
+                    continue
+                cipher = ciphers[raw[:HEAD]] = self._key(section, number, raw[len(FORM) : HEAD]).at(section)
+            opened.append(cipher.open(number, name, raw))
         return opened
 
     def destroy(self, tenant: str, user: str | None) -> bool:
@@ -124,7 +125,7 @@ class Keyring:
                 document = self._reach(KEPT).get(section.tenant, name)
             except NotFound:
                 self._persons.pop(name, None)
-                raise KeyGone(f"{section.at(number)}: the key of this person was destroyed") from None
+                raise KeyGone(f"{section.at(number)}: the key that sealed it was destroyed") from None
             known = self._remembered(name, json_bytes(document.body, "keys"), section.tenant)
         if id not in known.keys:
             raise KeyGone(f"{section.at(number)}: the key that sealed it was retired")
@@ -140,6 +141,8 @@ class Keyring:
             keys = {one.id: self._unwrapped(tenant, user, one) for one in wrapped}
             known = _Person(raw, keys[wrapped[0].id], keys, 0)
         known = _Person(known.raw, known.newest, known.keys, time.monotonic())
+        if len(self._persons) >= REMEMBERED:
+            self._persons.clear()
         self._persons[name] = known
         return known
 

@@ -7,15 +7,19 @@ at the end, if the conversation is still what was copied; a stream that a killed
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import wraps
 from itertools import islice
-from typing import Any, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 from urllib.parse import quote
 
 import redis
 
+from plume.errors import PlumeError
 from plume.memory.rows import STEP, Change, RawConversation, RawDocument, RawMessage
 
+P = ParamSpec("P")
+T = TypeVar("T")
 N = TypeVar("N", str, tuple[str, str])
 
 _SECONDS = 600  # that a copy lives when nobody goes on with it
@@ -55,25 +59,41 @@ return 1
 """
 
 
+def _told(method: Callable[Concatenate[RedisRows, P], T]) -> Callable[Concatenate[RedisRows, P], T]:
+    """The client's errors in the words of the store."""
+
+    @wraps(method)
+    def call(rows: RedisRows, *arguments: P.args, **options: P.kwargs) -> T:
+        try:
+            return method(rows, *arguments, **options)
+        except redis.RedisError as error:
+            raise rows._failed(error) from None
+
+    return call
+
+
 class RedisRows:
-    def __init__(self, client: redis.Redis, root: str) -> None:
-        self._redis, self._root = client, root
+    def __init__(self, client: redis.Redis, root: str, failed: Callable[[redis.RedisError], PlumeError]) -> None:
+        self._redis, self._root, self._failed = client, root, failed
         self._replace, self._copy, self._end = map(client.register_script, (_REPLACE, _COPY, _FINISH))
         self._conversations: list[str] = []  # as they were when the walk began
         self._documents: list[tuple[str, str]] = []
         self._runs: dict[str, bytes] = {}  # when the conversation of a run was made
 
+    @_told
     def size(self) -> int:
         kinds = [self._key("documents", kind) for kind in self._kinds()]
         counts: list[Any] = [self._redis.zcard(key) for key in (f"{self._root}:conversations", *kinds)]
         return sum(counts)
 
+    @_told
     def conversations(self, after: str | None) -> Sequence[RawConversation]:
         if after is None:
             self._conversations = self._names(f"{self._root}:conversations")
         there = map(self._conversation, _behind(self._conversations, after))
         return list(islice((one for one in there if one is not None), STEP))
 
+    @_told
     def messages(self, id: str, after: int) -> Sequence[RawMessage]:
         rows: Any = self._redis.xrange(self._key("messages", id), f"{after + 1}-0", "+", count=STEP)
         places = [int(place.partition(b"-")[0]) for place, _ in rows]
@@ -83,6 +103,7 @@ class RedisRows:
             for place, (_, fields), vector in zip(places, rows, vectors, strict=True)
         ]
 
+    @_told
     def documents(self, after: tuple[str, str] | None) -> Sequence[RawDocument]:
         if after is None:
             pairs = [(kind, id) for kind in self._kinds() for id in self._names(self._key("documents", kind))]
@@ -90,12 +111,15 @@ class RedisRows:
         there = map(self._document, _behind(self._documents, after))
         return list(islice((one for one in there if one is not None), STEP))
 
+    @_told
     def replace_conversation(self, old: RawConversation, body: bytes) -> None:
         self._replace([self._key("conversation", old.id)], ["body", old.body, body])
 
+    @_told
     def replace_document(self, old: RawDocument, body: bytes) -> None:
         self._replace([self._document_key(old.kind, old.id)], ["body", old.body, body])
 
+    @_told
     def replace_messages(self, id: str, run: str, changes: Sequence[Change]) -> None:
         if run not in self._runs:
             self._runs[run] = self._fields(self._key("conversation", id), "created_at")[0] or b""
@@ -105,6 +129,7 @@ class RedisRows:
             if old.vector != new.vector:
                 self._replace([self._key("vectors", id)], [old.position, old.vector or b"", new.vector or b""])
 
+    @_told
     def finish(self, id: str, run: str) -> bool:
         return bool(self._end(self._streams(id, run), [self._runs.pop(run, b"")]))
 

@@ -72,14 +72,14 @@ class RedisStore:
         return RedisTenant(self, bodies_of(self.sealing, checked_name("tenant", name)))
 
     def rows(self, tenant: str) -> RedisRows:
-        return RedisRows(self._redis, _root(tenant))
+        return RedisRows(self._redis, _root(tenant), self._failed)
 
     def tenants(self, *, after: str | None = None, limit: int = 100) -> tuple[str, ...]:
         low = "-" if after is None else b"(" + checked_name("tenant", after).encode("utf-8")
         try:
             found = self._redis.zrangebylex(_TENANTS, low, "+", start=0, num=page_size(limit))
         except redis.RedisError as error:
-            raise PlumeError(f"{self._name}: {said(error, self._url)}", "check the server, then try again") from None
+            raise self._failed(error) from None
         return tuple(name.decode("utf-8") for name in cast("list[bytes]", found))
 
     def sweep(self, limit: int = 1000) -> Counts:
@@ -157,6 +157,9 @@ class RedisStore:
                 hint = "look whether it was written; an append with ids may simply be repeated"
                 raise PlumeError(f"{self._name}: {said(error, self._url)}", hint) from None
         raise AssertionError
+
+    def _failed(self, error: redis.RedisError) -> PlumeError:
+        return PlumeError(f"{self._name}: {said(error, self._url)}", "check the server, then try again")
 
     def _call(self, tenant: str, operation: str, *arguments: str | int | bytes, held: Held | None = None) -> list[Any]:
         now = "" if self._clock is None else microseconds(self._clock())

@@ -32,6 +32,7 @@ from plume.memory.store import (
 from plume.types import Message
 
 _SECONDS = 30
+_REMEMBERED = 10_000  # persons whose keys, as they lie there, are not asked for again
 _BODY = 4  # its place among the fields of a document
 BATCH = 100  # conversations and documents that one run of the script removes
 
@@ -278,9 +279,13 @@ class RedisTenant:
         if not sealing.active:
             return None
         name = sealing.person(self.name, user)
-        if anew or name not in self._store.keys:
-            self._store.keys[name] = self._stored_keys(name, user)
-        return Held(self.name, name, self._store.keys[name], user or "")
+        known = None if anew else self._store.keys.get(name)
+        if known is None:
+            known = self._stored_keys(name, user)
+            if len(self._store.keys) >= _REMEMBERED:
+                self._store.keys.clear()
+            self._store.keys[name] = known
+        return Held(self.name, name, known, user or "")
 
     def _held_of(self, id: str, *, anew: bool = False) -> tuple[Held | None, int | Literal[""]]:
         """The keys of the person whom a conversation is about, and its head."""
