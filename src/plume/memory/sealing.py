@@ -129,7 +129,8 @@ def sealing_of(store: Store, name: str, masters: Sequence[MasterKey]) -> Sealing
         from plume.memory.keyring import Keyring
         from plume.memory.mark import check, new_mark, parse_mark
     except ModuleNotFoundError as error:
-        raise UserError(f"{name}: the library {error.name} is missing", "pip install 'plume-lm[sealing]'") from None
+        library = (error.name or "").partition(".")[0]
+        raise UserError(f"{name}: the library {library} is missing", "pip install 'plume-lm[sealing]'") from None
     if not masters:
         from plume.memory.master import KEY, KEY_FILE
 
