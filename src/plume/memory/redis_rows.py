@@ -63,7 +63,7 @@ def _told(method: Callable[Concatenate[RedisRows, P], T]) -> Callable[Concatenat
     """The client's errors in the words of the store."""
 
     @wraps(method)
-    def call(rows: RedisRows, *arguments: P.args, **options: P.kwargs) -> T:
+    def call(rows: RedisRows, /, *arguments: P.args, **options: P.kwargs) -> T:
         try:
             return method(rows, *arguments, **options)
         except redis.RedisError as error:

@@ -22,8 +22,9 @@ from plume.errors import PlumeError, UserError
 from plume.memory.bodies import bodies_of
 from plume.memory.master import MasterKey
 from plume.memory.records import json_bytes, microseconds, seconds
+from plume.memory.redis_keys import Held
 from plume.memory.redis_rows import RedisRows
-from plume.memory.redis_tenant import BATCH, Held, RedisTenant, counted
+from plume.memory.redis_tenant import BATCH, RedisTenant, counted
 from plume.memory.sealing import KEPT, PLAIN, Sealing, sealing_of
 from plume.memory.store import Clock, Counts, Durability, Line, checked_name, page_size, unsafe
 

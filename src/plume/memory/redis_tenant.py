@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol, cast
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from typing import Any, cast
 
-from plume.errors import ConversationChanged, DocumentChanged, PlumeError
+from plume.errors import ConversationChanged, DocumentChanged
 from plume.memory.bodies import Bodies
 from plume.memory.records import json_bytes, lifetime, message_bytes, metadata_bytes, seconds
-from plume.memory.sealing import KEPT, MARK, settled
+from plume.memory.redis_keys import Held, Keys, Runs, ahead, keys_of, patience, user_of
+from plume.memory.sealing import settled
 from plume.memory.store import (
     Conversation,
     Counts,
@@ -31,36 +30,12 @@ from plume.memory.store import (
 )
 from plume.types import Message
 
-_SECONDS = 30
-_REMEMBERED = 10_000  # persons whose keys, as they lie there, are not asked for again
-_BODY = 4  # its place among the fields of a document
 BATCH = 100  # conversations and documents that one run of the script removes
-
-
-class Runs(Protocol):
-    """The store, as its tenants need it. `keys` are those of persons that this process knows, by their names."""
-
-    @property
-    def keys(self) -> dict[str, bytes]: ...
-
-    def run(
-        self, tenant: str, operation: str, *arguments: str | int | bytes, held: Held | None = None
-    ) -> list[Any]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """What who seals takes a document with keys for: nothing is written when it is not so any more."""
-
-    kind: str
-    id: str
-    body: bytes
-    user: str = ""
 
 
 class RedisTenant:
     def __init__(self, store: Runs, bodies: Bodies) -> None:
-        self.name, self._store, self._bodies = bodies.tenant, store, bodies
+        self.name, self._store, self._bodies, self._keys = bodies.tenant, store, bodies, Keys(store, bodies)
 
     def create(
         self,
@@ -73,13 +48,13 @@ class RedisTenant:
         id = new_id("conv") if id is None else checked_name("conversation", id)
         body, whose = metadata_bytes(metadata), checked_user(user)
 
-        held = self._held(whose)
-        for _ in _patience():
-            sealed = self._bodies.sealed_metadata(_keys(held), whose, id, body)
+        held = self._keys.held(whose)
+        for _ in patience():
+            sealed = self._bodies.sealed_metadata(keys_of(held), whose, id, body)
             word, *rest = self._on(id, "create", sealed, lifetime(ttl), whose or "", held=held)
             if word != "keys":
                 break
-            held = self._held(whose, anew=True)
+            held = self._keys.held(whose, anew=True)
         if word == "taken":
             raise taken(id)
         return self._conversation(id, rest[0])
@@ -120,10 +95,13 @@ class RedisTenant:
             self._on(id, "show")
             return ()
         known: dict[str, Item] = {}
-        place, (held, head) = "" if at is None else at, self._held_of(id)
-        for _ in _patience():
-            pairs = self._pairs(id, held, head, zip(names, bodies, strict=True), known)
-            word, *rest = self._on(id, "append", place, len(known), head, *pairs, held=held)
+        place, (held, head), width = "" if at is None else at, self._held_of(id), 1
+        named_bodies = list(zip(names, bodies, strict=True))
+        for _ in patience():
+            heads = range(head, head + width)
+            parts = self._sealed(id, held, heads, named_bodies, known)
+            sealed_for = "" if held is None else head
+            word, *rest = self._on(id, "append", place, len(known), sealed_for, len(names), *parts, held=held)
             if word == "known":
                 known = self._compared(id, rest[0], zip(names, messages, strict=True))
                 if len(known) == len(names):
@@ -131,7 +109,7 @@ class RedisTenant:
             elif word == "keys":
                 held, head = self._held_of(id, anew=True)
             elif word == "moved":
-                head = rest[0]
+                head, width = rest[0], ahead(width, sum(map(len, bodies)))
             else:
                 break
         if word == "changed":
@@ -153,8 +131,8 @@ class RedisTenant:
         body = metadata_bytes(metadata)
 
         held, _ = self._held_of(id)
-        for _ in _patience():
-            sealed = self._bodies.sealed_metadata(_keys(held), _user(held), id, body)
+        for _ in patience():
+            sealed = self._bodies.sealed_metadata(keys_of(held), user_of(held), id, body)
             word, *rest = self._on(id, "update", sealed, held=held)
             if word != "keys":
                 break
@@ -192,13 +170,13 @@ class RedisTenant:
         checked_name("kind", kind)
         checked_name("document", id)
         raw, whose, place = json_bytes(body, "document"), checked_user(user), "" if at is None else at
-        held, revision = self._held(whose), (at or 0) + 1
-        for _ in _patience():
-            sealed = self._bodies.sealed_document(_keys(held), whose, kind, id, revision, raw)
+        held, revision = self._keys.held(whose), (at or 0) + 1
+        for _ in patience():
+            sealed = self._bodies.sealed_document(keys_of(held), whose, kind, id, revision, raw)
             number = "" if held is None else revision
             word, *rest = self._to(kind, id, "put", sealed, place, lifetime(ttl), whose or "", number, held=held)
             if word == "keys":
-                held = self._held(whose, anew=True)
+                held = self._keys.held(whose, anew=True)
             elif word == "moved":
                 revision = rest[0] + 1
             else:
@@ -273,54 +251,29 @@ class RedisTenant:
 
     # --- sealing: the script says when the keys or the place are not those that a body was sealed for
 
-    def _held(self, user: str | None, *, anew: bool = False) -> Held | None:
-        """This person's keys, as far as this process knows; None where nothing is sealed."""
-        sealing = self._bodies.sealing
-        if not sealing.active:
-            return None
-        name = sealing.person(self.name, user)
-        known = None if anew else self._store.keys.get(name)
-        if known is None:
-            known = self._stored_keys(name, user)
-            if len(self._store.keys) >= _REMEMBERED:
-                self._store.keys.clear()
-            self._store.keys[name] = known
-        return Held(self.name, name, known, user or "")
-
-    def _held_of(self, id: str, *, anew: bool = False) -> tuple[Held | None, int | Literal[""]]:
-        """The keys of the person whom a conversation is about, and its head."""
+    def _held_of(self, id: str, *, anew: bool = False) -> tuple[Held | None, int]:
+        """The keys of the person whom a conversation is about, and its head; nothing where nothing is sealed."""
         if not self._bodies.sealing.active:
-            return None, ""
+            return None, 0
         _, (head, *_, user) = self._on(id, "show")
-        return self._held(_text(user), anew=anew), int(head)
+        return self._keys.held(_text(user), anew=anew), int(head)
 
-    def _stored_keys(self, name: str, user: str | None) -> bytes:
-        """The first keys of a person are made here, under the mark as it is at that moment."""
-        for _ in _patience():
-            word, *rest = self._store.run(KEPT, "get", self.name, name)
-            if word == "ok":
-                return bytes(rest[0][_BODY])
-            _, *rest = self._store.run(KEPT, "get", *MARK)
-            mark = bytes(rest[0][_BODY]) if rest else None
-            body = self._bodies.sealing.first_keys(self.name, user, mark)
-            self._store.run(KEPT, "put", self.name, name, body, 0, "", "", "", held=Held(*MARK, mark or b""))
-        raise AssertionError
-
-    def _pairs(
+    def _sealed(
         self,
         id: str,
         held: Held | None,
-        head: int | Literal[""],
-        named: Iterable[tuple[str, bytes]],
+        heads: Sequence[int],
+        named: Sequence[tuple[str, bytes]],
         known: Container[str],
     ) -> list[str | bytes]:
-        """Names and sealed bodies in turns; of those that are known, the name alone counts."""
-        pairs = list(named)
-        new = [(name, body) for name, body in pairs if name not in known]
-        placed = [(place, name, body) for place, (name, body) in enumerate(new, head or 0)]
-        sealed = self._bodies.sealed_messages(_keys(held), _user(held), id, placed)
-        bodies = {name: raw for (_, name, _), raw in zip(placed, sealed, strict=True)}
-        return [part for name, _ in pairs for part in (name, bodies.get(name, b""))]
+        """The names, then the bodies for each head that the conversation may be at by now; of what is known, nothing."""
+        new, bodies = [(name, body) for name, body in named if name not in known], list[str | bytes]()
+        for head in heads:
+            placed = [(place, name, body) for place, (name, body) in enumerate(new, head)]
+            sealed = self._bodies.sealed_messages(keys_of(held), user_of(held), id, placed)
+            ready = {name: raw for (_, name, _), raw in zip(placed, sealed, strict=True)}
+            bodies += [ready.get(name, b"") for name, _ in named]
+        return [name for name, _ in named] + bodies
 
     def _compared(self, id: str, rows: Sequence[bytes], named: Iterable[tuple[str, Message]]) -> dict[str, Item]:
         known = {item.id: item for item in self._items(id, rows)}
@@ -382,19 +335,3 @@ def _times(created: bytes, updated: bytes, ends: bytes) -> tuple[float, float, f
 
 def _text(field: bytes | None) -> str | None:
     return field.decode("utf-8") if field else None
-
-
-def _keys(held: Held | None) -> bytes:
-    return b"" if held is None else held.body
-
-
-def _user(held: Held | None) -> str | None:
-    return None if held is None else held.user or None
-
-
-def _patience() -> Iterator[None]:
-    """Attempts for as long as anybody would wait. Raises PlumeError after that."""
-    limit = time.monotonic() + _SECONDS
-    while time.monotonic() < limit:
-        yield
-    raise PlumeError(f"other writers were faster for {_SECONDS} s", "nothing was written; try again")

@@ -192,20 +192,20 @@ function run.item(id, name)
   return position and { 'ok', packed({ entry(id, position) }) } or { 'no item' }
 end
 
--- Names and bodies follow in turns. Messages whose names are known are returned for the caller to compare, and
--- nothing is written, unless the caller says that it has compared as many. What is sealed is sealed for one head.
-function run.append(id, at, compared, sealed_for)
+-- So many names follow, then as many bodies, and as many again for each further head that they are sealed for. Messages
+-- whose names are known are returned for the caller to compare, and nothing is written, unless the caller says that it has
+-- compared as many.
+function run.append(id, at, compared, sealed_for, count)
   local hash, messages, positions = key('conversation', id), key('messages', id), key('positions', id)
-  local found, known, first = visible(hash, 'head', 'updated_at'), {}, 10
+  local found, known, rows, first = visible(hash, 'head', 'updated_at'), {}, {}, 11
   if not found then
     return { 'none' }
   end
-  local rows = {}
-  for i = first, #ARGV, 2 do
+  for i = first, first + count - 1 do
     local position = redis.call('HGET', positions, ARGV[i])
     if position then
-      known[ARGV[i]] = entry(id, position)
-      rows[#rows + 1] = known[ARGV[i]]
+      known[i] = entry(id, position)
+      rows[#rows + 1] = known[i]
     end
   end
   if #rows ~= tonumber(compared) then
@@ -218,14 +218,20 @@ function run.append(id, at, compared, sealed_for)
   if outdated(id) then
     return { 'keys' }
   end
-  if sealed_for ~= '' and tonumber(sealed_for) ~= head then
+  local skipped = sealed_for == '' and 0 or (head - tonumber(sealed_for)) * count
+  if skipped < 0 or first + count + skipped > #ARGV then
     return { 'moved', head }
+  end
+  for i = first, first + count - 1 do
+    if not known[i] and ARGV[i + count + skipped] == '' then -- one that the caller knew has been removed
+      return { 'known', packed(rows) }
+    end
   end
   local moment = text(math.max(now, tonumber(found[3])))
   rows = {}
-  for i = first, #ARGV, 2 do
-    if not known[ARGV[i]] then
-      redis.call('XADD', messages, text(head) .. '-1', 'id', ARGV[i], 'at', moment, 'body', ARGV[i + 1])
+  for i = first, first + count - 1 do
+    if not known[i] then
+      redis.call('XADD', messages, text(head) .. '-1', 'id', ARGV[i], 'at', moment, 'body', ARGV[i + count + skipped])
       redis.call('HSET', positions, ARGV[i], text(head))
       rows[#rows + 1] = { text(head), moment }
       head = head + 1
