@@ -266,7 +266,7 @@ class RedisTenant:
         named: Sequence[tuple[str, bytes]],
         known: Container[str],
     ) -> list[str | bytes]:
-        """The names, then the bodies for each head that the conversation may be at by now; of what is known, nothing."""
+        """The names, then the bodies for each head that there may be by now; of what is known, nothing."""
         new, bodies = [(name, body) for name, body in named if name not in known], list[str | bytes]()
         for head in heads:
             placed = [(place, name, body) for place, (name, body) in enumerate(new, head)]
