@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
 from plume.cli import options, output
-from plume.cli.stores import DATA_DIR, DataDir, StoreKeyFile, StoreUrl, opened
+from plume.cli.stores import DATA_DIR, WHO, DataDir, StoreKeyFile, StoreUrl, day, open_named
 
 if TYPE_CHECKING:
     from plume.memory.keys import Key
@@ -35,8 +34,8 @@ def create(
     from plume.memory.keys import create_key
 
     ttl = None if days is None else days * 86400
-    with opened(store, data_dir, store_key_file) as found:
-        text, made = create_key(found, tenant, name=name, scopes=scope or ("read", "write"), ttl=ttl)
+    with open_named(store, data_dir, store_key_file) as opened:
+        text, made = create_key(opened, tenant, name=name, scopes=scope or ("read", "write"), ttl=ttl, who=WHO)
     if json:
         output.write_json({"key": text, **_value(made)})
     else:
@@ -54,8 +53,8 @@ def list_(
     """Show what is known of the keys, newest first; the keys themselves nobody can show."""
     from plume.memory.keys import list_keys
 
-    with opened(store, data_dir, store_key_file) as found:
-        keys = list_keys(found, tenant)
+    with open_named(store, data_dir, store_key_file) as opened:
+        keys = list_keys(opened, tenant)
     if json:
         output.write_json({"keys": [_value(key) for key in keys]})
         return
@@ -63,8 +62,8 @@ def list_(
     for column in ("prefix", "tenant", "name", "scopes", "made", "ends"):
         table.add_column(column)
     for key in keys:
-        end = "revoked" if key.revoked else _day(key.expires_at) if key.expires_at else ""
-        table.add_row(key.prefix, key.tenant, key.name, ", ".join(key.scopes), _day(key.created_at), end)
+        end = "revoked" if key.revoked else day(key.expires_at) if key.expires_at else ""
+        table.add_row(key.prefix, key.tenant, key.name, ", ".join(key.scopes), day(key.created_at), end)
     output.out.print(table)
 
 
@@ -78,8 +77,8 @@ def revoke(
     """Let a key open nothing from now on."""
     from plume.memory.keys import revoke_key
 
-    with opened(store, data_dir, store_key_file) as found:
-        key = revoke_key(found, prefix)
+    with open_named(store, data_dir, store_key_file) as opened:
+        key = revoke_key(opened, prefix, who=WHO)
     if json:
         output.write_json(_value(key))
     else:
@@ -105,7 +104,3 @@ def _value(key: Key) -> dict[str, Any]:
         "revoked": key.revoked,
         "ends_in_seconds": ends,
     }
-
-
-def _day(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")

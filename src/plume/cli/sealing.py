@@ -10,7 +10,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from plume.cli import options, output
-from plume.cli.stores import DATA_DIR, DataDir, StoreKeyFile, StoreUrl, opened, store_url
+from plume.cli.stores import DATA_DIR, WHO, DataDir, StoreKeyFile, StoreUrl, open_named, store_url
 from plume.errors import PlumeError
 
 if TYPE_CHECKING:
@@ -36,14 +36,16 @@ def rotate_key(
     Others may read and write meanwhile, if they were given both keys. Killed, it goes on where it was.
     """
     from plume.data.sql import safe_name
+    from plume.memory import audit
     from plume.memory.master import master_keys
     from plume.memory.rotation import open_to_seal, rotate
 
     url, keys = store_url(store, data_dir), master_keys(store_key_file)
     sealed = 0
-    with open_to_seal(url, keys) if seal else opened(store, data_dir, store_key_file) as found:
+    with open_to_seal(url, keys) if seal else open_named(store, data_dir, store_key_file) as found:
         for step in _shown("sealing", rotate(found, safe_name(url), keys)):
             sealed += step.sealed
+        audit.record(found, "rotate_key", who=WHO, bodies=sealed)
         left = _left(found)
     if json:
         output.write_json({"sealed": sealed, "key": keys[0].id, "left": left})
@@ -60,11 +62,13 @@ def verify(
     json: options.Json = False,
 ) -> None:
     """Open every message, metadata and document, and name those that do not open. Exit code 1 if there are any."""
+    from plume.memory import audit
     from plume.memory.verify import verify as verified
 
     faults: list[Fault] = []
-    with opened(store, data_dir, store_key_file) as found:
+    with open_named(store, data_dir, store_key_file) as found:
         done = sum(1 for _ in _shown("verifying", verified(found), faults))
+        audit.record(found, "verify", who=WHO, faults=len(faults))
     if json:
         output.write_json({"verified": done, "faults": [_value(fault) for fault in faults]})
     else:

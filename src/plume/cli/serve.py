@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from plume.cli import output
-from plume.cli.stores import StoreKeyFile, opened
+from plume.cli.stores import StoreKeyFile, open_named
 from plume.errors import UserError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _run(settings: Settings, store_key_file: Path | None) -> None:
     from plume.serving.server import listen, make_server
 
     logs.write_to(sys.stderr)
-    with opened(settings.store, settings.data_dir, store_key_file) as store:
+    with open_named(settings.store, settings.data_dir, store_key_file) as store:
         if settings.needs_key and not list_keys(store):
             raise UserError(
                 "every request would need a key, and there is none",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -124,11 +125,13 @@ class _Raw:
 
 @dataclass(slots=True)
 class _Kept:
-    """A conversation with its metadata as it lies there, where each message id stands, and the vectors by position."""
+    """A conversation with its metadata as it lies there, its messages and vectors by position, the positions in order,
+    and where each id stands."""
 
     conversation: Conversation
     body: bytes
     items: dict[int, _Raw] = field(default_factory=dict)
+    order: list[int] = field(default_factory=list)
     positions: dict[str, int] = field(default_factory=dict)
     vectors: dict[int, bytes] = field(default_factory=dict)
 
@@ -176,9 +179,9 @@ class InMemoryTenant:
         low, high, limit = bounds(after, before, first, last)
         with self._now() as now:
             kept = self._find(id, now)
-            places = [position for position in sorted(kept.items) if low < position < high]
-            places = places[:limit] if last is None else places[max(0, len(places) - limit) :]
-            return replace(self._shown(kept), items=tuple(self._items(kept, places)))
+            start, end = bisect_right(kept.order, low), bisect_left(kept.order, high)
+            part = slice(start, min(end, start + limit)) if last is None else slice(max(start, end - limit), end)
+            return replace(self._shown(kept), items=tuple(self._items(kept, kept.order[part])))
 
     def item(self, id: str, item: str) -> Item:
         with self._now() as now:
@@ -211,6 +214,7 @@ class InMemoryTenant:
                 sealed = self._bodies.sealed_messages(self._keys(user), user, id, placed)
                 for (position, name, _), (_, message, _), raw in zip(placed, new, sealed, strict=True):
                     kept.items[position], kept.positions[name] = _Raw(name, moment, raw), position
+                    kept.order.append(position)
                     known[name] = Item(name, position, message, moment)
                 kept.conversation = replace(kept.conversation, head=head + len(new), updated_at=moment)
             return tuple(known[name] for name in names)
@@ -224,6 +228,7 @@ class InMemoryTenant:
             for item in set(items):
                 position = kept.positions.pop(item)
                 del kept.items[position]
+                del kept.order[bisect_left(kept.order, position)]
                 kept.vectors.pop(position, None)
             moment = max(seconds(now), kept.conversation.updated_at)
             moved = kept.conversation.head + bool(items)

@@ -193,12 +193,12 @@ class GPT(nn.Module):
             self.lm_head.weight = self.model.embed_tokens.weight
             self.config = replace(self.config, tie_word_embeddings=False)
 
-    def for_answering(self) -> GPT:
+    def for_answering(self, *, batched: bool = False) -> GPT:
         """Itself, faster: from here on it can be neither trained nor saved. A tied output layer is laid out beside the
-        embeddings."""
+        embeddings. Unless `batched`, a small one decodes a row that is alone in NumPy."""
         self.eval()
         if all(type(module) is nn.Linear for module in self.model.modules() if hasattr(module, "in_features")):
-            self._one_token = one_token(self)
+            self._one_token = None if batched else one_token(self)
             self.model.layers = nn.ModuleList(LeanLayer(layer) for layer in self.model.layers)
         if not hasattr(self, "lm_head"):
             self.lm_head = Prepacked(self.model.embed_tokens.weight)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 _ROWS = 16  # that the layout is made for; the one made for a single row serves no other number well
+_ONE_CORE = 2**25  # bytes of weights up to which one thread decodes a few rows about as fast as two
 _WORTH = 2**17  # weights of a layer from which on the product saves more than the call costs
 
 
@@ -28,7 +29,7 @@ class Prepacked(nn.Module):
         with torch.inference_mode(False), torch.no_grad():
             whole_NK = torch.cat([weight.detach() for weight in weights_NK]) if len(weights_NK) > 1 else weights_NK[0]
             self.bias_N = None if bias_N is None else bias_N.detach().clone()
-            self.packed = gains(whole_NK)
+            self.nbytes, self.packed = whole_NK.nbytes, gains(whole_NK)
             self.weight_NK = _packed(whole_NK.detach().contiguous()) if self.packed else whole_NK.detach()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -54,6 +55,19 @@ def prepack_layers(model: nn.Module) -> None:
             if (transposed or type(child) is nn.Linear) and gains(child.weight):
                 weight_NK = child.weight.t() if transposed else child.weight
                 setattr(parent, name, Prepacked(weight_NK, bias_N=child.bias))
+
+
+def weights_nbytes(model: Any) -> int:
+    """What a model's weights hold, those laid out among them."""
+    laid_out = sum(module.nbytes for module in model.modules() if isinstance(module, Prepacked))
+    parameters: int = sum(parameter.nbytes for parameter in model.parameters())
+    return laid_out + parameters
+
+
+def threads_for(model: Any) -> int:
+    """How many threads it is decoded with: one where the weights fit into a core's share of the caches, for there the
+    threads' waiting for each other costs more than they bring."""
+    return 1 if weights_nbytes(model) <= _ONE_CORE else torch.get_num_threads()
 
 
 def gains(weight: Tensor) -> bool:
