@@ -17,7 +17,9 @@ from plume.memory import keyring, open_store, storm
 from plume.memory.bodies import messages_section
 from plume.memory.conformance.conftest import persistent, store, tenant, timed  # noqa: F401
 from plume.memory.conformance.examples import refusal, said
+from plume.memory.conformance.test_lifetime import *  # noqa: F403
 from plume.memory.conformance.test_tenants import *  # noqa: F403
+from plume.memory.conformance.test_vectors import *  # noqa: F403
 from plume.memory.conformance.test_values import *  # noqa: F403
 from plume.memory.conformance.test_writers import *  # noqa: F403
 from plume.memory.envelope import KEY_ID, DataKey
@@ -27,7 +29,7 @@ from plume.memory.rows import Change, RawMessage
 from plume.memory.sealing import KEPT, MARK, Damaged, KeyGone
 from plume.memory.store import Store, Tenant, new_id
 from plume.memory.verify import Fault, verify
-from test_store import admin, started, url  # noqa: F401
+from stores import admin, started, url  # noqa: F401
 
 WORD = "phosphorescence"  # stands in every body, and nowhere else
 KEY, OTHER = (master_key(bytes([number]) * 32) for number in (1, 2))
