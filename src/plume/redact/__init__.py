@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, MutableMapping
 
+from plume.redact.births import birth_dates
 from plume.redact.match import Match, Recogniser
 from plume.redact.names import Names, listed, may_hold_name, named, read_names
 from plume.redact.personal import PERSONAL, may_hold_personal
@@ -31,7 +32,7 @@ __all__ = [
 ]
 
 # A secret may contain what looks like an e-mail address or a number, so secrets come first; an earlier one wins.
-_RECOGNISERS: dict[str, Recogniser] = {**SECRETS, **PERSONAL}
+_RECOGNISERS: dict[str, Recogniser] = {**SECRETS, **PERSONAL, "birth-date": birth_dates}
 
 KINDS = (*_RECOGNISERS, "name")
 
