@@ -39,11 +39,16 @@ def read_names(path: str | os.PathLike[str]) -> Names:
 
 def listed(lines: Iterable[str]) -> Names:
     """Names made ready to be looked for; a line without letters is none."""
-    return frozenset(name for line in lines if (name := tuple(_fold(word) for word in _WORD.findall(line))))
+    return frozenset(name for line in lines if (name := folded(line)))
+
+
+def folded(text: str) -> tuple[str, ...]:
+    """The words of a name without case and accents."""
+    return tuple(_fold(word) for word in _WORD.findall(text))
 
 
 def named(text: str, names: Names) -> Iterator[Match]:
-    """The longest listed name that begins at each word; `Anne` is not found in `Anne-Laure`, nor `Rose` in `une rose`."""
+    """The longest listed name that begins at each word; `Anne` is not in `Anne-Laure`, nor `Rose` in `une rose`."""
     by_first = _by_first(names)
     words = list(_WORD.finditer(text))
     for at, word in enumerate(words):

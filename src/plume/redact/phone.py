@@ -11,7 +11,8 @@ from plume.redact.match import Match
 _GAP = r"[ \u00a0\u202f./-]"
 # Read ahead, not over: two numbers may follow one another with only a space between them.
 _INTERNATIONAL = re.compile(
-    r"(?<![\w+])(?<!\(\+)(?=((?:\(?\+[ \u00a0]?|00[ \u00a0]?(?=[1-9]))\(?[1-9](?:[ \u00a0\u202f.()/-]{0,3}[0-9]){6,14})(?![0-9]))"
+    r"(?<![\w+])(?<!\(\+)(?=((?:\(?\+[ \u00a0]?|00[ \u00a0]?(?=[1-9]))\(?[1-9]"
+    r"(?:[ \u00a0\u202f.()/-]{0,3}[0-9]){6,14})(?![0-9]))"
 )
 # 06 12 34 56 78, 0470 12 34 56, (020) 7946 0958: groups of digits with the same sign between all of them.
 _GROUPED = re.compile(rf"(?<![\w+])(?=(\(?0[0-9]{{0,4}}\)?(?:{_GAP}[0-9]{{2,6}}){{1,4}})(?![0-9]))")
