@@ -198,7 +198,7 @@ def test_the_migrations_make_the_tables_that_the_statements_expect(url: str, sto
 def test_what_a_newer_plume_wrote_is_left_alone(url: str, tenant: Tenant) -> None:
     kept = tenant.create()
     if url.startswith("redis"):
-        newer, older = "SET plume:form 2", "SET plume:form 1"
+        newer, older = "SET plume:form 9999", "SET plume:form 2"
     else:
         newer = "UPDATE plume_version SET version_num = '9999'"
         older = newer.replace("9999", migrate.NEWEST)
@@ -213,11 +213,8 @@ def test_what_a_newer_plume_wrote_is_left_alone(url: str, tenant: Tenant) -> Non
 
 
 @ON_SQL_SERVERS
-def test_many_may_make_the_tables_at_once_and_go_on_with_half_of_them(url: str) -> None:
-    name = f"plume_{os.urandom(4).hex()}"
-    with admin(url) as run:
-        run(f"CREATE DATABASE {name}")
-        fresh = url.rpartition("/")[0] + f"/{name}"
+def test_many_may_make_the_tables_at_once_and_go_on_with_half_of_them(url: str, tmp_path: Path) -> None:
+    with fresh_database(url, tmp_path) as fresh:
         openers = [storm.context().Process(target=open_and_leave, args=(fresh,)) for _ in range(4)]
         for opener in openers:
             opener.start()
@@ -228,6 +225,87 @@ def test_many_may_make_the_tables_at_once_and_go_on_with_half_of_them(url: str) 
             for table in ("plume_version", "plume_items", "plume_documents"):
                 inside(f"DROP TABLE {table}")
         open_and_leave(fresh)
+
+
+@pytest.mark.parametrize("url", ["sqlite", "postgresql", "mysql"], indirect=True)
+def test_tables_of_the_first_form_are_brought_up_to_date_without_loss(url: str, tmp_path: Path) -> None:
+    with fresh_database(url, tmp_path) as old, admin(old) as run:
+        parsed, arguments = sql_address(old, "test")
+        engine = sqlalchemy.create_engine(parsed, connect_args=arguments)
+        with engine.begin() as connection:
+            migrate.upgrade(connection, "0001")
+        engine.dispose()
+        said = '{"v":1,"role":"user","content":"Où ?"}'
+        rows = [
+            ("plume_conversations", "a", "b", 1, 5000000, 6000000, None, "{}"),
+            ("plume_conversations", "a", "c", 0, 5000000, 6000000, 7000000, "{}"),
+            ("plume_items", "a", "b", 0, "m", 6000000, said),
+            ("plume_documents", "d", "note", "n", 3, 5000000, 6000000, None, "[1]"),
+        ]
+        for table, *values in rows:
+            run(f"INSERT INTO {table} VALUES ({', '.join(literal(value, old) for value in values)})")  # noqa: S608
+        for _ in range(2):
+            with open_store(old) as store:
+                check_first_form(store)
+
+
+def test_keys_of_the_first_form_are_brought_up_to_date_without_loss() -> None:
+    body = '{"v":1,"role":"user","content":"Où ?"}'
+    with servers.redis() as port:
+        url = SERVERS["redis"][1].format(port)
+        times = {"created_at": 5000000, "updated_at": 6000000}
+        with redis.Redis.from_url(url) as client:
+            client.set("plume:form", 1)
+            for id, ends in (("b", ""), ("c", 7000000)):
+                head = {"head": int(id == "b"), **times, "expires_at": ends, "body": "{}"}
+                client.hset(f"plume:{{a}}:conversation:{id}", mapping=head)
+                client.zadd("plume:{a}:conversations", {id: 5000000})
+            client.xadd("plume:{a}:messages:b", {"id": "m", "at": 6000000, "body": body}, id="0-1")
+            client.hset("plume:{a}:positions:b", "m", "0")
+            note = {"revision": 3, **times, "expires_at": "", "body": "[1]"}
+            client.hset("plume:{d}:document:note:n", mapping=note)
+            client.zadd("plume:{d}:documents:note", {"n": 5000000})
+        for _ in range(2):
+            with open_store(url) as store:
+                check_first_form(store)
+        with redis.Redis.from_url(url) as client:
+            assert client.get("plume:form") == b"2"
+            assert client.zrange("plume:{a}:ends", 0, -1, withscores=True) == [(b"cc", 7000000.0)]
+
+
+def literal(value: str | int | None, url: str) -> str:
+    if not isinstance(value, str):
+        return "NULL" if value is None else str(value)
+    text = value.encode().hex()
+    return f"decode('{text}', 'hex')" if url.startswith("postgresql") else f"X'{text}'"
+
+
+def check_first_form(store: Store) -> None:
+    one, other = store.tenant("a"), store.tenant("d")
+    read = one.read("b")
+    assert [(item.id, item.position, item.message.content, item.created_at) for item in read.items] == [
+        ("m", 0, "Où ?", 6.0)
+    ]
+    assert (read.head, read.created_at, read.updated_at, read.expires_at, read.user) == (1, 5.0, 6.0, None, None)
+    assert one.conversations() == (one.read("b", last=0),)
+    note = other.get("note", "n")
+    assert (note.revision, note.body, note.user, note.created_at) == (3, [1], None, 5.0)
+    assert (store.tenants(), other.kinds()) == (("a", "d"), ("note",))
+    mine = one.create(user="zoé").id
+    assert [found.id for found in one.conversations(user="zoé")] == [mine]
+    one.delete(mine)
+
+
+@contextlib.contextmanager
+def fresh_database(url: str, directory: Path) -> Iterator[str]:
+    """An empty database on the same server."""
+    if url.startswith("sqlite"):
+        yield f"sqlite:///{directory / 'fresh.db'}"
+        return
+    name = f"plume_{os.urandom(4).hex()}"
+    with admin(url) as run:
+        run(f"CREATE DATABASE {name}")
+        yield url.rpartition("/")[0] + f"/{name}"
         run(f"DROP DATABASE {name}")
 
 

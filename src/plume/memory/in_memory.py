@@ -21,6 +21,7 @@ from plume.memory.store import (
     Item,
     bounds,
     checked_name,
+    checked_user,
     named,
     new_id,
     no_conversation,
@@ -49,6 +50,12 @@ class InMemoryStore:
         with self._lock:
             return self._tenants.setdefault(name, _Tenant(name, self._clock, self._lock))
 
+    def tenants(self, *, after: str | None = None, limit: int = 100) -> tuple[str, ...]:
+        size = page_size(limit)
+        with self._lock:
+            names = sorted((name for name, one in self._tenants.items() if one.holds_anything()), key=str.encode)
+            return tuple(name for name in names if after is None or _behind(name, after))[:size]
+
     def durability(self) -> Durability:
         return Durability({}, "what is kept in memory ends with the process")
 
@@ -66,11 +73,12 @@ class InMemoryStore:
 
 @dataclass(slots=True)
 class _Kept:
-    """A conversation and where each message id stands."""
+    """A conversation, where each message id stands, and the vectors by position."""
 
     conversation: Conversation
     items: dict[int, Item] = field(default_factory=dict)
     positions: dict[str, int] = field(default_factory=dict)
+    vectors: dict[int, bytes] = field(default_factory=dict)
 
 
 class _Tenant:
@@ -80,16 +88,26 @@ class _Tenant:
         self._kept: dict[str, _Kept] = {}
         self._documents: dict[tuple[str, str], Document] = {}
 
+    def holds_anything(self) -> bool:
+        return bool(self._kept or self._documents)
+
     def create(
-        self, id: str | None = None, *, metadata: Mapping[str, Any] | None = None, ttl: float | None = None
+        self,
+        id: str | None = None,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        ttl: float | None = None,
+        user: str | None = None,
     ) -> Conversation:
         id = new_id("conv") if id is None else checked_name("conversation", id)
+        checked_user(user)
         kept = json.loads(metadata_bytes(metadata))
         with self._now() as now:
             if id in self._kept and _visible(self._kept[id].conversation, now):
                 raise taken(id)
             ends = expiry(now, ttl)
-            made = Conversation(id, 0, seconds(now), seconds(now), None if ends is None else seconds(ends), kept)
+            ended = None if ends is None else seconds(ends)
+            made = Conversation(id, 0, seconds(now), seconds(now), ended, kept, user)
             self._kept[id] = _Kept(made)
             return _copy(made)
 
@@ -147,7 +165,9 @@ class _Tenant:
                 if item not in kept.positions:
                     raise no_item(id, item)
             for item in set(items):
-                del kept.items[kept.positions.pop(item)]
+                position = kept.positions.pop(item)
+                del kept.items[position]
+                kept.vectors.pop(position, None)
             moment = max(seconds(now), kept.conversation.updated_at)
             moved = kept.conversation.head + bool(items)
             kept.conversation = replace(kept.conversation, head=moved, updated_at=moment)
@@ -161,11 +181,13 @@ class _Tenant:
             kept.conversation = replace(kept.conversation, metadata=changed, updated_at=moment)
             return _copy(kept.conversation)
 
-    def conversations(self, *, after: str | None = None, limit: int = 100) -> tuple[Conversation, ...]:
+    def conversations(
+        self, *, user: str | None = None, after: str | None = None, limit: int = 100
+    ) -> tuple[Conversation, ...]:
         size = page_size(limit)
         with self._now() as now:
             found = [kept.conversation for kept in self._kept.values() if _visible(kept.conversation, now)]
-            found.sort(key=_age, reverse=True)
+            found = sorted((one for one in found if user in (None, one.user)), key=_age, reverse=True)
             if after is not None:
                 last = _age(self._find(after, now).conversation)
                 found = [one for one in found if _age(one) < last]
@@ -176,9 +198,19 @@ class _Tenant:
             self._find(id, now)
             del self._kept[id]
 
-    def put(self, kind: str, id: str, body: Any, *, at: int | None = None, ttl: float | None = None) -> Document:
+    def put(
+        self,
+        kind: str,
+        id: str,
+        body: Any,
+        *,
+        at: int | None = None,
+        ttl: float | None = None,
+        user: str | None = None,
+    ) -> Document:
         checked_name("kind", kind)
         checked_name("document", id)
+        checked_user(user)
         kept = json.loads(json_bytes(body, "document"))
         with self._now() as now:
             old = self._documents.get((kind, id))
@@ -190,7 +222,7 @@ class _Tenant:
             made, moment = old.created_at if old else seconds(now), seconds(now)
             ends = expiry(now, ttl)
             ended = None if ends is None else seconds(ends)
-            self._documents[kind, id] = Document(kind, id, revision + 1, made, moment, ended, kept)
+            self._documents[kind, id] = Document(kind, id, revision + 1, made, moment, ended, kept, user)
             return self.get(kind, id)
 
     def get(self, kind: str, id: str) -> Document:
@@ -200,15 +232,21 @@ class _Tenant:
                 raise no_document(kind, id)
             return replace(found, body=_again(found.body))
 
-    def documents(self, kind: str, *, after: str | None = None, limit: int = 100) -> tuple[Document, ...]:
+    def documents(
+        self, kind: str, *, user: str | None = None, after: str | None = None, limit: int = 100
+    ) -> tuple[Document, ...]:
         size = page_size(limit)
         with self._now() as now:
             found = [one for one in self._documents.values() if one.kind == kind and _visible(one, now)]
-            found.sort(key=_age, reverse=True)
+            found = sorted((one for one in found if user in (None, one.user)), key=_age, reverse=True)
             if after is not None:
                 last = _age(self.get(kind, after))
                 found = [one for one in found if _age(one) < last]
             return tuple(replace(one, body=_again(one.body)) for one in found[:size])
+
+    def kinds(self) -> tuple[str, ...]:
+        with self._lock:
+            return tuple(sorted({kind for kind, _ in self._documents}, key=str.encode))
 
     def discard(self, kind: str, id: str) -> None:
         with self._now():
@@ -229,6 +267,10 @@ class _Tenant:
 
 def _visible(one: Conversation | Document, now: int) -> bool:
     return one.expires_at is None or microseconds(one.expires_at) > now
+
+
+def _behind(name: str, after: str) -> bool:
+    return name.encode("utf-8") > after.encode("utf-8")
 
 
 def _age(one: Conversation | Document) -> tuple[float, bytes]:

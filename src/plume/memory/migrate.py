@@ -14,7 +14,7 @@ from plume.errors import PlumeError, UserError
 from plume.memory.connect import SECONDS, Database
 from plume.memory.tables import VERSION_TABLE
 
-NEWEST = "0001"
+NEWEST = "0002"
 _version = Table(VERSION_TABLE, MetaData(), Column("version_num", String(32)))
 _ADVISORY = 0x706C756D65  # of PostgreSQL: a number that other programs will not choose, "plume"
 
@@ -27,7 +27,7 @@ def migrate(database: Database, name: str) -> None:
         connection.rollback()
         with _alone(connection, name):
             if _current(connection, name) != NEWEST:
-                _upgrade(connection)
+                upgrade(connection)
             connection.commit()
 
 
@@ -41,7 +41,8 @@ def _current(connection: Connection, name: str) -> str | None:
     return current
 
 
-def _upgrade(connection: Connection) -> None:
+def upgrade(connection: Connection, to: str = "head") -> None:
+    """In the transaction that is open, by whoever is alone."""
     from alembic.operations import Operations
     from alembic.runtime.migration import MigrationContext
     from alembic.script import ScriptDirectory
@@ -49,7 +50,7 @@ def _upgrade(connection: Connection) -> None:
     script = ScriptDirectory(str(Path(__file__).parent / "migrations"))
 
     def steps(current: str, _: MigrationContext) -> Any:
-        return script._upgrade_revs("head", current)
+        return script._upgrade_revs(to, current)
 
     context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE, "fn": steps})
     with Operations.context(context):

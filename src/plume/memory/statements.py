@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -15,6 +15,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     insert,
+    literal,
     null,
     or_,
     select,
@@ -28,12 +29,15 @@ from sqlalchemy.sql.selectable import CompoundSelect
 
 from plume.memory.tables import Name, conversations, documents, items
 
+Pages = Mapping[tuple[bool, bool], Select[Any]]  # of one user? continued?
+
 _c, _i, _d = conversations.c, items.c, documents.c
+_SHOWN = (_i.position, _i.id, _i.created_at, _i.body)
 
 
 class Statements:
-    """Parameters: `tenant`, `id`, `kind`, `item`, `names`, `low`, `high`, `limit`, `created_at`, `after`, `now`; of
-    `advance`: `whose`, `which`, `moved`, `moment`."""
+    """Parameters: `tenant`, `user`, `id`, `kind`, `item`, `names`, `low`, `high`, `limit`, `created_at`, `after`,
+    `now`; of `advance`: `whose`, `which`, `moved`, `moment`."""
 
     def __init__(self, clock: ColumnElement[int] | None, dialect: str) -> None:
         now: ColumnElement[Any] = _number("now") if clock is None else clock
@@ -46,29 +50,32 @@ class Statements:
         self.add = insert(items)
         this = and_(_c.tenant == _name("whose"), _c.id == _name("which"))  # names of columns would be set
         self.advance = update(conversations).where(this).values(head=_number("moved"), updated_at=_number("moment"))
-        self.known = select(items).where(mine, _i.id.in_(bindparam("names", expanding=True)))
+        self.known = select(*_SHOWN).where(mine, _i.id.in_(bindparam("names", expanding=True)))
         self.item = (
-            select(items)
+            select(*_SHOWN)
             .join(conversations, and_(_c.tenant == _i.tenant, _c.id == _i.conversation))
             .where(mine, seen, _i.id == _name("item"))
         )
-        # One statement sees one moment. Under the messages come two rows without an id, of the conversation itself.
+        # One statement sees one moment. Under the messages come two rows of the conversation itself; the id of one is
+        # empty, the other has none.
+        user, nothing = type_coerce(_c.user, LargeBinary()), literal(b"", LargeBinary())
         top = (
-            select(_c.head, null(), _c.created_at, _c.body).where(own, seen),
-            select(_c.updated_at, null(), _c.expires_at, null()).where(own, seen),
+            select(_c.head, nothing, _c.created_at, _c.body).where(own, seen),
+            select(_c.updated_at, null(), _c.expires_at, user).where(own, seen),
         )
         first = _between(mine).order_by(_i.position).limit(bindparam("limit"))
         last = _between(mine).order_by(_i.position.desc()).limit(bindparam("limit"))
         self.read_first, self.read_last = (_over(rows, top, dialect) for rows in (first, last))
-        self.page = _page(conversations, [_c.tenant == tenant, seen])
-        self.next_page = _page(conversations, [_c.tenant == tenant, seen], continued=True)
+        self.conversations = _pages(conversations, [_c.tenant == tenant, seen])
 
         seen = or_(_d.expires_at.is_(None), _d.expires_at > now)
         kept = and_(_d.tenant == tenant, _d.kind == kind, _d.id == id)
         self.document = select(documents).where(kept, seen)
         self.locked_document = select(documents, now.label("now")).where(kept).with_for_update()
-        self.documents = _page(documents, [_d.tenant == tenant, _d.kind == kind, seen])
-        self.next_documents = _page(documents, [_d.tenant == tenant, _d.kind == kind, seen], continued=True)
+        self.documents = _pages(documents, [_d.tenant == tenant, _d.kind == kind, seen])
+        self.next_kind = _next(_d.kind, _d.tenant == tenant)
+        firsts = [_next(table.c.tenant).subquery() for table in (conversations, documents)]
+        self.next_tenant = union_all(*(select(first.c.tenant.label("name")) for first in firsts))
 
 
 def _between(mine: ColumnElement[bool]) -> Select[Any]:
@@ -82,13 +89,19 @@ def _over(rows: Select[Any], top: Sequence[Select[Any]], dialect: str) -> Compou
     return union_all(select(rows.subquery()) if dialect == "sqlite" else rows, *top)
 
 
-def _page(table: Any, mine: list[ColumnElement[bool]], *, continued: bool = False) -> Select[Any]:
-    """Newest first; `continued` behind the row that `created_at` and `after` name."""
-    made, id = table.c.created_at, table.c.id
-    if continued:
-        moment = _number("created_at")
-        mine = [*mine, or_(made < moment, and_(made == moment, id < _name("after")))]
-    return select(table).where(*mine).order_by(made.desc(), id.desc()).limit(bindparam("limit"))
+def _pages(table: Any, mine: list[ColumnElement[bool]]) -> Pages:
+    """Newest first; of one `user` or of all, from the beginning or behind the row that `created_at` and `after`
+    name."""
+    made, id, moment = table.c.created_at, table.c.id, _number("created_at")
+    page = select(table).where(*mine).order_by(made.desc(), id.desc()).limit(bindparam("limit"))
+    behind = or_(made < moment, and_(made == moment, id < _name("after")))
+    users = {False: page, True: page.where(table.c.user == _name("user"))}
+    return {(one, on): page.where(behind) if on else page for one, page in users.items() for on in (False, True)}
+
+
+def _next(column: Any, *mine: ColumnElement[bool]) -> Select[Any]:
+    """The next name in an index that begins with these columns: one look, where DISTINCT would read it all."""
+    return select(column.label(column.name)).where(*mine, column > _name("after")).order_by(column).limit(1)
 
 
 def _name(parameter: str) -> BindParameter[str]:

@@ -1,12 +1,21 @@
 -- Every operation of the Redis store, one call each: Redis runs nothing else meanwhile, so it is done wholly or not at all.
 -- Everything is checked before anything is written, because Redis does not roll back.
 --
--- KEYS of a conversation: 1 its hash, 2 the stream of its messages, 3 the positions of their ids, 4 the tenant's
--- conversations by age. The message at position p is the stream's entry p-1 (0-0 is not allowed).
--- KEYS of a document: 1 its hash, 2 the tenant's documents of that kind by age.
--- ARGV: 1 the operation, 2 the time in microseconds, empty for the server's own; then what the operation needs.
+-- KEYS: 1 the tenant's root, with which all its keys begin, 2 the names of all tenants.
+-- ARGV: 1 the operation, 2 the time in microseconds, empty for the server's own, 3 the tenant's name; then what the
+-- operation needs: first the id, or the kind and the id.
+--
+-- ROOT:conversation:ID   hash        ROOT:conversations             ids by age
+-- ROOT:messages:ID       stream      ROOT:conversations:of:USER     those about a person
+-- ROOT:positions:ID      of the ids  ROOT:kinds                     of documents
+-- ROOT:vectors:ID        by position ROOT:documents:KIND            ids by age
+-- ROOT:document:KIND:ID  hash        ROOT:documents:KIND:of:USER    those about a person
+-- ROOT:ends              what ends when: `c` and an id, or `d`, the kind in percent-encoding, a colon and an id
+--
+-- The message at position p is the stream's entry p-1 (0-0 is not allowed).
 
-local operation, given = ARGV[1], ARGV[2]
+local root, tenants = KEYS[1], KEYS[2]
+local operation, given, tenant = ARGV[1], ARGV[2], ARGV[3]
 
 local function text(number)
   return string.format('%.0f', number)
@@ -26,17 +35,82 @@ local function ends(lifetime)
   return lifetime == '' and '' or text(now + tonumber(lifetime))
 end
 
+local function encoded(name)
+  return (name:gsub('[^A-Za-z0-9_.~-]', function(byte)
+    return string.format('%%%02X', byte:byte())
+  end))
+end
+
+local function key(part, name)
+  return root .. ':' .. part .. ':' .. encoded(name)
+end
+
+local function document_key(kind, id)
+  return key('document', kind) .. ':' .. encoded(id)
+end
+
+-- The ids of a kind of documents, of conversations when the kind is empty; of one person, of all when it is empty.
+local function index(kind, user)
+  local all = kind == '' and root .. ':conversations' or key('documents', kind)
+  return user == '' and all or all .. ':of:' .. encoded(user)
+end
+
+local function ending(kind, id)
+  return kind == '' and 'c' .. id or 'd' .. encoded(kind) .. ':' .. id
+end
+
 -- The fields of a hash, nil when there is none or its time is over.
-local function visible(...)
-  local found = redis.call('HMGET', KEYS[1], 'expires_at', ...)
+local function visible(hash, ...)
+  local found = redis.call('HMGET', hash, 'expires_at', ...)
   if not found[1] or (found[1] ~= '' and tonumber(found[1]) <= now) then
     return nil
   end
   return found
 end
 
-local function conversation()
-  return redis.call('HMGET', KEYS[1], 'head', 'created_at', 'updated_at', 'expires_at', 'body')
+-- Into every index, or out of every index.
+local function enter(kind, id, created, expires_at, user)
+  redis.call('ZADD', tenants, 0, tenant)
+  redis.call('ZADD', index(kind, ''), created, id)
+  if user ~= '' then
+    redis.call('ZADD', index(kind, user), created, id)
+  end
+  if expires_at ~= '' then
+    redis.call('ZADD', root .. ':ends', expires_at, ending(kind, id))
+  end
+  if kind ~= '' then
+    redis.call('SADD', root .. ':kinds', kind)
+  end
+end
+
+local function leave(kind, id, user)
+  redis.call('ZREM', index(kind, ''), id)
+  redis.call('ZREM', root .. ':ends', ending(kind, id))
+  if user and user ~= '' then
+    redis.call('ZREM', index(kind, user), id)
+  end
+  if kind ~= '' and redis.call('EXISTS', index(kind, '')) == 0 then
+    redis.call('SREM', root .. ':kinds', kind)
+  end
+  if redis.call('EXISTS', root .. ':conversations', root .. ':kinds') == 0 then
+    redis.call('ZREM', tenants, tenant)
+  end
+end
+
+local function drop_conversation(id)
+  local user = redis.call('HGET', key('conversation', id), 'user')
+  redis.call('DEL', key('conversation', id), key('messages', id), key('positions', id), key('vectors', id))
+  leave('', id, user)
+end
+
+local function drop_document(kind, id)
+  local user = redis.call('HGET', document_key(kind, id), 'user')
+  redis.call('DEL', document_key(kind, id))
+  leave(kind, id, user)
+end
+
+local function conversation(id)
+  return redis.call('HMGET', key('conversation', id), 'head', 'created_at', 'updated_at', 'expires_at', 'body', 'user')
 end
 
 -- Each message as one string, which clients read quicker than many: place, time, length of the id, id and body.
@@ -49,66 +123,66 @@ local function packed(rows)
   return parts
 end
 
-local function entry(position)
-  return redis.call('XRANGE', KEYS[2], position .. '-1', position .. '-1')[1]
+local function entry(id, position)
+  return redis.call('XRANGE', key('messages', id), position .. '-1', position .. '-1')[1]
 end
 
-local function move(found, head)
+local function move(id, found, head)
   local moment = math.max(now, tonumber(found[3]))
-  redis.call('HSET', KEYS[1], 'head', text(head), 'updated_at', text(moment))
-  return text(moment)
+  redis.call('HSET', key('conversation', id), 'head', text(head), 'updated_at', text(moment))
 end
 
 local run = {}
 
-function run.create(id, body, lifetime)
-  if visible() then
+function run.create(id, body, lifetime, user)
+  if visible(key('conversation', id)) then
     return { 'taken' }
   end
-  redis.call('DEL', KEYS[1], KEYS[2], KEYS[3])
-  redis.call('HSET', KEYS[1], 'head', '0', 'created_at', text(now), 'updated_at', text(now),
-    'expires_at', ends(lifetime), 'body', body)
-  redis.call('ZADD', KEYS[4], text(now), id)
-  return { 'ok', conversation() }
+  drop_conversation(id)
+  redis.call('HSET', key('conversation', id), 'head', '0', 'created_at', text(now), 'updated_at', text(now),
+    'expires_at', ends(lifetime), 'body', body, 'user', user)
+  enter('', id, text(now), ends(lifetime), user)
+  return { 'ok', conversation(id) }
 end
 
-function run.show()
-  return visible() and { 'ok', conversation() } or { 'none' }
+function run.show(id)
+  return visible(key('conversation', id)) and { 'ok', conversation(id) } or { 'none' }
 end
 
-function run.read(low, high, order, limit)
-  if not visible() then
+function run.read(id, low, high, order, limit)
+  if not visible(key('conversation', id)) then
     return { 'none' }
   end
   local from, to, count = text(tonumber(low) + 1) .. '-0', high .. '-0', tonumber(limit)
   local rows = {}
   if count ~= 0 and order == 'last' then
-    rows = redis.call('XREVRANGE', KEYS[2], to, from, 'COUNT', count)
+    rows = redis.call('XREVRANGE', key('messages', id), to, from, 'COUNT', count)
   elseif count ~= 0 then
-    rows = redis.call('XRANGE', KEYS[2], from, to, 'COUNT', count)
+    rows = redis.call('XRANGE', key('messages', id), from, to, 'COUNT', count)
   end
-  return { 'ok', conversation(), packed(rows) }
+  return { 'ok', conversation(id), packed(rows) }
 end
 
-function run.item(name)
-  if not visible() then
+function run.item(id, name)
+  if not visible(key('conversation', id)) then
     return { 'none' }
   end
-  local position = redis.call('HGET', KEYS[3], name)
-  return position and { 'ok', packed({ entry(position) }) } or { 'no item' }
+  local position = redis.call('HGET', key('positions', id), name)
+  return position and { 'ok', packed({ entry(id, position) }) } or { 'no item' }
 end
 
 -- Names and bodies follow in turns. Messages whose names are known are returned for the caller to compare, and
 -- nothing is written, unless the caller says that it has compared them.
-function run.append(at, compared)
-  local found, known = visible('head', 'updated_at'), {}
+function run.append(id, at, compared)
+  local hash, messages, positions = key('conversation', id), key('messages', id), key('positions', id)
+  local found, known, first = visible(hash, 'head', 'updated_at'), {}, 7
   if not found then
     return { 'none' }
   end
-  for i = 5, #ARGV, 2 do
-    local position = redis.call('HGET', KEYS[3], ARGV[i])
+  for i = first, #ARGV, 2 do
+    local position = redis.call('HGET', positions, ARGV[i])
     if position then
-      known[ARGV[i]] = entry(position)
+      known[ARGV[i]] = entry(id, position)
     end
   end
   if next(known) and compared == '' then
@@ -123,94 +197,123 @@ function run.append(at, compared)
     return { 'changed', head }
   end
   local moment, rows = text(math.max(now, tonumber(found[3]))), {}
-  for i = 5, #ARGV, 2 do
+  for i = first, #ARGV, 2 do
     if not known[ARGV[i]] then
-      redis.call('XADD', KEYS[2], text(head) .. '-1', 'id', ARGV[i], 'at', moment, 'body', ARGV[i + 1])
-      redis.call('HSET', KEYS[3], ARGV[i], text(head))
+      redis.call('XADD', messages, text(head) .. '-1', 'id', ARGV[i], 'at', moment, 'body', ARGV[i + 1])
+      redis.call('HSET', positions, ARGV[i], text(head))
       rows[#rows + 1] = { text(head), moment }
       head = head + 1
     end
   end
-  redis.call('HSET', KEYS[1], 'head', text(head), 'updated_at', moment)
+  redis.call('HSET', hash, 'head', text(head), 'updated_at', moment)
   return { 'ok', rows }
 end
 
-function run.remove()
-  local found, positions = visible('head', 'updated_at'), {}
+function run.remove(id)
+  local found, places, first = visible(key('conversation', id), 'head', 'updated_at'), {}, 5
   if not found then
     return { 'none' }
   end
-  for i = 3, #ARGV do
-    positions[i] = redis.call('HGET', KEYS[3], ARGV[i])
-    if not positions[i] then
-      return { 'no item', i - 3 }
+  for i = first, #ARGV do
+    places[i] = redis.call('HGET', key('positions', id), ARGV[i])
+    if not places[i] then
+      return { 'no item', i - first }
     end
   end
-  for i = 3, #ARGV do
-    redis.call('XDEL', KEYS[2], positions[i] .. '-1')
-    redis.call('HDEL', KEYS[3], ARGV[i])
+  for i = first, #ARGV do
+    redis.call('XDEL', key('messages', id), places[i] .. '-1')
+    redis.call('HDEL', key('positions', id), ARGV[i])
+    redis.call('HDEL', key('vectors', id), places[i])
   end
-  move(found, tonumber(found[2]) + (#ARGV > 2 and 1 or 0))
-  return { 'ok', conversation() }
+  move(id, found, tonumber(found[2]) + (#ARGV >= first and 1 or 0))
+  return { 'ok', conversation(id) }
 end
 
-function run.update(body)
-  local found = visible('head', 'updated_at')
+function run.update(id, body)
+  local found = visible(key('conversation', id), 'head', 'updated_at')
   if not found then
     return { 'none' }
   end
-  redis.call('HSET', KEYS[1], 'body', body)
-  move(found, tonumber(found[2]))
-  return { 'ok', conversation() }
+  redis.call('HSET', key('conversation', id), 'body', body)
+  move(id, found, tonumber(found[2]))
+  return { 'ok', conversation(id) }
 end
 
 function run.delete(id)
-  if not visible() then
+  if not visible(key('conversation', id)) then
     return { 'none' }
   end
-  redis.call('DEL', KEYS[1], KEYS[2], KEYS[3])
-  redis.call('ZREM', KEYS[4], id)
+  drop_conversation(id)
   return { 'ok' }
 end
 
-local function document()
-  return redis.call('HMGET', KEYS[1], 'revision', 'created_at', 'updated_at', 'expires_at', 'body')
+local function document(kind, id)
+  return redis.call('HMGET', document_key(kind, id), 'revision', 'created_at', 'updated_at', 'expires_at', 'body', 'user')
 end
 
-function run.put(id, body, at, lifetime)
-  local found = visible('revision', 'created_at')
+function run.put(kind, id, body, at, lifetime, user)
+  local found = visible(document_key(kind, id), 'revision', 'created_at')
   local revision = found and tonumber(found[2]) or 0
   if at ~= '' and tonumber(at) ~= revision then
     return { 'changed', revision }
   end
   local created = found and found[3] or text(now)
-  redis.call('HSET', KEYS[1], 'revision', text(revision + 1), 'created_at', created, 'updated_at', text(now),
-    'expires_at', ends(lifetime), 'body', body)
-  redis.call('ZADD', KEYS[2], created, id)
-  return { 'ok', document() }
+  drop_document(kind, id)
+  redis.call('HSET', document_key(kind, id), 'revision', text(revision + 1), 'created_at', created,
+    'updated_at', text(now), 'expires_at', ends(lifetime), 'body', body, 'user', user)
+  enter(kind, id, created, ends(lifetime), user)
+  return { 'ok', document(kind, id) }
 end
 
-function run.get()
-  return visible() and { 'ok', document() } or { 'none' }
+function run.get(kind, id)
+  return visible(document_key(kind, id)) and { 'ok', document(kind, id) } or { 'none' }
 end
 
-function run.discard(id)
-  if not visible() then
+function run.discard(kind, id)
+  if not visible(document_key(kind, id)) then
     return { 'none' }
   end
-  redis.call('DEL', KEYS[1])
-  redis.call('ZREM', KEYS[2], id)
+  drop_document(kind, id)
   return { 'ok' }
 end
 
--- Ids by age, the newest first, behind the one named.
-function run.page(after, count)
-  local rank = after ~= '' and redis.call('ZREVRANK', KEYS[1], after)
-  if after ~= '' and not rank then
+-- Ids by age, the newest first, behind the one named, which need not be about the person.
+function run.page(kind, user, after, count)
+  local all, own = index(kind, ''), index(kind, user)
+  local age = after ~= '' and redis.call('ZSCORE', all, after)
+  if after ~= '' and not age then
     return { 'ok', {} }
   end
+  local rank = after ~= '' and redis.call('ZREVRANK', own, after)
+  if after ~= '' and not rank then
+    redis.call('ZADD', own, age, after)
+    rank = redis.call('ZREVRANK', own, after)
+    redis.call('ZREM', own, after)
+    rank = rank - 1
+  end
   local start = rank and rank + 1 or 0
-  return { 'ok', redis.call('ZREVRANGE', KEYS[1], start, start + tonumber(count) - 1) }
+  return { 'ok', redis.call('ZREVRANGE', own, start, start + tonumber(count) - 1) }
 end
 
-return run[operation](ARGV[3], ARGV[4], ARGV[5], ARGV[6])
+function run.kinds()
+  return { 'ok', redis.call('SMEMBERS', root .. ':kinds') }
+end
+
+-- What an older form left out of the indexes.
+run['adopt conversations'] = function()
+  for _, id in ipairs(redis.call('ZRANGE', index('', ''), 0, -1)) do
+    local found = redis.call('HMGET', key('conversation', id), 'created_at', 'expires_at')
+    enter('', id, found[1], found[2], '')
+  end
+  return { 'ok' }
+end
+
+run['adopt documents'] = function(kind)
+  for _, id in ipairs(redis.call('ZRANGE', index(kind, ''), 0, -1)) do
+    local found = redis.call('HMGET', document_key(kind, id), 'created_at', 'expires_at')
+    enter(kind, id, found[1], found[2], '')
+  end
+  return { 'ok' }
+end
+
+return run[operation](unpack(ARGV, 4, math.min(#ARGV, 9)))

@@ -36,7 +36,8 @@ class Conversation:
     """A conversation as it was at one moment; `items` only as `read` gives it.
 
     `head` is the position of the next message, and what a writer says that it has read. Removing messages moves it on,
-    too, so that it never comes back to an old value: without removals it is the number of messages.
+    too, so that it never comes back to an old value: without removals it is the number of messages. `user` is the
+    person within the tenant whom it is about, None for the tenant's own.
     """
 
     id: str
@@ -45,6 +46,7 @@ class Conversation:
     updated_at: float
     expires_at: float | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    user: str | None = None
     items: tuple[Item, ...] = ()
 
     @property
@@ -54,7 +56,8 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A JSON value under a name. `revision` counts its versions from 1."""
+    """A JSON value under a name. `revision` counts its versions from 1; `user` is whom it is about, as for a
+    conversation."""
 
     kind: str
     id: str
@@ -63,6 +66,7 @@ class Document:
     updated_at: float
     expires_at: float | None
     body: Any
+    user: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +100,15 @@ class Tenant(Protocol):
     def name(self) -> str: ...
 
     def create(
-        self, id: str | None = None, *, metadata: Mapping[str, Any] | None = None, ttl: float | None = None
+        self,
+        id: str | None = None,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        ttl: float | None = None,
+        user: str | None = None,
     ) -> Conversation:
-        """A new empty conversation, invisible after `ttl` seconds. Raises AlreadyExists for an `id` in use."""
+        """A new empty conversation about `user`, invisible after `ttl` seconds. Raises AlreadyExists for an `id` in
+        use."""
         ...
 
     def read(
@@ -137,25 +147,44 @@ class Tenant(Protocol):
         """Replace the metadata."""
         ...
 
-    def conversations(self, *, after: str | None = None, limit: int = 100) -> tuple[Conversation, ...]:
-        """Newest first, without messages; `after` is the id that the last page ended with."""
+    def conversations(
+        self, *, user: str | None = None, after: str | None = None, limit: int = 100
+    ) -> tuple[Conversation, ...]:
+        """Newest first, without messages; `after` is the id that the last page ended with. With `user` only those
+        about that person."""
         ...
 
     def delete(self, id: str) -> None:
         """Delete the conversation with all its messages."""
         ...
 
-    def put(self, kind: str, id: str, body: Any, *, at: int | None = None, ttl: float | None = None) -> Document:
+    def put(
+        self,
+        kind: str,
+        id: str,
+        body: Any,
+        *,
+        at: int | None = None,
+        ttl: float | None = None,
+        user: str | None = None,
+    ) -> Document:
         """Write a document. Raises DocumentChanged when `at` is not its revision, 0 standing for none; without `at`
-        the last writer wins. Every version says anew how long it lives."""
+        the last writer wins. Every version says anew how long it lives and whom it is about."""
         ...
 
     def get(self, kind: str, id: str) -> Document:
         """The document as it is now."""
         ...
 
-    def documents(self, kind: str, *, after: str | None = None, limit: int = 100) -> tuple[Document, ...]:
-        """Those of one kind, newest first; `after` is the id that the last page ended with."""
+    def documents(
+        self, kind: str, *, user: str | None = None, after: str | None = None, limit: int = 100
+    ) -> tuple[Document, ...]:
+        """Those of one kind, newest first; `after` is the id that the last page ended with. With `user` only those
+        about that person."""
+        ...
+
+    def kinds(self) -> tuple[str, ...]:
+        """Of which there are documents, be it expired ones; in the order of their bytes."""
         ...
 
     def discard(self, kind: str, id: str) -> None:
@@ -168,6 +197,11 @@ class Store(Protocol):
 
     def tenant(self, name: str) -> Tenant:
         """The only way to what is stored. Raises UserError for a name that cannot be kept."""
+        ...
+
+    def tenants(self, *, after: str | None = None, limit: int = 100) -> tuple[str, ...]:
+        """The names of those who have anything, be it expired, in the order of their bytes; `after` is the name that
+        the last page ended with."""
         ...
 
     def durability(self) -> Durability: ...
@@ -207,6 +241,10 @@ def bounds(after: int | None, before: int | None, first: int | None, last: int |
     low = -1 if after is None else max(-1, min(after, _FAR))
     high = _FAR if before is None else max(0, min(before, _FAR))
     return low, high, MANY if limit is None else page_size(limit)
+
+
+def checked_user(user: str | None) -> str | None:
+    return None if user is None else checked_name("user", user)
 
 
 def page_size(limit: int) -> int:

@@ -1,4 +1,5 @@
-"""The tables of the SQL stores. Every row names its tenant first, and so does every index.
+"""The tables of the SQL stores. Every row of a tenant names it first, and so does every index but those
+by which the sweep finds what has expired.
 
 Names are kept as the bytes of their UTF-8: equal means equal on every database, whatever its collation, and NUL is a
 character like any other. Times are microseconds since 1970. `migrations/` makes these tables.
@@ -6,7 +7,7 @@ character like any other. Times are microseconds since 1970. `migrations/` makes
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Index, LargeBinary, MetaData, Table
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table
 from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
@@ -45,7 +46,10 @@ conversations = Table(
     Column("updated_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger),
     Column("body", _BODY, nullable=False),
+    Column("user", Name),
     Index("plume_conversations_age", "tenant", "created_at", "id"),
+    Index("plume_conversations_user", "tenant", "user", "created_at", "id"),
+    Index("plume_conversations_end", "expires_at"),
 )
 
 items = Table(
@@ -57,6 +61,7 @@ items = Table(
     Column("id", Name, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("body", _BODY, nullable=False),
+    Column("vector", _BODY),
     Index("plume_items_id", "tenant", "conversation", "id", unique=True),
 )
 
@@ -71,5 +76,23 @@ documents = Table(
     Column("updated_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger),
     Column("body", _BODY, nullable=False),
+    Column("user", Name),
     Index("plume_documents_age", "tenant", "kind", "created_at", "id"),
+    Index("plume_documents_user", "tenant", "user", "kind", "created_at", "id"),
+    Index("plume_documents_end", "expires_at"),
+)
+
+settings = Table(
+    "plume_tenants",
+    metadata,
+    Column("tenant", Name, primary_key=True),
+    Column("lifetime", BigInteger),
+)
+
+audit = Table(
+    "plume_audit",
+    metadata,
+    Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("at", BigInteger, nullable=False),
+    Column("body", _BODY, nullable=False),
 )

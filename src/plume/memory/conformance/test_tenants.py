@@ -35,7 +35,7 @@ def calls(tenant: Tenant, id: str, item: str) -> dict[str, Callable[[], object]]
 
 def test_every_call_of_the_protocol_is_tried(tenant: Tenant) -> None:
     methods = {name for name, member in vars(Tenant).items() if callable(member) and not name.startswith("_")}
-    assert methods == {name.partition(" ")[0] for name in calls(tenant, "a", "b")} | {"create"}
+    assert methods == {name.partition(" ")[0] for name in calls(tenant, "a", "b")} | {"create", "kinds"}
 
 
 def test_what_another_tenant_has_is_not_found_in_the_same_words_as_what_nobody_has(store: Store) -> None:
@@ -79,9 +79,9 @@ def test_any_sequence_of_calls_ends_as_it_does_in_memory(timed: Callable[[Clock]
 def outcome(tenant: Tenant, chance: random.Random, names: list[str], step: int) -> object:
     """What one call drawn at random returns, or how it refuses."""
     id, ttl = chance.choice(names), chance.choice([None, 30.0])
-    at, items = chance.choice([None, 0, 1, 2, 4]), [chance.choice("pqrstu")]
+    at, items, user = chance.choice([None, 0, 1, 2, 4]), [chance.choice("pqrstu")], chance.choice([None, "zoé"])
     drawn: list[Callable[[], object]] = [
-        lambda: tenant.create(id, ttl=ttl, metadata={"step": step}),
+        lambda: tenant.create(id, ttl=ttl, metadata={"step": step}, user=user),
         lambda: tenant.append(id, said(items[0], "b"), at=at, ids=[items[0], items[0] * 2]),
         lambda: tenant.append(id, said(items[0]), ids=items),
         lambda: tenant.read(id),
@@ -89,11 +89,11 @@ def outcome(tenant: Tenant, chance: random.Random, names: list[str], step: int) 
         lambda: tenant.item(id, items[0]),
         lambda: tenant.remove(id, items),
         lambda: tenant.update(id, {"step": step}),
-        lambda: tenant.conversations(after=chance.choice([None, id]), limit=2),
+        lambda: tenant.conversations(user=user, after=chance.choice([None, id]), limit=2),
         lambda: tenant.delete(id) if chance.random() < 0.3 else None,
-        lambda: tenant.put("note", id, step, at=at, ttl=ttl),
+        lambda: tenant.put("note", id, step, at=at, ttl=ttl, user=user),
         lambda: tenant.get("note", id),
-        lambda: tenant.documents("note", after=chance.choice([None, id]), limit=2),
+        lambda: tenant.documents("note", user=user, after=chance.choice([None, id]), limit=2),
         lambda: tenant.discard("note", id) if chance.random() < 0.3 else None,
     ]
     try:

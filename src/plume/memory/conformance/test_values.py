@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from plume.errors import AlreadyExists, ConversationChanged, NotFound, UserError
-from plume.memory.conformance.examples import HOSTILE, refusal, said
+from plume.memory.conformance.examples import HOSTILE, PLANES, refusal, said
 from plume.memory.store import Clock, Store, Tenant, new_id
 from plume.types import Message
 
@@ -164,6 +164,74 @@ def test_conversations_are_listed_newest_first_in_pages(timed: Callable[[Clock],
     listed = [one.body for one in tenant.documents("note")]
     assert sorted(listed) == list(range(len(made)))
     assert [one.body for one in tenant.documents("note", after=made[listed[2]].id, limit=2)] == listed[3:5]
+
+
+def test_what_is_about_a_person_is_found_by_the_person(timed: Callable[[Clock], Store]) -> None:
+    now = 1e9
+    tenant = timed(lambda: now).tenant(new_id("tenant"))
+    people = [None, "zoé", "zoe", "'; --", "*", *PLANES[:4]]
+    for turn in range(3):
+        for user in people:
+            now += turn  # those of the first turn are of one moment
+            id = f"{turn}{user}"
+            made = tenant.create(id, user=user)
+            tenant.append(id, said("a"))
+            assert made.user == tenant.read(id).user == tenant.update(id, {}).user == user
+            assert tenant.put("note", id, turn, user=user) == tenant.get("note", id)
+    everybody = tenant.conversations()
+    assert [one.id for one in everybody] == [one.id for one in tenant.documents("note")]
+    for user in people[1:]:
+        own = [one.id for one in everybody if one.user == user]
+        assert len(own) == 3
+        assert [one.id for one in tenant.conversations(user=user)] == own
+        assert [one.id for one in tenant.documents("note", user=user)] == own
+        for place, one in enumerate(everybody):  # a page may begin behind what is about somebody else
+            rest = [other.id for other in everybody[place + 1 :] if other.user == user][:2]
+            assert [found.id for found in tenant.conversations(user=user, after=one.id, limit=2)] == rest
+            assert [found.id for found in tenant.documents("note", user=user, after=one.id, limit=2)] == rest
+    assert tenant.put("note", "0zoé", 1).user is None
+    tenant.delete("1zoé")
+    assert {one.id for one in tenant.conversations(user="zoé")} == {"0zoé", "2zoé"}
+    assert {one.id for one in tenant.documents("note", user="zoé")} == {"1zoé", "2zoé"}
+    for wrong in ("", "x" * 256, "\ud800"):
+        assert refusal(partial(tenant.create, user=wrong))[0] is UserError
+        assert refusal(partial(tenant.put, "note", "n", 1, user=wrong))[0] is UserError
+        assert not [*tenant.conversations(user=wrong), *tenant.documents("note", user=wrong)]
+
+
+def test_tenants_and_kinds_are_listed_as_long_as_they_have_anything(store: Store) -> None:
+    prefix = new_id("t")
+    names = sorted((prefix + name for name in HOSTILE if len(name.encode()) < 150), key=str.encode)
+    for place, name in enumerate(names):
+        one = store.tenant(name)
+        if place % 2:
+            one.create("a")
+        else:
+            one.put("note", "a", 1)
+    store.tenant(new_id("nobody")).conversations()
+    found: list[str] = []
+    while page := store.tenants(after=found[-1] if found else prefix, limit=7):
+        assert len(page) <= 7
+        found += page
+        if not page[-1].startswith(prefix):
+            break
+    assert [name for name in found if name.startswith(prefix)] == names
+    for place, name in enumerate(names):
+        if place % 2:
+            store.tenant(name).delete("a")
+        else:
+            store.tenant(name).discard("note", "a")
+    assert not [name for name in store.tenants(after=prefix, limit=50) if name.startswith(prefix)]
+    one = store.tenant(new_id("tenant"))
+    kinds = sorted((name for name in HOSTILE if len(name.encode()) < 150), key=str.encode)
+    for kind in kinds:
+        one.put(kind, "a", 1)
+        one.put(kind, "b", 1)
+    assert one.kinds() == tuple(kinds)
+    one.discard(kinds[0], "a")
+    assert one.kinds() == tuple(kinds)
+    one.discard(kinds[0], "b")
+    assert one.kinds() == tuple(kinds[1:])
 
 
 def test_a_deleted_conversation_is_gone_and_its_name_free(tenant: Tenant) -> None:
