@@ -1,8 +1,11 @@
 """A store behind a door that redacts: what lies behind it, the marks of a resumed conversation, and who can restore."""
 
 import os
-import sqlite3
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +15,9 @@ from plume.memory.redacting import RedactingStore
 from plume.memory.store import Tenant
 from plume.memory.vault import Vault, find_vault, read_key, restore, seal, unseal
 from plume.redact import Redaction, listed
+from plume.serving.past import vault_of
 from plume.types import Message, ToolCall
+from serving import running, untrained
 
 KEY = bytes(range(32))
 WANTED = Redaction(names=listed(["Rose"]))
@@ -100,19 +105,19 @@ def test_a_vault_goes_with_its_conversation_in_time_and_by_hand() -> None:
 
 def test_two_doors_at_once_give_no_mark_twice(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/plume.db"
-    with redacting(url) as one, redacting(url) as other:
+    said = [f"{who}{number}@phare.fr" for number in range(6) for who in "ab"]
+    with redacting(url) as one, redacting(url) as other, ThreadPoolExecutor(2) as pool:
         id = one.tenant("alice").create().id
-        for number in range(5):
-            one.tenant("alice").append(id, [Message("user", f"a{number}@phare.fr")])
-            other.tenant("alice").append(id, [Message("user", f"b{number}@phare.fr, a{number}@phare.fr")])
-        marks = " ".join(contents(one.tenant("alice"), id)).replace(",", "").split()
+
+        def work(store: RedactingStore) -> None:
+            for text in said:
+                store.tenant("alice").append(id, [Message("user", text)])
+
+        list(pool.map(work, (one, other)))
+        marks = contents(one.tenant("alice"), id)
         vault = find_vault(one.tenant("alice"), id)
-    assert [restore(mark, vault, KEY) for mark in marks[:3]] == ["a0@phare.fr", "b0@phare.fr", "a0@phare.fr"]
-    assert len(set(marks)) == 10
-    with sqlite3.connect(tmp_path / "plume.db") as connection:
-        [[count]] = connection.execute("SELECT count(*) FROM plume_documents").fetchall()
-    connection.close()
-    assert count == 1
+    assert sorted(marks) == sorted(2 * [f"[EMAIL{n}]" for n in ("", *(f"_{n}" for n in range(2, 13)))])
+    assert sorted(restore(mark, vault, KEY) for mark in marks) == sorted(2 * said)
 
 
 def test_documents_are_redacted_when_they_have_a_vault() -> None:
@@ -144,3 +149,49 @@ def test_keys_are_read_from_the_environment_or_a_file(tmp_path: Path) -> None:
         with pytest.raises(UserError) as error:
             read_key(wrong)
         assert "court" not in error.value.message
+
+
+def test_the_server_stores_what_is_redacted_and_answers_as_ever(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'plume.db'}"
+    door = RedactingStore(open_store(url), WANTED, KEY, vault_of)
+    asked: dict[str, Any] = {"model": "any", "max_output_tokens": 4}
+    with running(tmp_path / "a", {"any": untrained()}, store=door) as server, server.client() as client:
+        first = client.responses.create(input="Je suis marie@phare.fr, amie de Rose", metadata={"who": "Rose"}, **asked)
+        assert first.metadata == {"who": "Rose"}
+        second = client.responses.create(input="luc@phare.fr et marie@phare.fr", previous_response_id=first.id, **asked)
+        items = client.responses.input_items.list(second.id).data
+        assert items[0].content[0].text == "[EMAIL_2] et [EMAIL]"  # type: ignore[index,union-attr]
+        again = client.responses.retrieve(first.id)
+        assert (again.metadata, again.id, again.model) == ({"who": "[NOM]"}, first.id, "any")
+        conversation = client.conversations.create(items=[{"role": "user", "content": "marie@phare.fr"}])
+        third = client.responses.create(input="tél. 06 12 34 56 78", conversation=conversation.id, **asked)
+        told = [item.content[0].text for item in client.conversations.items.list(conversation.id, order="asc")][:2]  # type: ignore[index,union-attr]
+        assert told == ["[EMAIL]", "tél. [TEL]"]
+        store = open_store(url)
+        tenant = store.tenant(store.tenants()[0])
+        assert restore("[EMAIL_2]", find_vault(tenant, first.id), KEY) == "luc@phare.fr"
+        assert restore("[EMAIL], [TEL]", find_vault(tenant, conversation.id), KEY) == "marie@phare.fr, 06 12 34 56 78"
+        assert tenant.get("vault", conversation.id).expires_at is None
+        client.conversations.delete(conversation.id)
+        assert {one.id for one in tenant.documents("vault")} == {first.id}
+        assert client.responses.retrieve(third.id).id == third.id
+        files = b"".join(file.read_bytes() for file in tmp_path.glob("plume.db*"))
+        store.close()
+    assert not any(value.encode() in files for value in PRIVATE)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--redact", "mail"], "no kind 'mail'"),
+        (["--redact", "name"], "no list of them"),
+        (["--redact", "all"], "PLUME_VAULT_KEY"),
+        (["--redact-names", "absent.txt"], "absent.txt"),
+    ],
+)
+def test_serve_says_what_redaction_lacks_before_it_starts(tmp_path: Path, options: list[str], told: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PLUME_VAULT")}
+    command = [sys.executable, "-m", "plume", "serve", *options]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8", check=False)
+    assert (done.returncode, list(tmp_path.iterdir())) == (2, [])
+    assert told in done.stderr
