@@ -34,6 +34,7 @@ _PRAGMAS = (
     "PRAGMA fullfsync=ON",  # macOS keeps what fsync wrote in the disk's cache
     "PRAGMA checkpoint_fullfsync=ON",
     "PRAGMA mmap_size=0",
+    "PRAGMA secure_delete=ON",  # what is deleted is overwritten
 )
 _CLOCKS = {
     "postgresql": "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)",

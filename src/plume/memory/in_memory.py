@@ -12,13 +12,15 @@ from types import TracebackType
 from typing import Any, Self
 
 from plume.errors import ConversationChanged, DocumentChanged
-from plume.memory.records import expiry, json_bytes, message_bytes, metadata_bytes, microseconds, seconds
+from plume.memory.records import expiry, json_bytes, lifetime, message_bytes, metadata_bytes, microseconds, seconds
 from plume.memory.store import (
     Clock,
     Conversation,
+    Counts,
     Document,
     Durability,
     Item,
+    Line,
     bounds,
     checked_name,
     checked_user,
@@ -41,6 +43,7 @@ class InMemoryStore:
         self._clock = clock or time.time
         self._lock = threading.RLock()
         self._tenants: dict[str, _Tenant] = {}
+        self._trail: list[Line] = []
 
     def __repr__(self) -> str:
         return "InMemoryStore()"
@@ -55,6 +58,31 @@ class InMemoryStore:
         with self._lock:
             names = sorted((name for name, one in self._tenants.items() if one.holds_anything()), key=str.encode)
             return tuple(name for name in names if after is None or _behind(name, after))[:size]
+
+    def sweep(self, limit: int = 1000) -> Counts:
+        removed, size = Counts(), page_size(limit)
+        with self._lock:
+            for tenant in self._tenants.values():
+                removed += tenant.sweep(size - removed.conversations - removed.documents)
+        return removed
+
+    def scrub(self) -> tuple[str, ...]:
+        return ()
+
+    def destroy_keys(self, tenant: str, user: str | None) -> bool:  # noqa: ARG002
+        return False
+
+    def note(self, entry: Mapping[str, Any]) -> Line:
+        kept = json.loads(json_bytes(dict(entry), "audit line"))
+        with self._lock:
+            line = Line(len(self._trail) + 1, seconds(microseconds(self._clock())), kept)
+            self._trail.append(line)
+            return line._replace(entry=_again(kept))
+
+    def trail(self, *, after: int | None = None, limit: int = 100) -> tuple[Line, ...]:
+        start, size = max(0, after or 0), page_size(limit)
+        with self._lock:
+            return tuple(line._replace(entry=_again(line.entry)) for line in self._trail[start : start + size])
 
     def durability(self) -> Durability:
         return Durability({}, "what is kept in memory ends with the process")
@@ -87,6 +115,7 @@ class _Tenant:
         self._clock, self._lock = clock, lock
         self._kept: dict[str, _Kept] = {}
         self._documents: dict[tuple[str, str], Document] = {}
+        self._lifetime: float | None = None
 
     def holds_anything(self) -> bool:
         return bool(self._kept or self._documents)
@@ -105,7 +134,7 @@ class _Tenant:
         with self._now() as now:
             if id in self._kept and _visible(self._kept[id].conversation, now):
                 raise taken(id)
-            ends = expiry(now, ttl)
+            ends = expiry(now, self._lifetime if ttl is None else ttl)
             ended = None if ends is None else seconds(ends)
             made = Conversation(id, 0, seconds(now), seconds(now), ended, kept, user)
             self._kept[id] = _Kept(made)
@@ -252,6 +281,34 @@ class _Tenant:
         with self._now():
             self.get(kind, id)
             del self._documents[kind, id]
+
+    def lifetime(self) -> float | None:
+        return self._lifetime
+
+    def set_lifetime(self, ttl: float | None) -> None:
+        lifetime(ttl)
+        self._lifetime = ttl
+
+    def erase(self, user: str | None = None) -> Counts:
+        with self._lock:
+            if user is None:
+                self._lifetime = None
+            return self._drop(
+                [id for id, kept in self._kept.items() if user in (None, kept.conversation.user)],
+                [key for key, one in self._documents.items() if user in (None, one.user)],
+            )
+
+    def sweep(self, limit: int) -> Counts:
+        with self._now() as now:
+            ended = [id for id, kept in self._kept.items() if not _visible(kept.conversation, now)][:limit]
+            documents = [key for key, one in self._documents.items() if not _visible(one, now)]
+            return self._drop(ended, documents[: limit - len(ended)])
+
+    def _drop(self, ids: Sequence[str], documents: Sequence[tuple[str, str]]) -> Counts:
+        messages = sum(len(self._kept.pop(id).items) for id in ids)
+        for key in documents:
+            del self._documents[key]
+        return Counts(len(ids), messages, len(documents))
 
     @contextmanager
     def _now(self) -> Iterator[int]:

@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from plume.errors import NotFound, UserError, shown
+from plume.memory import audit
 from plume.memory.store import MANY, Document, Store, checked_name
 
 Scope = Literal["read", "write", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
-_RESERVED = "plume:"  # tenants of Plume's own
-_TENANT = f"{_RESERVED}keys"
+RESERVED = "plume:"  # tenants of Plume's own
+_TENANT = f"{RESERVED}keys"
 _KIND = "api_key"
 _FORM = re.compile(r"plume-([0-9a-f]{16})-([A-Za-z0-9_-]{43})")
 _NOBODY = {"salt": "00" * 16, "hash": "00" * 32}  # compared with when there is no such prefix, so that it takes as long
@@ -45,16 +46,22 @@ class Key:
 
 
 def create_key(
-    store: Store, tenant: str, *, name: str = "", scopes: Sequence[str] = ("read", "write"), ttl: float | None = None
+    store: Store,
+    tenant: str,
+    *,
+    name: str = "",
+    scopes: Sequence[str] = ("read", "write"),
+    ttl: float | None = None,
+    who: str = audit.PROGRAM,
 ) -> tuple[str, Key]:
     """The key itself, which nobody can show again, and what is known of it. It ends after `ttl` seconds.
 
     Raises UserError for an unknown scope, or a tenant that no key may speak for.
     """
     checked_name("tenant", tenant)
-    if tenant.startswith(_RESERVED):
+    if tenant.startswith(RESERVED):
         raise UserError(
-            f"no key can be made for {shown(tenant)}", f"choose a tenant that does not begin with {_RESERVED}"
+            f"no key can be made for {shown(tenant)}", f"choose a tenant that does not begin with {RESERVED}"
         )
     wrong = [scope for scope in scopes if scope not in SCOPES]
     if wrong or not scopes:
@@ -68,7 +75,9 @@ def create_key(
         "hash": _hash(salt, secret).hex(),
         "revoked": False,
     }
-    return f"plume-{prefix}-{secret}", _key(store.tenant(_TENANT).put(_KIND, prefix, body, at=0, ttl=ttl))
+    document = store.tenant(_TENANT).put(_KIND, prefix, body, at=0, ttl=ttl, user=tenant)
+    audit.record(store, "create_key", who=who, tenant=tenant)
+    return f"plume-{prefix}-{secret}", _key(document)
 
 
 def find_key(store: Store, text: str) -> Key | None:
@@ -90,7 +99,7 @@ def list_keys(store: Store, tenant: str | None = None) -> tuple[Key, ...]:
     return tuple(key for key in keys if tenant is None or key.tenant == tenant)
 
 
-def revoke_key(store: Store, prefix: str, *, tenant: str | None = None) -> Key:
+def revoke_key(store: Store, prefix: str, *, tenant: str | None = None, who: str = audit.PROGRAM) -> Key:
     """From now on it opens nothing. Raises NotFound for a prefix that `tenant`, if given, has no key of."""
     kept = store.tenant(_TENANT)
     missing = NotFound(f"there is no key {shown(prefix)}", "list the keys to see their prefixes")
@@ -102,7 +111,19 @@ def revoke_key(store: Store, prefix: str, *, tenant: str | None = None) -> Key:
         raise missing
     ttl = None if document.expires_at is None else document.expires_at - document.updated_at
     changed = {**document.body, "revoked": True}
-    return _key(kept.put(_KIND, prefix, changed, at=document.revision, ttl=ttl))
+    owner = document.body["tenant"]
+    revoked = kept.put(_KIND, prefix, changed, at=document.revision, ttl=ttl, user=owner)
+    audit.record(store, "revoke_key", who=who, tenant=owner)
+    return _key(revoked)
+
+
+def erase_keys(store: Store, tenant: str) -> int:
+    """Of a tenant, revoked and expired ones included. Gives how many there were."""
+    kept = store.tenant(_TENANT)
+    unnamed = [key for key in list_keys(store, tenant) if kept.get(_KIND, key.prefix).user is None]
+    for key in unnamed:  # made when stores did not know yet whom a document is about
+        kept.discard(_KIND, key.prefix)
+    return len(unnamed) + kept.erase(tenant).documents
 
 
 def _hash(salt: bytes, secret: str) -> bytes:

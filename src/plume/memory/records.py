@@ -90,10 +90,11 @@ def seconds(microseconds: int) -> float:
     return microseconds / 1_000_000
 
 
-def expiry(now: int, ttl: float | None) -> int | None:
-    """When what is written `now` becomes invisible. Raises UserError for a lifetime that is none."""
-    length = lifetime(ttl)
-    return None if length == "" else now + length
+def expiry(now: int, ttl: float | None, otherwise: int | None = None) -> int | None:
+    """When what is written `now` becomes invisible: after `otherwise` microseconds if nobody says. Raises UserError for
+    a lifetime that is none."""
+    length = otherwise if ttl is None else lifetime(ttl)
+    return None if length in (None, "") else now + int(length)
 
 
 def lifetime(ttl: float | None) -> int | Literal[""]:

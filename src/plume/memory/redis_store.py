@@ -6,6 +6,8 @@ them there are `plume:form` and `plume:tenants`.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
@@ -17,15 +19,17 @@ from redis.retry import Retry
 
 from plume.data.sql import safe_name, said
 from plume.errors import PlumeError, UserError
-from plume.memory.records import microseconds
-from plume.memory.redis_tenant import RedisTenant
-from plume.memory.store import Clock, Durability, checked_name, page_size, unsafe
+from plume.memory.records import json_bytes, microseconds, seconds
+from plume.memory.redis_tenant import BATCH, RedisTenant, counted
+from plume.memory.store import Clock, Counts, Durability, Line, checked_name, page_size, unsafe
 
 _FORM = 2  # of the keys
 _SECONDS = 30
 _SCRIPT = (Path(__file__).parent / "store.lua").read_text(encoding="utf-8")
-_READS = {"show", "read", "item", "get", "page", "kinds"}
+_READS = {"show", "read", "item", "get", "page", "kinds", "lifetime", "trail"}
 _TENANTS = "plume:tenants"
+_AUDIT = "plume:audit"  # the tenant whose key the trail is
+_SNAPSHOT = "a snapshot (dump.rdb) holds it until the next one is written, a replica's files and backups likewise"
 _WANTED = {"appendonly": "yes", "appendfsync": "always"}
 
 
@@ -63,6 +67,45 @@ class RedisStore:
         except redis.RedisError as error:
             raise PlumeError(f"{self._name}: {said(error, self._url)}", "check the server, then try again") from None
         return tuple(name.decode("utf-8") for name in cast("list[bytes]", found))
+
+    def sweep(self, limit: int = 1000) -> Counts:
+        left, removed, after = page_size(limit), Counts(), None
+        while left and (names := self.tenants(after=after)):
+            after = names[-1]
+            for name in names:
+                while left and (found := counted(self.run(name, "sweep", min(left, BATCH)))):
+                    removed += found
+                    left -= found.conversations + found.documents
+        return removed
+
+    def scrub(self) -> tuple[str, ...]:
+        """What was deleted is out of memory; the append-only file says so behind what it said before."""
+        try:
+            if self._redis.config_get("appendonly").get("appendonly") == "yes":
+                self._redis.bgrewriteaof()
+        except redis.ResponseError as error:
+            if "in progress" not in str(error):
+                return (f"BGREWRITEAOF, so that the append-only file forgets it: {said(error, self._url)}",)
+            return ("BGREWRITEAOF, when the one under way has ended: the append-only file still holds it", _SNAPSHOT)
+        except redis.RedisError as error:
+            raise PlumeError(f"{self._name}: {said(error, self._url)}", "check the server, then erase again") from None
+        return (_SNAPSHOT,)
+
+    def destroy_keys(self, tenant: str, user: str | None) -> bool:  # noqa: ARG002
+        return False
+
+    def note(self, entry: Mapping[str, Any]) -> Line:
+        body = json_bytes(dict(entry), "audit line")
+        _, number, at = self.run(_AUDIT, "note", body)
+        return Line(int(number), seconds(int(at)), json.loads(body))
+
+    def trail(self, *, after: int | None = None, limit: int = 100) -> tuple[Line, ...]:
+        start, size = max(0, after or 0), page_size(limit)
+        _, rows = self.run(_AUDIT, "trail", start, start + size - 1)
+        split = [row.partition(b" ") for row in (rows if size else ())]
+        return tuple(
+            Line(number, seconds(int(at)), json.loads(body)) for number, (at, _, body) in enumerate(split, start + 1)
+        )
 
     def durability(self) -> Durability:
         """Redis acknowledges before it has written, unless it is told otherwise."""

@@ -10,6 +10,7 @@ from plume.errors import ConversationChanged, DocumentChanged
 from plume.memory.records import json_bytes, lifetime, message_bytes, messages_of, metadata_bytes, seconds
 from plume.memory.store import (
     Conversation,
+    Counts,
     Document,
     Item,
     bounds,
@@ -26,6 +27,8 @@ from plume.memory.store import (
     taken,
 )
 from plume.types import Message
+
+BATCH = 100  # conversations and documents that one run of the script removes
 
 
 class Runs(Protocol):
@@ -169,6 +172,21 @@ class RedisTenant:
     def discard(self, kind: str, id: str) -> None:
         self._to(kind, id, "discard")
 
+    def lifetime(self) -> float | None:
+        _, length = self._run("lifetime")
+        return seconds(int(length)) if length else None
+
+    def set_lifetime(self, ttl: float | None) -> None:
+        self._run("set_lifetime", lifetime(ttl))
+
+    def erase(self, user: str | None = None) -> Counts:
+        removed = Counts()
+        if user is not None and not is_name(user):
+            return removed
+        while found := counted(self._run("erase", user or "", BATCH)):
+            removed += found
+        return removed
+
     def _on(self, id: str, operation: str, *arguments: str | int | bytes) -> list[Any]:
         if not is_name(id):
             raise no_conversation(id)
@@ -206,6 +224,10 @@ class RedisTenant:
                 if word == "ok":
                     found.append((last, rest[0]))
         return found
+
+
+def counted(answer: list[Any]) -> Counts:
+    return Counts(*answer[1:])
 
 
 def _times(created: bytes, updated: bytes, ends: bytes) -> tuple[float, float, float | None]:

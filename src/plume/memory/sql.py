@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
+from sqlalchemy import Connection, insert, select
+
+from plume.memory import sql_lifetime
+from plume.memory.records import json_bytes, seconds
 from plume.memory.sql_tenant import SQLTenant
-from plume.memory.store import Clock, Durability, checked_name, page_size
+from plume.memory.store import Clock, Counts, Durability, Line, checked_name, page_size
+from plume.memory.tables import audit
 from plume.memory.transactions import Transactions
 
 
@@ -32,6 +39,33 @@ class SQLStore:
             last = min(names, key=str.encode)
             found.append(last)
         return tuple(found)
+
+    def sweep(self, limit: int = 1000) -> Counts:
+        return sql_lifetime.sweep(self._transactions, page_size(limit))
+
+    def scrub(self) -> tuple[str, ...]:
+        return self._transactions.scrub()
+
+    def destroy_keys(self, tenant: str, user: str | None) -> bool:  # noqa: ARG002
+        return False
+
+    def note(self, entry: Mapping[str, Any]) -> Line:
+        body = json_bytes(dict(entry), "audit line")
+
+        def work(connection: Connection) -> Line:
+            now = self._transactions.now(connection)
+            made = connection.execute(insert(audit).values(at=now, body=body)).inserted_primary_key
+            assert made is not None
+            return Line(made[0], seconds(now), json.loads(body))
+
+        return self._transactions.write(work)
+
+    def trail(self, *, after: int | None = None, limit: int = 100) -> tuple[Line, ...]:
+        behind = audit.c.number > max(0, after or 0)
+        page = select(audit).where(behind).order_by(audit.c.number).limit(page_size(limit))
+        return tuple(
+            Line(row.number, seconds(row.at), json.loads(row.body)) for row in self._transactions.rows(page, {})
+        )
 
     def durability(self) -> Durability:
         return self._transactions.durability()

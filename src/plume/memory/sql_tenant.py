@@ -16,15 +16,18 @@ from plume.errors import ConversationChanged, DocumentChanged
 from plume.memory.records import (
     expiry,
     json_bytes,
+    lifetime,
     message_bytes,
     messages_of,
     metadata_bytes,
     microseconds,
     seconds,
 )
+from plume.memory.sql_lifetime import erase
 from plume.memory.statements import Pages
 from plume.memory.store import (
     Conversation,
+    Counts,
     Document,
     Item,
     bounds,
@@ -40,7 +43,7 @@ from plume.memory.store import (
     same_message,
     taken,
 )
-from plume.memory.tables import conversations, documents, items
+from plume.memory.tables import conversations, documents, items, settings
 from plume.memory.transactions import Transactions
 from plume.types import Message
 
@@ -70,8 +73,9 @@ class SQLTenant:
                 raise taken(id)
             if old is not None:
                 self._delete(connection, id)
-            now = self._transactions.now(connection)
-            times = {"created_at": now, "updated_at": now, "expires_at": expiry(now, ttl)}
+            start = {**self._transactions.clock(), "tenant": self.name}
+            now, otherwise = connection.execute(self._statements.start, start).one()
+            times = {"created_at": now, "updated_at": now, "expires_at": expiry(now, ttl, otherwise)}
             row: dict[str, Any] = {"id": id, "head": 0, "body": body, "user": whose, **times}
             connection.execute(insert(conversations), {"tenant": self.name, **row})
             return _conversation(**row)
@@ -247,6 +251,23 @@ class SQLTenant:
             connection.execute(delete(documents).where(*_is(documents, tenant=self.name, kind=kind, id=id)))
 
         self._transactions.write(work)
+
+    def lifetime(self) -> float | None:
+        rows = self._transactions.rows(self._statements.start, {"tenant": self.name})
+        return None if rows[0].lifetime is None else seconds(rows[0].lifetime)
+
+    def set_lifetime(self, ttl: float | None) -> None:
+        length, mine = lifetime(ttl) or None, settings.c.tenant == self.name
+
+        def work(connection: Connection) -> None:
+            connection.execute(delete(settings).where(mine))
+            if length is not None:
+                connection.execute(insert(settings).values(tenant=self.name, lifetime=length))
+
+        self._transactions.write(work)
+
+    def erase(self, user: str | None = None) -> Counts:
+        return Counts() if user is not None and not is_name(user) else erase(self._transactions, self.name, user)
 
     def _rows(self, statement: Any, **parameters: Any) -> Sequence[Row[Any]]:
         """None for names that cannot have been stored; the database would refuse them."""

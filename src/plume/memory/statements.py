@@ -27,7 +27,7 @@ from sqlalchemy.sql import ColumnElement
 from sqlalchemy.sql.elements import BindParameter
 from sqlalchemy.sql.selectable import CompoundSelect
 
-from plume.memory.tables import Name, conversations, documents, items
+from plume.memory.tables import Name, conversations, documents, items, settings
 
 Pages = Mapping[tuple[bool, bool], Select[Any]]  # of one user? continued?
 
@@ -45,6 +45,8 @@ class Statements:
         seen = or_(_c.expires_at.is_(None), _c.expires_at > now)
         own, mine = and_(_c.tenant == tenant, _c.id == id), and_(_i.tenant == tenant, _i.conversation == id)
         self.now = select(now.label("now"))
+        lifetime = select(settings.c.lifetime).where(settings.c.tenant == tenant)
+        self.start = select(now.label("now"), lifetime.scalar_subquery().label("lifetime"))
         self.conversation = select(conversations).where(own, seen)
         self.locked = select(conversations, now.label("now")).where(own).with_for_update()
         self.add = insert(items)

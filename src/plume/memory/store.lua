@@ -10,6 +10,8 @@
 -- ROOT:positions:ID      of the ids  ROOT:kinds                     of documents
 -- ROOT:vectors:ID        by position ROOT:documents:KIND            ids by age
 -- ROOT:document:KIND:ID  hash        ROOT:documents:KIND:of:USER    those about a person
+-- ROOT:lifetime          of new conversations, in microseconds
+-- ROOT:trail             the lines of the audit trail: time and body
 -- ROOT:ends              what ends when: `c` and an id, or `d`, the kind in percent-encoding, a colon and an id
 --
 -- The message at position p is the stream's entry p-1 (0-0 is not allowed).
@@ -38,6 +40,12 @@ end
 local function encoded(name)
   return (name:gsub('[^A-Za-z0-9_.~-]', function(byte)
     return string.format('%%%02X', byte:byte())
+  end))
+end
+
+local function decoded(name)
+  return (name:gsub('%%(%x%x)', function(code)
+    return string.char(tonumber(code, 16))
   end))
 end
 
@@ -98,9 +106,10 @@ local function leave(kind, id, user)
 end
 
 local function drop_conversation(id)
-  local user = redis.call('HGET', key('conversation', id), 'user')
+  local user, count = redis.call('HGET', key('conversation', id), 'user'), redis.call('XLEN', key('messages', id))
   redis.call('DEL', key('conversation', id), key('messages', id), key('positions', id), key('vectors', id))
   leave('', id, user)
+  return count
 end
 
 local function drop_document(kind, id)
@@ -139,6 +148,7 @@ function run.create(id, body, lifetime, user)
     return { 'taken' }
   end
   drop_conversation(id)
+  lifetime = lifetime ~= '' and lifetime or redis.call('GET', root .. ':lifetime') or ''
   redis.call('HSET', key('conversation', id), 'head', '0', 'created_at', text(now), 'updated_at', text(now),
     'expires_at', ends(lifetime), 'body', body, 'user', user)
   enter('', id, text(now), ends(lifetime), user)
@@ -297,6 +307,62 @@ end
 
 function run.kinds()
   return { 'ok', redis.call('SMEMBERS', root .. ':kinds') }
+end
+
+function run.lifetime()
+  return { 'ok', redis.call('GET', root .. ':lifetime') }
+end
+
+function run.set_lifetime(lifetime)
+  if lifetime == '' then
+    redis.call('DEL', root .. ':lifetime')
+  else
+    redis.call('SET', root .. ':lifetime', lifetime)
+  end
+  return { 'ok' }
+end
+
+-- At most so many of what has expired, conversations whole.
+function run.sweep(limit)
+  local conversations, messages, documents = 0, 0, 0
+  for _, member in ipairs(redis.call('ZRANGEBYSCORE', root .. ':ends', '-inf', text(now), 'LIMIT', 0, limit)) do
+    if member:sub(1, 1) == 'c' then
+      conversations, messages = conversations + 1, messages + drop_conversation(member:sub(2))
+    else
+      local colon = member:find(':', 1, true)
+      drop_document(decoded(member:sub(2, colon - 1)), member:sub(colon + 1))
+      documents = documents + 1
+    end
+  end
+  return { 'ok', conversations, messages, documents }
+end
+
+-- At most so many of what is about a person, of all when there is none.
+function run.erase(user, limit)
+  local ids = redis.call('ZRANGE', index('', user), 0, limit - 1)
+  local messages, documents = 0, 0
+  for _, id in ipairs(ids) do
+    messages = messages + drop_conversation(id)
+  end
+  for _, kind in ipairs(redis.call('SMEMBERS', root .. ':kinds')) do
+    local left = limit - #ids - documents
+    for _, id in ipairs(left > 0 and redis.call('ZRANGE', index(kind, user), 0, left - 1) or {}) do
+      drop_document(kind, id)
+      documents = documents + 1
+    end
+  end
+  if user == '' then
+    redis.call('DEL', root .. ':lifetime')
+  end
+  return { 'ok', #ids, messages, documents }
+end
+
+function run.note(body)
+  return { 'ok', redis.call('RPUSH', root .. ':trail', text(now) .. ' ' .. body), text(now) }
+end
+
+function run.trail(first, last)
+  return { 'ok', redis.call('LRANGE', root .. ':trail', first, last) }
 end
 
 -- What an older form left out of the indexes.

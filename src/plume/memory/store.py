@@ -18,6 +18,7 @@ from plume.types import Message
 Clock = Callable[[], float]
 
 MANY = 2**31 - 1  # more than any conversation has
+LOCAL = "local"  # the tenant of who asks on this machine
 _FAR = 2**50  # beyond every position, and exact in every database
 NAME_BYTES = 255  # of an id or a tenant's name in UTF-8: what every database can keep in an index
 
@@ -70,6 +71,33 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True)
+class Counts:
+    """What was removed."""
+
+    conversations: int = 0
+    messages: int = 0
+    documents: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(
+            self.conversations + other.conversations,
+            self.messages + other.messages,
+            self.documents + other.documents,
+        )
+
+    def __bool__(self) -> bool:
+        return self != Counts()
+
+
+class Line(NamedTuple):
+    """Of the audit trail. Numbers grow."""
+
+    number: int
+    at: float
+    entry: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Durability:
     """Does what was acknowledged survive a power cut? `settings` are those in force, `problem` what is wrong with them.
 
@@ -107,8 +135,8 @@ class Tenant(Protocol):
         ttl: float | None = None,
         user: str | None = None,
     ) -> Conversation:
-        """A new empty conversation about `user`, invisible after `ttl` seconds. Raises AlreadyExists for an `id` in
-        use."""
+        """A new empty conversation about `user`, invisible after `ttl` seconds or, without, the tenant's lifetime.
+        Raises AlreadyExists for an `id` in use."""
         ...
 
     def read(
@@ -191,6 +219,19 @@ class Tenant(Protocol):
         """Delete a document."""
         ...
 
+    def lifetime(self) -> float | None:
+        """After how many seconds a new conversation ends whose `ttl` nobody gives; None for never."""
+        ...
+
+    def set_lifetime(self, ttl: float | None) -> None:
+        """For those that are created from now on."""
+        ...
+
+    def erase(self, user: str | None = None) -> Counts:
+        """Delete everything about that person, or everything of the tenant, expired or not. `rights.erase` does what
+        else belongs to it. Conversations go whole; if it is interrupted, it may be repeated."""
+        ...
+
 
 class Store(Protocol):
     """Where conversations are kept. May be used by many threads; another process opens its own."""
@@ -202,6 +243,27 @@ class Store(Protocol):
     def tenants(self, *, after: str | None = None, limit: int = 100) -> tuple[str, ...]:
         """The names of those who have anything, be it expired, in the order of their bytes; `after` is the name that
         the last page ended with."""
+        ...
+
+    def sweep(self, limit: int = 1000) -> Counts:
+        """Delete at most so many conversations and documents that have expired. Several programs may do it at once."""
+        ...
+
+    def scrub(self) -> tuple[str, ...]:
+        """Overwrite what the database still holds of deleted rows, as far as that stops nobody's work. Gives what is
+        left to do for who runs the database."""
+        ...
+
+    def destroy_keys(self, tenant: str, user: str | None) -> bool:
+        """Of that person, or of everybody in the tenant, where bodies are sealed. Was there one?"""
+        ...
+
+    def note(self, entry: Mapping[str, Any]) -> Line:
+        """Add a line to the audit trail. No call changes or removes one."""
+        ...
+
+    def trail(self, *, after: int | None = None, limit: int = 100) -> tuple[Line, ...]:
+        """Oldest first; `after` is the number that the last page ended with."""
         ...
 
     def durability(self) -> Durability: ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -14,6 +15,7 @@ from plume.errors import PlumeError, UserError
 from plume.memory.connect import connect
 from plume.memory.migrate import migrate
 from plume.memory.records import microseconds
+from plume.memory.scrub import scrub
 from plume.memory.statements import Statements
 from plume.memory.store import Clock, Durability
 
@@ -46,6 +48,12 @@ class Transactions:
 
     def durability(self) -> Durability:
         return self.write(self._database.durability)
+
+    def scrub(self) -> tuple[str, ...]:
+        try:
+            return scrub(self._database, self.name)
+        except (SQLAlchemyError, sqlite3.Error) as error:
+            raise PlumeError(f"{self.name}: {said(error, self._url)}", "check the database, then erase again") from None
 
     def clock(self) -> dict[str, int]:
         """What the statements want to be told about the time: nothing where the server's clock counts."""

@@ -10,11 +10,11 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 
 from plume.memory.keys import SCOPES, Scope, find_key
+from plume.memory.store import LOCAL
 from plume.serving.errors import ApiError
 from plume.serving.service import Service, ServiceDep
 
 CALLER = "plume.caller"  # where the scope of a request that the server sends itself says for whom it does
-LOCAL = "local"  # the tenant of whoever asks on this machine with a key that is not known, or none
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,37 @@
+"""What a database still holds of rows that were deleted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from plume.errors import PlumeError
+from plume.memory.connect import Database
+
+_POSTGRESQL = (
+    "VACUUM FULL plume_conversations, plume_items, plume_documents, then CHECKPOINT: VACUUM has made the space of the "
+    "deleted rows free, without overwriting it; the write-ahead log keeps them until its segments are recycled, an "
+    "archive of it and backups as long as you keep them"
+)
+_MYSQL = (
+    "OPTIMIZE TABLE plume_conversations, plume_items, plume_documents: the space of the deleted rows is free, but not "
+    "overwritten; the binary log keeps them until it expires or you PURGE BINARY LOGS, backups as long as you keep "
+    "them"
+)
+
+
+def scrub(database: Database, name: str) -> tuple[str, ...]:
+    """SQLite writes the file anew and empties its log; PostgreSQL is told to free the space at once."""
+    if database.reader.dialect.name == "sqlite":
+        with database.turn(), database.writer.connect() as connection:
+            opened: Any = connection.connection.dbapi_connection
+            opened.execute("VACUUM")
+            busy, _, _ = opened.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            hint = "look for a program that has been reading for a while, and erase again"
+            raise PlumeError(f"{name}: another program reads, so the log could not be emptied", hint)
+        return ()
+    if database.reader.dialect.name != "postgresql":
+        return (_MYSQL,)
+    with database.reader.connect() as connection:
+        connection.exec_driver_sql("VACUUM plume_conversations, plume_items, plume_documents")
+    return (_POSTGRESQL,)
