@@ -227,6 +227,18 @@ class _Tenant:
             self._find(id, now)
             del self._kept[id]
 
+    def index(self, conversation: Conversation, vectors: Mapping[int, bytes]) -> None:
+        with self._now() as now:
+            kept = self._find(conversation.id, now)
+            if kept.conversation.created_at != conversation.created_at:
+                raise no_conversation(conversation.id)
+            kept.vectors |= {position: bytes(raw) for position, raw in vectors.items() if position in kept.items}
+
+    def vectors(self, id: str, *, after: int | None = None) -> dict[int, bytes]:
+        low, _, _ = bounds(after, None, None, None)
+        with self._now() as now:
+            return {place: raw for place, raw in sorted(self._find(id, now).vectors.items()) if place > low}
+
     def put(
         self,
         kind: str,

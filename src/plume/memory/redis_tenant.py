@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 from plume.errors import ConversationChanged, DocumentChanged
-from plume.memory.records import json_bytes, lifetime, message_bytes, messages_of, metadata_bytes, seconds
+from plume.memory.records import json_bytes, lifetime, message_bytes, messages_of, metadata_bytes, microseconds, seconds
 from plume.memory.store import (
     Conversation,
     Counts,
@@ -128,6 +128,15 @@ class RedisTenant:
     def delete(self, id: str) -> None:
         self._on(id, "delete")
 
+    def index(self, conversation: Conversation, vectors: Mapping[int, bytes]) -> None:
+        pairs = [part for pair in vectors.items() for part in pair]
+        self._on(conversation.id, "index", microseconds(conversation.created_at), *pairs)
+
+    def vectors(self, id: str, *, after: int | None = None) -> dict[int, bytes]:
+        low, _, _ = bounds(after, None, None, None)
+        _, found = self._on(id, "vectors", low)
+        return {int(place): raw for place, raw in sorted(zip(found[::2], found[1::2], strict=True), key=_place)}
+
     def put(
         self,
         kind: str,
@@ -224,6 +233,10 @@ class RedisTenant:
                 if word == "ok":
                     found.append((last, rest[0]))
         return found
+
+
+def _place(pair: tuple[bytes, bytes]) -> int:
+    return int(pair[0])
 
 
 def counted(answer: list[Any]) -> Counts:

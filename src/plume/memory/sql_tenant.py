@@ -187,6 +187,25 @@ class SQLTenant:
 
         self._transactions.write(work)
 
+    def index(self, conversation: Conversation, vectors: Mapping[int, bytes]) -> None:
+        def work(connection: Connection) -> None:
+            row = self._present(connection, conversation.id)
+            if row.created_at != microseconds(conversation.created_at):
+                raise no_conversation(conversation.id)
+            one = {"whose": self.name, "which": conversation.id}
+            rows = [{**one, "place": place, "raw": raw} for place, raw in vectors.items()]
+            if rows:
+                connection.execute(self._statements.index, rows)
+
+        self._transactions.write(work)
+
+    def vectors(self, id: str, *, after: int | None = None) -> dict[int, bytes]:
+        low, _, _ = bounds(after, None, None, None)
+        rows = self._rows(self._statements.vectors, id=id, low=low)
+        if not rows:
+            self._there(id)
+        return {row.position: bytes(row.vector) for row in rows}
+
     def put(
         self,
         kind: str,
