@@ -19,8 +19,8 @@ from plume.memory.conformance.conftest import persistent, store, tenant, timed  
 from plume.memory.conformance.examples import refusal, said
 from plume.memory.conformance.test_lifetime import *  # noqa: F403
 from plume.memory.conformance.test_tenants import *  # noqa: F403
-from plume.memory.conformance.test_vectors import *  # noqa: F403
 from plume.memory.conformance.test_values import *  # noqa: F403
+from plume.memory.conformance.test_vectors import *  # noqa: F403
 from plume.memory.conformance.test_writers import *  # noqa: F403
 from plume.memory.envelope import KEY_ID, DataKey
 from plume.memory.master import MasterKey, master_key

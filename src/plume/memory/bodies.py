@@ -7,7 +7,7 @@ What goes out needs `keys`: what the store holds of the person's keys at that mo
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,15 @@ class Bodies:
 
     def document(self, kind: str, id: str, revision: int, user: str | None, raw: bytes) -> Any:
         return self._json(document_section(self.tenant, kind, id), revision, user, raw)
+
+    def vectors(self, id: str, raws: Mapping[int, bytes]) -> dict[int, bytes]:
+        """By position."""
+        opened = self.sealing.open(vectors_section(self.tenant, id), [(place, "", raw) for place, raw in raws.items()])
+        return dict(zip(raws, opened, strict=True))
+
+    def sealed_vectors(self, keys: bytes, user: str | None, id: str, vectors: Mapping[int, bytes]) -> dict[int, bytes]:
+        cipher = self.sealing.cipher(keys, user, vectors_section(self.tenant, id))
+        return {place: cipher.seal(place, "", bytes(raw)) for place, raw in vectors.items()}
 
     def sealed_messages(self, keys: bytes, user: str | None, id: str, bodies: Sequence[Body]) -> list[bytes]:
         cipher = self.sealing.cipher(keys, user, messages_section(self.tenant, id))

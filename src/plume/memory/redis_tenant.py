@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from plume.errors import ConversationChanged, DocumentChanged
 from plume.memory.bodies import Bodies
-from plume.memory.records import json_bytes, lifetime, message_bytes, metadata_bytes, seconds
+from plume.memory.records import json_bytes, lifetime, message_bytes, metadata_bytes, microseconds, seconds
 from plume.memory.redis_keys import Held, Keys, Runs, ahead, keys_of, patience, user_of
 from plume.memory.sealing import settled
 from plume.memory.store import (
@@ -156,6 +156,26 @@ class RedisTenant:
 
     def delete(self, id: str) -> None:
         self._on(id, "delete")
+
+    def index(self, conversation: Conversation, vectors: Mapping[int, bytes]) -> None:
+        id, held = conversation.id, self._held_of(conversation.id)[0]
+        for _ in patience():
+            sealed = self._bodies.sealed_vectors(keys_of(held), user_of(held), id, vectors)
+            pairs = [part for pair in sealed.items() for part in pair]
+            word, *_ = self._on(id, "index", microseconds(conversation.created_at), *pairs, held=held)
+            if word != "keys":
+                break
+            held, _ = self._held_of(id, anew=True)
+
+    def vectors(self, id: str, *, after: int | None = None) -> dict[int, bytes]:
+        low, _, _ = bounds(after, None, None, None)
+
+        def read() -> dict[int, bytes]:
+            _, found = self._on(id, "vectors", low)
+            raws = {int(place): raw for place, raw in sorted(zip(found[::2], found[1::2], strict=True), key=_place)}
+            return self._bodies.vectors(id, raws)
+
+        return settled(read)
 
     def put(
         self,
@@ -323,6 +343,10 @@ class RedisTenant:
                 if word == "ok":
                     found.append((last, rest[0]))
         return found
+
+
+def _place(pair: tuple[bytes, bytes]) -> int:
+    return int(pair[0])
 
 
 def counted(answer: list[Any]) -> Counts:

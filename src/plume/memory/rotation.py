@@ -200,7 +200,7 @@ class _Walk:
                 return sealed
 
     def _message(self, old: RawMessage, cipher: Cipher, vectors: Cipher, faults: list[Fault]) -> RawMessage:
-        vector = None if old.vector is None else self._again(vectors, old.position, old.id, old.vector, faults)
+        vector = None if old.vector is None else self._again(vectors, old.position, "", old.vector, faults)
         return old._replace(body=self._again(cipher, old.position, old.id, old.body, faults), vector=vector)
 
     def _again(self, cipher: Cipher, number: int, name: str, raw: bytes, faults: list[Fault]) -> bytes:

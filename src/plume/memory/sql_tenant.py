@@ -22,7 +22,9 @@ from plume.memory.records import (
     microseconds,
     seconds,
 )
-from plume.memory.sealing import KEPT, MARK, settled
+from plume.memory.sealing import settled
+from plume.memory.sql_columns import fields, is_row, shown_item, times_of, visible
+from plume.memory.sql_keys import held_keys
 from plume.memory.sql_lifetime import erase
 from plume.memory.statements import Pages
 from plume.memory.store import (
@@ -69,7 +71,7 @@ class SQLTenant:
 
         def work(connection: Connection) -> Conversation:
             old = self._locked(connection, id)
-            if old is not None and _visible(old):
+            if old is not None and visible(old):
                 raise taken(id)
             if old is not None:
                 self._delete(connection, id)
@@ -115,7 +117,7 @@ class SQLTenant:
             if not rows:
                 self._there(id)
                 raise no_item(id, item)
-            return self._items(id, [_shown(rows[0])])[0]
+            return self._items(id, [shown_item(rows[0])])[0]
 
         return settled(read)
 
@@ -161,7 +163,7 @@ class SQLTenant:
             self._take_out(connection, id, [item.position for item in known.values()])
             changed = {"head": row.head + bool(items), "updated_at": max(row.now, row.updated_at)}
             self._change(connection, id, **changed)
-            return self._conversation(**{**_fields(row), **changed})
+            return self._conversation(**{**fields(row), **changed})
 
         return settled(lambda: self._transactions.write(work))
 
@@ -173,7 +175,7 @@ class SQLTenant:
             sealed = self._bodies.sealed_metadata(self._keys(connection, row.user), row.user, id, body)
             changed = {"body": sealed, "updated_at": max(row.now, row.updated_at)}
             self._change(connection, id, **changed)
-            return self._conversation(**{**_fields(row), **changed})
+            return self._conversation(**{**fields(row), **changed})
 
         return self._transactions.write(work)
 
@@ -186,7 +188,7 @@ class SQLTenant:
 
         def read() -> tuple[Conversation, ...]:
             rows = self._page(self._statements.conversations, user, wanted)
-            return tuple(self._conversation(**_fields(row)) for row in rows)
+            return tuple(self._conversation(**fields(row)) for row in rows)
 
         return settled(read)
 
@@ -196,6 +198,30 @@ class SQLTenant:
             self._delete(connection, id)
 
         self._transactions.write(work)
+
+    def index(self, conversation: Conversation, vectors: Mapping[int, bytes]) -> None:
+        def work(connection: Connection) -> None:
+            row = self._present(connection, conversation.id)
+            if row.created_at != microseconds(conversation.created_at):
+                raise no_conversation(conversation.id)
+            one, keys = {"whose": self.name, "which": conversation.id}, self._keys(connection, row.user)
+            sealed = self._bodies.sealed_vectors(keys, row.user, conversation.id, vectors)
+            rows = [{**one, "place": place, "raw": raw} for place, raw in sealed.items()]
+            if rows:
+                connection.execute(self._statements.index, rows)
+
+        self._transactions.write(work)
+
+    def vectors(self, id: str, *, after: int | None = None) -> dict[int, bytes]:
+        low, _, _ = bounds(after, None, None, None)
+
+        def read() -> dict[int, bytes]:
+            rows = self._rows(self._statements.vectors, id=id, low=low)
+            if not rows:
+                self._there(id)
+            return self._bodies.vectors(id, {row.position: bytes(row.vector) for row in rows})
+
+        return settled(read)
 
     def put(
         self,
@@ -208,12 +234,12 @@ class SQLTenant:
         user: str | None = None,
     ) -> Document:
         key = {"kind": checked_name("kind", kind), "id": checked_name("document", id), "tenant": self.name}
-        raw, whose, mine = json_bytes(body, "document"), checked_user(user), _is(documents, **key)
+        raw, whose, mine = json_bytes(body, "document"), checked_user(user), is_row(documents, **key)
 
         def work(connection: Connection) -> Document:
             row = self._locked_document(connection, kind, id)
             now = row.now if row else self._transactions.now(connection)
-            old = row if row and _visible(row) else None
+            old = row if row and visible(row) else None
             revision = old.revision if old else 0
             if at is not None and at != revision:
                 raise DocumentChanged(kind, id, at, revision)
@@ -236,7 +262,7 @@ class SQLTenant:
             rows = self._rows(self._statements.document, kind=kind, id=id)
             if not rows:
                 raise no_document(kind, id)
-            return self._document(**_fields(rows[0]))
+            return self._document(**fields(rows[0]))
 
         return settled(read)
 
@@ -249,7 +275,7 @@ class SQLTenant:
 
         def read() -> tuple[Document, ...]:
             rows = self._page(self._statements.documents, user, wanted)
-            return tuple(self._document(**_fields(row)) for row in rows)
+            return tuple(self._document(**fields(row)) for row in rows)
 
         return settled(read)
 
@@ -263,9 +289,9 @@ class SQLTenant:
     def discard(self, kind: str, id: str) -> None:
         def work(connection: Connection) -> None:
             row = self._locked_document(connection, kind, id)
-            if row is None or not _visible(row):
+            if row is None or not visible(row):
                 raise no_document(kind, id)
-            connection.execute(delete(documents).where(*_is(documents, tenant=self.name, kind=kind, id=id)))
+            connection.execute(delete(documents).where(*is_row(documents, tenant=self.name, kind=kind, id=id)))
 
         self._transactions.write(work)
 
@@ -311,7 +337,7 @@ class SQLTenant:
 
     def _present(self, connection: Connection, id: str) -> Row[Any]:
         row = self._locked(connection, id)
-        if row is None or not _visible(row):
+        if row is None or not visible(row):
             raise no_conversation(id)
         return row
 
@@ -321,7 +347,7 @@ class SQLTenant:
         for start in range(0, len(asked), _BATCH):
             parameters = {"tenant": self.name, "id": id, "names": asked[start : start + _BATCH]}
             rows = connection.execute(self._statements.known, parameters).all()
-            found |= {item.id: item for item in self._items(id, [_shown(row) for row in rows])}
+            found |= {item.id: item for item in self._items(id, [shown_item(row) for row in rows])}
         return found
 
     def _locked_document(self, connection: Connection, kind: str, id: str) -> Row[Any] | None:
@@ -331,20 +357,7 @@ class SQLTenant:
         return connection.execute(self._statements.locked_document, parameters).one_or_none()
 
     def _keys(self, connection: Connection, user: str | None) -> bytes:
-        """What holds of this person's keys until the transaction ends; the first is made here."""
-        sealing = self._bodies.sealing
-        if not sealing.active:
-            return b""
-        where = {"tenant": KEPT, "kind": self.name, "id": sealing.person(self.name, user)}
-        found = connection.execute(self._statements.held_document, where).scalar_one_or_none()
-        if found is None:
-            mark = {"tenant": KEPT, "kind": MARK[0], "id": MARK[1]}
-            held = connection.execute(self._statements.held_document, mark).scalar_one_or_none()
-            found = sealing.first_keys(self.name, user, held)
-            now = self._transactions.now(connection)
-            values = {"revision": 1, "created_at": now, "updated_at": now, "body": found}
-            connection.execute(insert(documents), {**where, **values})
-        return bytes(found)
+        return held_keys(connection, self._transactions, self._bodies, user)
 
     def _items(self, id: str, rows: Sequence[tuple[int, str, int, bytes]]) -> list[Item]:
         messages = self._bodies.messages(id, [(position, name, raw) for position, name, _, raw in rows])
@@ -357,43 +370,21 @@ class SQLTenant:
         self, *, id: str, user: str | None, body: bytes, items: tuple[Item, ...] = (), **values: Any
     ) -> Conversation:
         metadata = self._bodies.metadata(id, user, body)
-        return Conversation(id, **_times(values), **values, user=user, metadata=metadata, items=items)
+        return Conversation(id, **times_of(values), **values, user=user, metadata=metadata, items=items)
 
     def _document(self, *, kind: str, id: str, revision: int, user: str | None, body: bytes, **values: Any) -> Document:
         opened = self._bodies.document(kind, id, revision, user, body)
-        return Document(kind, id, revision, **_times(values), **values, user=user, body=opened)
+        return Document(kind, id, revision, **times_of(values), **values, user=user, body=opened)
 
     def _take_out(self, connection: Connection, id: str, positions: Sequence[int]) -> None:
         for start in range(0, len(positions), _BATCH):
             batch = items.c.position.in_(positions[start : start + _BATCH])
-            connection.execute(delete(items).where(*_is(items, tenant=self.name, conversation=id), batch))
+            connection.execute(delete(items).where(*is_row(items, tenant=self.name, conversation=id), batch))
 
     def _change(self, connection: Connection, id: str, **values: Any) -> None:
-        mine = _is(conversations, tenant=self.name, id=id)
+        mine = is_row(conversations, tenant=self.name, id=id)
         connection.execute(update(conversations).where(*mine).values(**values))
 
     def _delete(self, connection: Connection, id: str) -> None:
-        connection.execute(delete(items).where(*_is(items, tenant=self.name, conversation=id)))
-        connection.execute(delete(conversations).where(*_is(conversations, tenant=self.name, id=id)))
-
-
-def _is(table: Any, **values: Any) -> list[Any]:
-    return [table.c[name] == value for name, value in values.items()]
-
-
-def _visible(row: Row[Any]) -> bool:
-    return row.expires_at is None or row.expires_at > row.now
-
-
-def _fields(row: Row[Any]) -> dict[str, Any]:
-    return {name: value for name, value in row._mapping.items() if name not in ("tenant", "now")}
-
-
-def _shown(row: Any) -> tuple[int, str, int, bytes]:
-    return row.position, row.id, row.created_at, row.body
-
-
-def _times(values: dict[str, Any]) -> dict[str, Any]:
-    ends = values.pop("expires_at")
-    times = {name: seconds(values.pop(name)) for name in ("created_at", "updated_at")}
-    return {**times, "expires_at": None if ends is None else seconds(ends)}
+        connection.execute(delete(items).where(*is_row(items, tenant=self.name, conversation=id)))
+        connection.execute(delete(conversations).where(*is_row(conversations, tenant=self.name, id=id)))

@@ -261,6 +261,37 @@ function run.remove(id)
   return { 'ok', conversation(id) }
 end
 
+-- Positions and vectors follow in turns. The conversation must be the one made at that time.
+function run.index(id, created)
+  local found, first = visible(key('conversation', id), 'created_at'), 8
+  if not found or found[2] ~= created then
+    return { 'none' }
+  end
+  if outdated(id) then
+    return { 'keys' }
+  end
+  for i = first, #ARGV, 2 do
+    if entry(id, ARGV[i]) then
+      redis.call('HSET', key('vectors', id), ARGV[i], ARGV[i + 1])
+    end
+  end
+  return { 'ok' }
+end
+
+function run.vectors(id, low)
+  if not visible(key('conversation', id)) then
+    return { 'none' }
+  end
+  local all, found = redis.call('HGETALL', key('vectors', id)), {}
+  for i = 1, #all, 2 do
+    if tonumber(all[i]) > tonumber(low) then
+      found[#found + 1] = all[i]
+      found[#found + 1] = all[i + 1]
+    end
+  end
+  return { 'ok', found }
+end
+
 function run.update(id, body)
   local found = visible(key('conversation', id), 'head', 'updated_at')
   if not found then

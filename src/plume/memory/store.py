@@ -190,6 +190,15 @@ class Tenant(Protocol):
         """Delete the conversation with all its messages."""
         ...
 
+    def index(self, conversation: Conversation, vectors: Mapping[int, bytes]) -> None:
+        """Keep a vector with each message by its position, in the place of what it had. Messages that are no longer
+        there get none; NotFound where the conversation is another than was read. Head and times stay as they are."""
+        ...
+
+    def vectors(self, id: str, *, after: int | None = None) -> Mapping[int, bytes]:
+        """Of the messages behind the position `after` that have one."""
+        ...
+
     def put(
         self,
         kind: str,

@@ -150,4 +150,4 @@ def _message(rows: Rows, tenant: str, id: str, message: RawMessage) -> Iterator[
     position, name = message.position, message.id
     yield _Body(messages_section(tenant, id), position, name, message.body, body)
     if message.vector is not None:
-        yield _Body(vectors_section(tenant, id), position, name, message.vector, vector)
+        yield _Body(vectors_section(tenant, id), position, "", message.vector, vector)
