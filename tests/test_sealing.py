@@ -29,7 +29,8 @@ from plume.memory.rows import Change, RawMessage
 from plume.memory.sealing import KEPT, MARK, Damaged, KeyGone
 from plume.memory.store import Store, Tenant, new_id
 from plume.memory.verify import Fault, verify
-from stores import admin, started, url  # noqa: F401
+from stores import admin, started  # noqa: F401
+from test_store import url  # noqa: F401
 
 WORD = "phosphorescence"  # stands in every body, and nowhere else
 KEY, OTHER = (master_key(bytes([number]) * 32) for number in (1, 2))
