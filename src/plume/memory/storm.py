@@ -117,9 +117,9 @@ def slow_writer(url: str, tenant: str, id: str, pipe: Connection, keys: Sequence
             pipe.send(changed.head)
 
 
-def eraser(url: str, tenant: str, user: str, begun: Connection) -> None:
+def eraser(url: str, tenant: str, user: str, begun: Connection, keys: Sequence[MasterKey] = ()) -> None:
     """Says when it begins, and erases all that is about a person."""
-    with open_store(url) as store:
+    with open_store(url, keys=keys) as store:
         begun.send(None)
         store.tenant(tenant).erase(user)
 

@@ -36,8 +36,10 @@ def calls(tenant: Tenant, id: str, item: str) -> dict[str, Callable[[], object]]
         "first": 2,
         "last": 2,
         "before": 3,
+        "conversation": Conversation(id, 0, 0, 0),
+        "vectors": {0: b"raw"},
     }
-    positions = {"read": {"after": 1}}  # where a name means something else
+    positions = {"read": {"after": 1}, "vectors": {"after": 1}}  # where a name means something else
     made: dict[str, Callable[[], object]] = {}
     for name, member in inspect.getmembers(Tenant, callable):
         if name.startswith("_"):

@@ -140,7 +140,9 @@ def test_a_writer_that_was_stopped_meanwhile_is_told(
     assert [message.content for message in tenant.read(id).messages] == ["plus vite"]
 
 
-def test_a_killed_erasure_leaves_whole_conversations_and_is_repeated(persistent: str, tenant: Tenant) -> None:
+def test_a_killed_erasure_leaves_whole_conversations_and_is_repeated(
+    persistent: str, tenant: Tenant, keys: tuple[MasterKey, ...]
+) -> None:
     chance = random.Random(1)
     mine = [tenant.create(user="bob").id for _ in range(3)]
     kept = [tenant.append(id, said("a", "b")) for id in mine]
@@ -150,7 +152,7 @@ def test_a_killed_erasure_leaves_whole_conversations_and_is_repeated(persistent:
             tenant.put("note", str(place), place, user="zoé")
     for _ in range(3):
         here, there = storm.context().Pipe(duplex=False)
-        process = storm.context().Process(target=storm.eraser, args=(persistent, tenant.name, "zoé", there))
+        process = storm.context().Process(target=storm.eraser, args=(persistent, tenant.name, "zoé", there, keys))
         process.start()
         there.close()
         here.recv()
