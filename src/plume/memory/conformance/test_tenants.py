@@ -85,6 +85,7 @@ def test_no_call_tells_whether_another_tenant_has_something(timed: Callable[[Clo
 
 READ_OR_CHANGE = {
     *("read", "item", "append", "remove", "update", "conversations", "delete", "get", "documents", "discard"),
+    *("index", "vectors"),
 }
 
 
