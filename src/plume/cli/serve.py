@@ -132,7 +132,9 @@ def _need_libraries() -> None:
 
 def _greet(url: str, settings: Settings, models: Models) -> None:
     """Where the server is, what it serves, and three ways to ask it."""
-    names = list(models.entries())
+    from plume.serving.keys import LOCAL
+
+    names = list(models.entries(LOCAL))
     output.write(f"Plume listens on {url}/v1\n")
     output.write("models:   " + (", ".join(names) or f"none yet: put some under {settings.data_dir / 'models'}"))
     output.write("to train: " + ", ".join(models.trainable))
