@@ -316,3 +316,43 @@ def test_the_command() -> None:
     told = json.loads(runner.invoke(app, ["prepare", "recipe.yaml", "--json"]).stdout)
     assert (told["output"], told["rows_in"], told["rows_out"], len(told["steps"])) == ("out.jsonl", 5, 3, 8)
     assert runner.invoke(app, ["prepare", "missing.yaml"]).exit_code == 2
+
+
+def test_redaction_takes_personal_data_out_of_every_text_and_its_row_shares_marks() -> None:
+    text = "q,a,n\nÀ qui écrire ?,a@phare.fr ou Rose : a@phare.fr,1\nc@phare.fr ?,oui : 06 12 34 56 78 à c@phare.fr,2\n"
+    Path("noms.txt").write_text("Rose\n", encoding="utf-8")
+    made = table(text, [{"redact": {"names": "noms.txt"}}])
+    assert made == [
+        {"q": "À qui écrire ?", "a": "[EMAIL] ou [NOM] : [EMAIL]", "n": "1"},
+        {"q": "[EMAIL] ?", "a": "oui : [TEL] à [EMAIL]", "n": "2"},
+    ]
+    journal = Path("out.jsonl.journal.json").read_text(encoding="utf-8")
+    assert json.loads(journal)["steps"][0]["learnt"]["marks"] == {"EMAIL": 2, "NOM": 1, "TEL": 1}
+    assert "phare.fr" not in journal
+    only = table(text, [{"redact": {"kinds": ["phone"], "columns": ["a"]}}])
+    assert [row["a"] for row in only] == ["a@phare.fr ou Rose : a@phare.fr", "oui : [TEL] à c@phare.fr"]
+
+
+def test_redaction_reaches_nested_texts() -> None:
+    row = {
+        "messages": [{"role": "user", "content": "a@phare.fr"}, {"role": "assistant", "content": "Noté : a@phare.fr"}]
+    }
+    Path("t.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    [made] = rows(run([{"redact": {}}], {"file": "t.jsonl"}))
+    assert [turn["content"] for turn in made["messages"]] == ["[EMAIL]", "Noté : [EMAIL]"]
+
+
+def test_redaction_that_cannot_be_meant_is_refused() -> None:
+    assert "no kind 'mail'" in refusal([{"redact": {"kinds": ["mail"]}}]).message
+    assert "'Nmo' does not exist" in refusal([{"redact": {"columns": ["Nmo"]}}]).message
+    assert "no list" in refusal([{"redact": {"kinds": ["name"]}}]).message
+
+
+def test_redaction_by_option_is_the_last_step() -> None:
+    Path("t.csv").write_text("q,a\nQui ?,a@phare.fr\n", encoding="utf-8")
+    recipe = {"input": {"file": "t.csv"}, "steps": [{"build": {"prompt": "{q}", "completion": "{a}"}}]}
+    Path("recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    app = data.application(lambda command: command)
+    done = CliRunner().invoke(app, ["prepare", "recipe.yaml", "--output", "out.jsonl", "--redact", "all"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(Path("out.jsonl").read_text(encoding="utf-8"))["completion"] == "[EMAIL]"

@@ -33,6 +33,7 @@ from plume.memory.conformance.examples import refusal, said
 from plume.memory.conformance.test_lifetime import *  # noqa: F403
 from plume.memory.conformance.test_tenants import *  # noqa: F403
 from plume.memory.conformance.test_values import *  # noqa: F403
+from plume.memory.conformance.test_vectors import *  # noqa: F403
 from plume.memory.conformance.test_writers import *  # noqa: F403
 from plume.memory.store import Store, Tenant
 from stores import SECRET, SERVERS, admin, fresh_database

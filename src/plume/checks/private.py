@@ -28,7 +28,7 @@ _NAMED = {  # one, several
     "hugging-face-token": ("a Hugging Face token", "Hugging Face tokens"),
     "stripe-key": ("a Stripe key", "Stripe keys"),
     "jwt": ("a JSON Web Token", "JSON Web Tokens"),
-    "url-password": ("a password in an address", "passwords in addresses"),
+    "url-credentials": ("a password in an address", "passwords in addresses"),
     "api-key": ("a key or token", "keys or tokens"),
     "password": ("a password", "passwords"),
 }

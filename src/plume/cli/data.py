@@ -80,6 +80,13 @@ def prepare(
     output_file: Annotated[
         Path | None, typer.Option("--output", metavar="FILE", help="A .jsonl or .parquet file; wins over the recipe.")
     ] = None,
+    redact: Annotated[
+        str | None,
+        typer.Option(metavar="all|KIND,…", help="Take personal data out of every text, after the last step."),
+    ] = None,
+    redact_names: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Names to take out, too, one a line.")
+    ] = None,
     json: options.Json = False,
 ) -> None:
     """Turn a table (CSV, JSON lines, Parquet, SQL) into questions and answers, as a recipe says.
@@ -87,8 +94,13 @@ def prepare(
     Running a recipe again gives the same bytes. What it learnt from the data stands in FILE.journal.json.
     """
     from plume.data.prepare import prepare as run
+    from plume.data.step_settings import Redact
 
-    prepared = run(recipe, output_file)
+    last = None
+    if redact is not None or redact_names is not None:
+        names = None if redact_names is None else str(redact_names)
+        last = Redact(kinds=(redact or "name").split(","), names=names)
+    prepared = run(recipe, output_file, last)
     if json:
         output.write_json(asdict(prepared))
         return

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json as json_module
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from plume.cli import output
+from plume.cli.stores import StoreKeyFile, open_named
 from plume.errors import UserError
 
 if TYPE_CHECKING:
+    from plume.memory.store import Store
     from plume.serving.models import Models
     from plume.serving.settings import Settings
 
@@ -32,6 +35,7 @@ def serve(
     store: Annotated[
         str | None, typer.Option(metavar="URL", help="Keys and conversations (else a file under --data-dir).")
     ] = None,
+    store_key_file: StoreKeyFile = None,
     require_key: Annotated[bool, typer.Option("--require-key", help="Take no request without a known key.")] = False,
     requests_per_minute: Annotated[int | None, typer.Option(metavar="N", help="Most requests of one key.")] = None,
     tokens_per_minute: Annotated[int | None, typer.Option(metavar="N", help="Most tokens of one key.")] = None,
@@ -43,6 +47,13 @@ def serve(
     ] = None,
     jobs: Annotated[int, typer.Option(metavar="N", help="Most fine-tuning jobs that run at once.")] = 1,
     request_seconds: Annotated[float, typer.Option(metavar="S", help="The longest that one answer may take.")] = 600,
+    redact: Annotated[
+        str | None,
+        typer.Option(metavar="all|KIND,…", help="Take personal data out of what is stored (key: PLUME_VAULT_KEY)."),
+    ] = None,
+    redact_names: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Names to take out, too, one a line.")
+    ] = None,
 ) -> None:
     """Serve models by OpenAI's API: any of its clients works with the base URL that is printed.
 
@@ -67,25 +78,38 @@ def serve(
         otlp_endpoint=otlp_endpoint or None,
         jobs_at_once=jobs,
     )
+    behind = _redacted(redact, redact_names)
     with held(data_dir):
-        _run(settings)
+        _run(settings, store_key_file, behind)
 
 
-def _run(settings: Settings) -> None:
-    from plume.memory import open_store
+def _redacted(kinds: str | None, names: Path | None) -> Callable[[Store], Store]:
+    """The store behind a door that redacts, if it is to; kinds, names and key are looked at before anything starts."""
+    if kinds is None and names is None:
+        return lambda store: store
+    from plume.memory.redacting import RedactingStore
+    from plume.memory.vault import read_key
+    from plume.redact import redaction
+    from plume.serving.past import vault_of
+
+    wanted, key = redaction((kinds or "name").split(","), names), read_key()
+    return lambda store: RedactingStore(store, wanted, key, vault_of)
+
+
+def _run(settings: Settings, store_key_file: Path | None, behind: Callable[[Store], Store]) -> None:
     from plume.memory.keys import list_keys
     from plume.serving import logs
     from plume.serving.app import create_app
     from plume.serving.server import listen, make_server
 
     logs.write_to(sys.stderr)
-    with open_store(settings.store_url) as opened:
-        if settings.needs_key and not list_keys(opened):
+    with open_named(settings.store, settings.data_dir, store_key_file) as store:
+        if settings.needs_key and not list_keys(store):
             raise UserError(
                 "every request would need a key, and there is none",
                 "make one: plume keys create, or serve on 127.0.0.1",
             )
-        app = create_app(settings, opened)
+        app = create_app(settings, behind(store))
         listening = listen(settings.host, settings.port)
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         url = f"http://{host}:{listening.getsockname()[1]}"

@@ -21,7 +21,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from plume.data.sources import ROW, Input, Table, opened
-from plume.data.step_settings import Build, Constant, Duplicates, MinMax, Standard, Step
+from plume.data.step_settings import Build, Constant, Duplicates, MinMax, Redact, Standard, Step
 from plume.data.steps import apply, first_line
 from plume.errors import UserError
 from plume.files import write_atomic
@@ -36,6 +36,7 @@ _MODELS: dict[str, type[BaseModel]] = {
     "input": Input,
     "duplicates": Duplicates,
     "build": Build,
+    "redact": Redact,
     "Constant": Constant,
     "Standard": Standard,
     "MinMax": MinMax,
@@ -63,8 +64,9 @@ class Prepared:
     steps: tuple[dict[str, Any], ...]
 
 
-def prepare(recipe_file: Path, output: Path | None = None) -> Prepared:
-    """Run a recipe. `output` wins over the recipe's own; the journal is written beside it.
+def prepare(recipe_file: Path, output: Path | None = None, redact: Redact | None = None) -> Prepared:
+    """Run a recipe, and `redact` as a step after its last. `output` wins over the recipe's own; the journal is written
+    beside it.
 
     Raises UserError, naming the step and the column, before anything is written.
     """
@@ -78,7 +80,7 @@ def prepare(recipe_file: Path, output: Path | None = None) -> Prepared:
     try:
         with opened(recipe.input, target.parent) as table:
             rows_in, source, steps = table.rows, table.source, []
-            for number, step in enumerate(recipe.steps, 1):
+            for number, step in enumerate([*recipe.steps, *([Step(redact=redact)] if redact else [])], 1):
                 where = f"step {number} ({step.name})"
                 before = table.rows
                 table, learnt = _applied(step, table, where)

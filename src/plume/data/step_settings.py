@@ -91,6 +91,17 @@ class Build(BaseModel):
     )
 
 
+class Redact(BaseModel):
+    """What is taken out (everything when `kinds` is left out), out of which columns (all with text in them), and the
+    file with the names, one a line."""
+
+    model_config = _STRICT
+
+    kinds: list[str] = Field(default=["all"], min_length=1)
+    names: str | None = Field(default=None, min_length=1)
+    columns: list[Column] | None = Field(default=None, min_length=1)
+
+
 class Step(BaseModel):
     """One step: exactly one of these keys."""
 
@@ -104,6 +115,7 @@ class Step(BaseModel):
     scale: dict[Column, Literal["standard", "min-max"] | Standard | MinMax] | None = None
     select: list[Column] | None = None
     build: Build | None = None
+    redact: Redact | None = None
 
     @model_validator(mode="after")
     def _one_key(self) -> Step:

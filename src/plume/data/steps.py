@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from plume.data.casts import cast_columns
+from plume.data.redact_step import redact_columns
 from plume.data.sources import ROW, Table
-from plume.data.step_settings import Build, Constant, Duplicates, MinMax, Standard, Step, template_parts
+from plume.data.step_settings import Build, Constant, Duplicates, MinMax, Redact, Standard, Step, template_parts
 from plume.errors import UserError
 
 if TYPE_CHECKING:
@@ -36,8 +37,9 @@ def apply(step: Step, table: Table) -> tuple[Table, Learnt]:
         "scale": _scale,
         "select": _select,
         "build": _build,
+        "redact": _redact,
     }
-    if step.name not in ("derive", "duplicates", "build"):  # these name columns in other ways
+    if step.name not in ("derive", "duplicates", "build", "redact"):  # these name columns in other ways
         _require(table, step.setting)
     return steps[step.name](table, step.setting)
 
@@ -280,6 +282,11 @@ def _build(table: Table, build: Build) -> tuple[Table, Learnt]:
     others = [name for name in table.schema() if name not in columns]
     made = (_filled(build.prompt).alias("prompt"), answer.alias("completion"))
     return _with(table, table.frame.select(ROW, *made, *others)), {}
+
+
+def _redact(table: Table, how: Redact) -> tuple[Table, Learnt]:
+    _require(table, how.columns or [])
+    return redact_columns(table, how)
 
 
 def _require_text(table: Table, name: str, used: list[str]) -> None:

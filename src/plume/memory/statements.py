@@ -37,7 +37,7 @@ _SHOWN = (_i.position, _i.id, _i.created_at, _i.body)
 
 class Statements:
     """Parameters: `tenant`, `user`, `id`, `kind`, `item`, `names`, `low`, `high`, `limit`, `created_at`, `after`,
-    `now`; of `advance`: `whose`, `which`, `moved`, `moment`."""
+    `now`; of `advance`: `whose`, `which`, `moved`, `moment`; of `index`: `whose`, `which`, `place`, `raw`."""
 
     def __init__(self, clock: ColumnElement[int] | None, dialect: str) -> None:
         now: ColumnElement[Any] = _number("now") if clock is None else clock
@@ -53,6 +53,14 @@ class Statements:
         this = and_(_c.tenant == _name("whose"), _c.id == _name("which"))  # names of columns would be set
         self.advance = update(conversations).where(this).values(head=_number("moved"), updated_at=_number("moment"))
         self.known = select(*_SHOWN).where(mine, _i.id.in_(bindparam("names", expanding=True)))
+        place = and_(_i.tenant == _name("whose"), _i.conversation == _name("which"), _i.position == _number("place"))
+        self.index = update(items).where(place).values(vector=bindparam("raw", type_=LargeBinary()))
+        self.vectors = (
+            select(_i.position, _i.vector)
+            .join(conversations, and_(_c.tenant == _i.tenant, _c.id == _i.conversation))
+            .where(mine, seen, _i.vector.is_not(None), _i.position > _number("low"))
+            .order_by(_i.position)
+        )
         self.item = (
             select(*_SHOWN)
             .join(conversations, and_(_c.tenant == _i.tenant, _c.id == _i.conversation))
@@ -74,6 +82,7 @@ class Statements:
         kept = and_(_d.tenant == tenant, _d.kind == kind, _d.id == id)
         self.document = select(documents).where(kept, seen)
         self.locked_document = select(documents, now.label("now")).where(kept).with_for_update()
+        self.held_document = select(_d.body).where(kept).with_for_update(read=True)
         self.documents = _pages(documents, [_d.tenant == tenant, _d.kind == kind, seen])
         self.next_kind = _next(_d.kind, _d.tenant == tenant)
         firsts = [_next(table.c.tenant).subquery() for table in (conversations, documents)]

@@ -6,21 +6,26 @@ numbering plan. Names are found only when the person lists them. Nothing here gu
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterator, MutableMapping
+from collections.abc import Collection, MutableMapping
 
-from plume.redact.match import Match, Recogniser
-from plume.redact.names import Names, listed, may_hold_name, named, read_names
+from plume.redact.marks import KINDS, REPAIRED, same
+from plume.redact.match import Match
+from plume.redact.names import Names, listed, may_hold_name, read_names
 from plume.redact.personal import PERSONAL, may_hold_personal
+from plume.redact.redactor import GROUPS, Redaction, Redactor, redaction, restored
+from plume.redact.search import recognise
 from plume.redact.secrets import SECRETS, may_hold_secret
 
 __all__ = [
+    "GROUPS",
     "KINDS",
     "PERSONAL",
     "SECRETS",
     "Marks",
     "Match",
     "Names",
+    "Redaction",
+    "Redactor",
     "listed",
     "may_hold_name",
     "may_hold_personal",
@@ -28,35 +33,12 @@ __all__ = [
     "read_names",
     "recognise",
     "redact",
+    "redaction",
+    "restored",
 ]
-
-# A secret may contain what looks like an e-mail address or a number, so secrets come first; an earlier one wins.
-_RECOGNISERS: dict[str, Recogniser] = {**SECRETS, **PERSONAL}
-
-KINDS = (*_RECOGNISERS, "name")
 
 Marks = MutableMapping[tuple[str, str], str]
 """The mark of each value seen, by kind and folded value. It holds what was removed: keep it as safe as the data."""
-
-_MARK = re.compile(r"<(?:" + "|".join(KINDS) + r")-[0-9]{1,9}>")
-_SEPARATORS = re.compile(r"[\s\u00a0\u202f.()/-]+")
-
-
-def recognise(text: str, kinds: Collection[str] | None = None, names: Names = frozenset()) -> Iterator[Match]:
-    """Everything recognised, in order and without overlaps, in time linear in the text.
-
-    `kinds` limits what is looked for (default: all of `KINDS`); names are found only if listed.
-    """
-    covered = bytearray(len(text))
-    found: list[Match] = []
-    for kind, recogniser in _RECOGNISERS.items():
-        if kinds is None or kind in kinds:
-            _add(found, covered, recogniser(text))
-    if names and (kinds is None or "name" in kinds):
-        for mark in _MARK.finditer(text):
-            covered[mark.start() : mark.end()] = b"\1" * len(mark[0])
-        _add(found, covered, named(text, names))
-    yield from sorted(found, key=lambda match: match.start)
 
 
 def redact(
@@ -69,7 +51,7 @@ def redact(
     rows. Nothing is recognised in what comes back (for the same kinds and names), so redacting twice changes nothing.
     """
     marks = {} if marks is None else marks
-    taken = {*marks.values(), *_MARK.findall(text)}
+    taken = {*marks.values(), *REPAIRED.findall(text)}
     last: dict[str, int] = {}
     while True:
         parts, end = [], 0
@@ -83,8 +65,7 @@ def redact(
 
 
 def _mark(match: Match, marks: Marks, taken: set[str], last: dict[str, int]) -> str:
-    secret = match.kind in SECRETS
-    key = (match.kind, match.text if secret else _SEPARATORS.sub("", match.text).casefold())
+    key = (match.kind, same(match.kind, match.text))
     if key not in marks:
         number = last.get(match.kind, 0) + 1
         while (mark := f"<{match.kind}-{number}>") in taken:
@@ -93,10 +74,3 @@ def _mark(match: Match, marks: Marks, taken: set[str], last: dict[str, int]) -> 
         marks[key] = mark
         taken.add(mark)
     return marks[key]
-
-
-def _add(found: list[Match], covered: bytearray, matches: Iterator[Match]) -> None:
-    for match in matches:
-        if covered.find(1, match.start, match.end) < 0:
-            covered[match.start : match.end] = b"\1" * (match.end - match.start)
-            found.append(match)

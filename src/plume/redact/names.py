@@ -12,6 +12,7 @@ from pathlib import Path
 
 from plume.errors import UserError
 from plume.redact.match import Match
+from plume.redact.nouns import NOUNS
 
 Names = frozenset[tuple[str, ...]]
 """Each name as its folded words: `Jean-Paul de Villèle` is ("jean-paul", "de", "villele")."""
@@ -38,18 +39,25 @@ def read_names(path: str | os.PathLike[str]) -> Names:
 
 def listed(lines: Iterable[str]) -> Names:
     """Names made ready to be looked for; a line without letters is none."""
-    return frozenset(name for line in lines if (name := tuple(_fold(word) for word in _WORD.findall(line))))
+    return frozenset(name for line in lines if (name := folded(line)))
+
+
+def folded(text: str) -> tuple[str, ...]:
+    """The words of a name without case and accents."""
+    return tuple(_fold(word) for word in _WORD.findall(text))
 
 
 def named(text: str, names: Names) -> Iterator[Match]:
-    """The longest listed name that begins at each word; `Anne` is not found in `Anne-Laure`."""
+    """The longest listed name that begins at each word; `Anne` is not in `Anne-Laure`, nor `Rose` in `une rose`."""
     by_first = _by_first(names)
     words = list(_WORD.finditer(text))
     for at, word in enumerate(words):
         for name in by_first.get(_fold(word[0]), ()):
             found = words[at : at + len(name)]
-            if tuple(_fold(part[0]) for part in found) == name and all(
-                _GAP.fullmatch(text, left.end(), right.start()) for left, right in pairwise(found)
+            if (
+                tuple(_fold(part[0]) for part in found) == name
+                and all(_GAP.fullmatch(text, left.end(), right.start()) for left, right in pairwise(found))
+                and not (len(name) == 1 and name[0] in NOUNS and word[0][0].islower())
             ):
                 yield Match("name", word.start(), found[-1].end(), text[word.start() : found[-1].end()])
                 break

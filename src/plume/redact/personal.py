@@ -10,8 +10,10 @@ from plume.redact.match import Match, Recogniser
 from plume.redact.numbers import IBAN_LENGTHS, is_card, is_iban, is_nir
 from plume.redact.phone import phones
 
+_L = r"\w\u0300-\u036f"  # letters, also those whose accent is a character of its own
 _EMAIL = re.compile(
-    r"(?<![\w.+%-])[\w.+%-]{0,63}[\w+%-]@(?P<host>(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.){1,8}[^\W\d_]{2,24})(?![\w@])"
+    rf"(?<![{_L}.+%-])[{_L}.+%-]{{0,63}}[{_L}+%-]@"
+    rf"(?P<host>(?:[^\W_](?:[{_L}-]{{0,61}}[^\W_][\u0300-\u036f]?)?\.){{1,8}}[^\W\d_]{{2,24}})(?![\w@])"
 )
 _IN_URL = re.compile(r"://[^\s/@]{0,80}$")
 _FILE_ENDING = re.compile(r"avif|css|csv|gif|html|ico|jpe?g|js|json|md|mp4|pdf|png|py|svg|ts|txt|webp|ya?ml", re.I)

@@ -11,12 +11,14 @@ from plume.redact.match import Match
 _GAP = r"[ \u00a0\u202f./-]"
 # Read ahead, not over: two numbers may follow one another with only a space between them.
 _INTERNATIONAL = re.compile(
-    r"(?<![\w+])(?=((?:\+[ \u00a0]?|00[ \u00a0]?(?=[1-9]))\(?[1-9](?:[ \u00a0\u202f.()/-]{0,3}[0-9]){6,14})(?![0-9]))"
+    r"(?<![\w+])(?<!\(\+)(?=((?:\(?\+[ \u00a0]?|00[ \u00a0]?(?=[1-9]))\(?[1-9]"
+    r"(?:[ \u00a0\u202f.()/-]{0,3}[0-9]){6,14})(?![0-9]))"
 )
 # 06 12 34 56 78, 0470 12 34 56, (020) 7946 0958: groups of digits with the same sign between all of them.
 _GROUPED = re.compile(rf"(?<![\w+])(?=(\(?0[0-9]{{0,4}}\)?(?:{_GAP}[0-9]{{2,6}}){{1,4}})(?![0-9]))")
 _AFTER_DIGIT = re.compile(r"[0-9][ \u00a0\u202f.,/-]$")
 _BEFORE_PAIR = re.compile(rf"{_GAP}[0-9]{{2}}(?![0-9])")
+_ANOTHER = re.compile(rf"/0[1-9]{_GAP}[0-9]{{2}}")
 _TEN_DIGITS = re.compile(r"(?<![\w+.,/-])0[1-9][0-9]{8}(?![\w]|[.,/-][0-9])")
 _AMERICAN = re.compile(
     r"(?<![\w+.-])(?:1[ .-])?(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}(?P<gap>[.-]))"
@@ -28,6 +30,7 @@ _REFERENCE = re.compile(
 
 _COUNTRIES = ("FR", "BE", "CH", "GB")
 _FRENCH_GROUPS = {(2, 2, 2, 2, 2), (4, 3, 3), (4, 2, 2, 2), (1, 3, 3, 3), (1, 3, 2, 2, 2)}
+_FICTION = re.compile(r"\+3363998[0-9]{4}|\+447700900[0-9]{3}")  # kept free for films and examples, which look real
 _FEWEST = 8  # digits of an international number, country included
 
 
@@ -49,7 +52,7 @@ def _international(text: str) -> Iterator[Match]:
     for match in _INTERNATIONAL.finditer(text):
         for candidate in _shorter_and_shorter(match[1]):
             digits = re.sub(r"[^0-9]", "", candidate)
-            digits = digits if candidate.startswith("+") else digits.removeprefix("00")
+            digits = digits if candidate.startswith(("+", "(+")) else digits.removeprefix("00")
             if len(digits) >= _FEWEST and _national("+" + _without_zero(candidate, digits)):
                 yield Match("phone", match.start(), match.start() + len(candidate), candidate)
                 break
@@ -64,8 +67,10 @@ def _grouped(text: str) -> Iterator[Match]:
             continue
         for candidate in _shorter_and_shorter(match[1]):
             if _is_grouped_as_at_home(candidate):
-                if not _BEFORE_PAIR.match(text, start + len(candidate)):
-                    last = start + len(candidate)
+                end = start + len(candidate)
+                another = "/" not in candidate and _ANOTHER.match(text, end)
+                if another or not _BEFORE_PAIR.match(text, end):
+                    last = end
                     yield Match("phone", start, last, candidate)
                 break
 
@@ -107,6 +112,8 @@ def _national(number: str, country: str | None = None) -> str:
         parsed = phonenumbers.parse(number, country)
     except phonenumbers.NumberParseException:
         return ""
-    if not phonenumbers.is_valid_number(parsed):
+    if not phonenumbers.is_valid_number(parsed) and not _FICTION.fullmatch(
+        phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)
+    ):
         return ""
     return phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.NATIONAL)

@@ -27,7 +27,7 @@ _PRIVATE_KEY = re.compile(
     r"-----BEGIN (?:[A-Z0-9]{1,12} ){0,3}PRIVATE KEY(?: BLOCK)?-----"
     r"(?:(?P<body>(?:[^-]|-(?!----)){16,16000})-----END [A-Z0-9 ]{1,50}-----|(?P<cut>[0-9A-Za-z+/=\s\\]{16,16000}))"
 )
-_URL = re.compile(r"://(?P<user>[^\s/:@\"'<>]{0,100}):(?P<password>[^\s/@\"'<>]{1,200})@(?=[\w\[])")
+_URL = re.compile(r"://(?P<both>(?P<user>[^\s/:@\"'<>]{0,100}):(?P<password>[^\s/@\"'<>]{1,200}))@(?=[\w\[])")
 
 _SPACES = r"[ \t\u00a0\u202f]{0,3}"
 _IS = rf"[\"'”»*`]{{0,3}}{_SPACES}(?:=>|:=|[:=])[*]{{0,2}}{_SPACES}[*]{{0,2}}[\"'«“`]?[ \u00a0\u202f]?"
@@ -40,11 +40,12 @@ _PASSWORD = re.compile(
 _NAMED_KEY = re.compile(
     r"(?<![^\W_])(?:(?:api|secret|access|private|auth|account)[ _-]?key|secret[ _-]?access[ _-]?key"
     r"|(?:(?:access|auth|api|bot|bearer|refresh)[ _-]?)?token|(?:client[ _-]?)?secret"
-    r"|cl(?:é|e\u0301|ef?) (?:d['’])?api)"
-    rf"{_IS}(?P<value>[\w+/=.~-]{{16,250}}+)(?![(\[{{<])",
+    r"|(?:cl(?:é|e\u0301|ef?)|jeton)(?: (?:d['’])?(?:api|acc[eè]\u0300?s)| secr[eè]\u0300?te| priv[eé]\u0301?e))"
+    rf"(?: (?:est|is))?(?:{_IS}| )(?P<value>[\w+/=.~-]{{16,250}}+)(?![(\[{{<])",
     re.I,
 )
 
+_CLOSING = ('"', "'", "”", "»", "`")
 _MIN_RUN = 16
 _RUN = re.compile(rf"[0-9A-Za-z+/=]{{{_MIN_RUN},}}")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.I)
@@ -89,18 +90,19 @@ def private_keys(text: str) -> Iterator[Match]:
             yield Match("private-key", match.start(), match.end(), match[0])
 
 
-def url_passwords(text: str) -> Iterator[Match]:
-    """The password in `https://user:password@host`, unless it is a word for one or the user's name again."""
+def url_credentials(text: str) -> Iterator[Match]:
+    """User and password of `https://user:password@host`, unless this is a word for one or the user's name again."""
     for match in _URL.finditer(text):
         password = match["password"]
         if password.casefold() != match["user"].casefold() and not _is_dummy(password, 2):
-            yield Match("url-password", *match.span("password"), password)
+            yield Match("url-credentials", *match.span("both"), match["both"])
 
 
 def passwords(text: str) -> Iterator[Match]:
     """The value of `password = …` or `mot de passe : …` when it looks like one, not like a word or a program."""
     for match in _PASSWORD.finditer(text):
-        value = match["value"].rstrip(".:!?…*")
+        quoted = text[match.end("value") : match.end("value") + 1] in _CLOSING
+        value = match["value"] if quoted else match["value"].rstrip(".:!?…*")
         if _looks_chosen(value):
             start = match.start("value")
             yield Match("password", start, start + len(value), value)
@@ -140,7 +142,7 @@ SECRETS: dict[str, Recogniser] = {
     "private-key": private_keys,
     **{kind: _recogniser(kind, pattern) for kind, pattern in _TOKENS.items()},
     "jwt": jwts,
-    "url-password": url_passwords,
+    "url-credentials": url_credentials,
     "api-key": named_keys,
     "password": passwords,
 }

@@ -72,6 +72,21 @@ def kept(tenant: Tenant, id: str) -> Document:
         raise no_response(id) from None
 
 
+def vault_of(tenant: Tenant, kind: str, id: str, body: Any) -> str | None:
+    """Where what redaction takes out of a response is kept: with its conversation, or with the first of its chain."""
+    if kind != KIND:
+        return None
+    conversation, previous = (body["response"].get(name) for name in ("conversation", "previous_response_id"))
+    if conversation is not None:
+        return str(conversation["id"])
+    if previous is None:
+        return id
+    try:
+        return str(tenant.get(KIND, previous).body.get("vault", previous))
+    except NotFound:
+        return id
+
+
 def no_response(id: str, param: str | None = None, code: str = "not_found") -> ApiError:
     return not_found(f"there is no response {id!r}", param=param, code=code)
 

@@ -1,0 +1,134 @@
+"""What redaction took out of a conversation, sealed: a document of its tenant that nobody can open without the key.
+
+AES-GCM, with the tenant and the conversation as associated data: a vault put in another's place does not open.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from plume.errors import PlumeError, UserError, shown
+from plume.memory.store import Tenant
+from plume.redact import restored
+
+KIND = "vault"
+KEY_BYTES = 32
+VARIABLE, FILE_VARIABLE = "PLUME_VAULT_KEY", "PLUME_VAULT_KEY_FILE"
+_FORM = 1
+_NONCE_BYTES = 12
+_MAKE = "make one with: openssl rand -hex 32"
+
+
+@dataclass(frozen=True, slots=True)
+class Vault:
+    """A vault as it is stored; `key` names the key that seals it, without telling it."""
+
+    tenant: str
+    conversation: str
+    key: str
+    nonce: bytes
+    sealed: bytes
+
+    def body(self) -> dict[str, Any]:
+        texts = {"nonce": _text(self.nonce), "sealed": _text(self.sealed)}
+        return {"form": _FORM, "key": self.key, **texts}
+
+
+def read_key(environ: Mapping[str, str] = os.environ) -> bytes:
+    """32 bytes in hex or base64, from the environment or a file that it names. Raises UserError."""
+    text, file = environ.get(VARIABLE), environ.get(FILE_VARIABLE)
+    if bool(text) == bool(file):
+        said = "both are set" if text else "neither is set"
+        raise UserError(f"the key to the vaults: of {VARIABLE} and {FILE_VARIABLE} {said}", f"set one; {_MAKE}")
+    if file:
+        try:
+            text = Path(file).read_text(encoding="ascii")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{file}: the key to the vaults cannot be read ({error})", _MAKE) from None
+    key = _bytes((text or "").strip())
+    if len(key) != KEY_BYTES:
+        raise UserError(f"{file or VARIABLE} holds no key to the vaults: {KEY_BYTES} bytes in hex or base64", _MAKE)
+    return key
+
+
+def _bytes(word: str) -> bytes:
+    for decoded in (bytes.fromhex, base64.b64decode):
+        try:
+            key = decoded(word)
+        except ValueError:
+            continue
+        if len(key) == KEY_BYTES:
+            return key
+    return b""
+
+
+def seal(values: Mapping[str, str], key: bytes, tenant: str, conversation: str) -> Vault:
+    """The value of each mark, sealed."""
+    nonce = os.urandom(_NONCE_BYTES)
+    plain = json.dumps(dict(values), ensure_ascii=False).encode("utf-8", "surrogatepass")
+    name = _name(key)
+    sealed = _cipher(key).encrypt(nonce, plain, _bound(tenant, conversation, name))
+    return Vault(tenant, conversation, name, nonce, sealed)
+
+
+def unseal(vault: Vault, key: bytes) -> dict[str, str]:
+    """The value of each mark. Raises UserError for another key, PlumeError for a vault that was changed or moved."""
+    where = f"the vault of conversation {shown(vault.conversation)}"
+    if _name(key) != vault.key:
+        raise UserError(f"{where} was sealed with the key {vault.key}, not {_name(key)}", "give that key")
+    from cryptography.exceptions import InvalidTag
+
+    try:
+        bound = _bound(vault.tenant, vault.conversation, vault.key)
+        plain = _cipher(key).decrypt(vault.nonce, vault.sealed, bound)
+    except InvalidTag:
+        raise PlumeError(f"{where} is damaged, or belongs to another conversation") from None
+    values: dict[str, str] = json.loads(plain.decode("utf-8", "surrogatepass"))
+    return values
+
+
+def restore(text: str, vault: Vault, key: bytes) -> str:
+    """The text with each value in the place of its mark. Raises as `unseal` does."""
+    return restored(text, unseal(vault, key))
+
+
+def find_vault(tenant: Tenant, conversation: str) -> Vault:
+    """Raises NotFound when nothing was taken out of it."""
+    return vault_of(tenant.name, conversation, tenant.get(KIND, conversation).body)
+
+
+def vault_of(tenant: str, conversation: str, body: Any) -> Vault:
+    try:
+        if body["form"] != _FORM:
+            raise PlumeError(f"a vault has the form {body['form']!r}, which this Plume cannot read", "use a newer one")
+        nonce, sealed = (base64.b64decode(body[name], validate=True) for name in ("nonce", "sealed"))
+        return Vault(tenant, conversation, str(body["key"]), nonce, sealed)
+    except (KeyError, TypeError, ValueError):
+        raise PlumeError(f"the vault of conversation {shown(conversation)} is damaged") from None
+
+
+def _cipher(key: bytes) -> Any:
+    try:
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+    except ModuleNotFoundError:
+        raise UserError("sealing needs the library cryptography", "pip install 'plume-lm[sealing]'") from None
+    return AESGCM(key)
+
+
+def _bound(tenant: str, conversation: str, key: str) -> bytes:
+    return json.dumps(["plume vault", _FORM, key, tenant, conversation]).encode("utf-8")
+
+
+def _name(key: bytes) -> str:
+    return hashlib.sha256(b"plume vault key\0" + key).hexdigest()[:16]
+
+
+def _text(raw: bytes) -> str:
+    return base64.b64encode(raw).decode("ascii")
