@@ -227,11 +227,11 @@ class _Tenant:
             self._find(id, now)
             del self._kept[id]
 
-    def index(self, conversation: Conversation, vectors: Mapping[int, bytes]) -> None:
+    def index(self, id: str, vectors: Mapping[int, bytes], *, created_at: float | None = None) -> None:
         with self._now() as now:
-            kept = self._find(conversation.id, now)
-            if kept.conversation.created_at != conversation.created_at:
-                raise no_conversation(conversation.id)
+            kept = self._find(id, now)
+            if created_at not in (None, kept.conversation.created_at):
+                raise no_conversation(id)
             kept.vectors |= {position: bytes(raw) for position, raw in vectors.items() if position in kept.items}
 
     def vectors(self, id: str, *, after: int | None = None) -> dict[int, bytes]:

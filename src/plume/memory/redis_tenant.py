@@ -128,9 +128,9 @@ class RedisTenant:
     def delete(self, id: str) -> None:
         self._on(id, "delete")
 
-    def index(self, conversation: Conversation, vectors: Mapping[int, bytes]) -> None:
+    def index(self, id: str, vectors: Mapping[int, bytes], *, created_at: float | None = None) -> None:
         pairs = [part for pair in vectors.items() for part in pair]
-        self._on(conversation.id, "index", microseconds(conversation.created_at), *pairs)
+        self._on(id, "index", "" if created_at is None else microseconds(created_at), *pairs)
 
     def vectors(self, id: str, *, after: int | None = None) -> dict[int, bytes]:
         low, _, _ = bounds(after, None, None, None)

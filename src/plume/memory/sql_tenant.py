@@ -187,12 +187,12 @@ class SQLTenant:
 
         self._transactions.write(work)
 
-    def index(self, conversation: Conversation, vectors: Mapping[int, bytes]) -> None:
+    def index(self, id: str, vectors: Mapping[int, bytes], *, created_at: float | None = None) -> None:
         def work(connection: Connection) -> None:
-            row = self._present(connection, conversation.id)
-            if row.created_at != microseconds(conversation.created_at):
-                raise no_conversation(conversation.id)
-            one = {"whose": self.name, "which": conversation.id}
+            row = self._present(connection, id)
+            if created_at is not None and row.created_at != microseconds(created_at):
+                raise no_conversation(id)
+            one = {"whose": self.name, "which": id}
             rows = [{**one, "place": place, "raw": raw} for place, raw in vectors.items()]
             if rows:
                 connection.execute(self._statements.index, rows)

@@ -35,8 +35,10 @@ def calls(tenant: Tenant, id: str, item: str) -> dict[str, Callable[[], object]]
         "first": 2,
         "last": 2,
         "before": 3,
+        "vectors": {0: b"a"},
+        "created_at": 1e9,
     }
-    positions = {"read": {"after": 1}}  # where a name means something else
+    positions = {"read": {"after": 1}, "vectors": {"after": 1}}  # where a name means something else
     made: dict[str, Callable[[], object]] = {}
     for name, member in inspect.getmembers(Tenant, callable):
         if name.startswith("_"):
@@ -82,6 +84,7 @@ def test_no_call_tells_whether_another_tenant_has_something(timed: Callable[[Clo
 
 READ_OR_CHANGE = {
     *("read", "item", "append", "remove", "update", "conversations", "delete", "get", "documents", "discard"),
+    *("index", "vectors"),
 }
 
 
