@@ -77,7 +77,9 @@ class Recall:
             best = sorted(scores, key=lambda row: (-scores[row], row))
             return self._read(tenant, kept.corpus, [(row, scores[row]) for row in best], size)
 
-    def positions(self, tenant: str, conversation: str, question: str, before: int, limit: int = 4) -> tuple[int, ...]:
+    def positions(
+        self, tenant: str, conversation: str, question: str, *, before: int | None = None, limit: int = 4
+    ) -> tuple[int, ...]:
         """Where the older messages stand that fit a question best: what a window may take up again."""
         found = self.search(tenant, question, conversation=conversation, before=before, limit=limit)
         return tuple(one.item.position for one in found)

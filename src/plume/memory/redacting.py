@@ -78,6 +78,11 @@ class RedactingTenant:
     def name(self) -> str:
         return self._tenant.name
 
+    def redact(self, id: str, text: str) -> str:
+        """The text as this conversation keeps it."""
+        marked: str = self._in(self._tenant.read(id, last=0), lambda redactor: redactor.text(text))
+        return marked
+
     def create(
         self,
         id: str | None = None,
