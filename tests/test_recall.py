@@ -6,16 +6,19 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from plume.errors import PlumeError, UserError
+from plume.generation.embedder import model_embedder, sentence_embedder
 from plume.memory import approximate, open_store
 from plume.memory.recall import Found, Recall
 from plume.memory.store import Store
 from plume.memory.vectors import Embedder, Matrix, vector_bytes, vector_of
 from plume.types import Message
+from serving import caller, untrained
 
 WIDTH = 64
 
@@ -302,3 +305,42 @@ def test_what_is_no_vector_is_refused() -> None:
             recall.nearest("alice", np.ones(3, np.float32))
     assert vector_of("bag", b"{}") is None
     assert vector_of("other", vector_bytes("bag", np.ones(3, np.float32))) is None
+
+
+def test_a_loaded_model_gives_vectors_for_recall() -> None:
+    embedder = model_embedder(untrained())
+    assert embedder.model == model_embedder(untrained()).model != model_embedder(caller()).model
+    rows = embedder.unit(["Où est le phare ?", "", "Le bateau " * 2000, "Où est le phare ?"])
+    assert rows.shape == (4, 32)
+    assert rows[0] == pytest.approx(rows[3], abs=1e-3)
+    assert np.linalg.norm(rows, axis=1) == pytest.approx(np.ones(4), abs=1e-2)
+    with open_store("memory:") as store:
+        filled(store)
+        assert texts(Recall(store, embedder).search("alice", SAID[3], limit=1)) == [SAID[3]]
+
+
+def test_a_directory_without_a_model_of_sentence_transformers_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no model"):
+        sentence_embedder(tmp_path)
+
+
+def test_a_model_of_sentence_transformers_gives_vectors(tmp_path: Path) -> None:
+    parts = pytest.importorskip("sentence_transformers.sentence_transformer.modules")
+    from sentence_transformers import SentenceTransformer
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "phare", "bateau"]))
+    BertTokenizerFast(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path / "bert")
+    sizes: dict[str, Any] = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+    }
+    BertModel(BertConfig(vocab_size=7, **sizes)).save_pretrained(tmp_path / "bert")
+    reader = parts.Transformer(str(tmp_path / "bert"))
+    SentenceTransformer(modules=[reader, parts.Pooling(16)], device="cpu").save(str(tmp_path / "model"))
+    embedder = sentence_embedder(tmp_path / "model")
+    rows = embedder.unit(["phare", "bateau", "phare"])
+    assert rows.shape == (3, 16)
+    assert rows[0] == pytest.approx(rows[2], abs=1e-3)
