@@ -327,7 +327,7 @@ def test_a_directory_without_a_model_of_sentence_transformers_is_refused(tmp_pat
 def test_a_model_of_sentence_transformers_gives_vectors(tmp_path: Path) -> None:
     parts = pytest.importorskip("sentence_transformers.sentence_transformer.modules")
     from sentence_transformers import SentenceTransformer
-    from transformers import BertConfig, BertModel, BertTokenizerFast
+    from transformers import BertConfig, BertModel, BertTokenizerFast  # type: ignore[attr-defined]
 
     (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "phare", "bateau"]))
     BertTokenizerFast(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path / "bert")

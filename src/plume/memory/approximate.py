@@ -48,7 +48,7 @@ def build(matrix: Matrix) -> Approximate | None:
     """None where no setting finds enough."""
     from usearch.index import Index
 
-    index: Any = Index(ndim=matrix.shape[1], metric="ip", dtype="f16", connectivity=32, expansion_add=128)
+    index: Any = Index(ndim=matrix.shape[1], metric="ip", dtype="f16", connectivity=16, expansion_add=64)
     index.add(np.arange(len(matrix), dtype=np.uint64), matrix, threads=1)
     sample = matrix[np.random.default_rng(0).choice(len(matrix), min(_SAMPLE, len(matrix)), replace=False)]
     wanted = [set(exact(matrix, row, TOP).tolist()) for row in sample]
