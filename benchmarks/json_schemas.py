@@ -10,9 +10,9 @@ JSONSchemaBench's); without it, the project's own are taken. The parts:
   tokens +0, +1, +3, +10, and 64 and 512. The scores are random and hang on the last token, as an untrained bigram's.
 - engine: the same through the engine with an untrained gpt, on every 20th schema.
 - instances: which instances each library takes, compiling and masks, over one tokenizer, each library in a process
-  of its own. `--peer xgrammar=/some/venv/bin/python` names the interpreter that has one (outlines-core,
+  of its own. `--peer xgrammar=/some/venv/bin/python` names the interpreter that has one (llguidance, outlines-core,
   lm-format-enforcer); those that are not named are left out.
-- overhead: tokens/s of a random 124 M GPT-2 with a schema and without.
+- overhead: tokens/s of a random 124 M GPT-2, opened as `plume ask` opens it, with a schema and without.
 
 The models' directory holds `stories260K` (a tokenizer of 512 tokens with byte fallback) and `gpt2-tokenizer`; what is
 not there is left out. `--limit` takes the first schemas of an order by hash. With `--results` a run that was broken
@@ -43,7 +43,7 @@ from plume.errors import PlumeError, UserError  # noqa: E402
 from plume.generation.constrain import json_schema  # noqa: E402
 from plume.generation.engine import Engine  # noqa: E402
 from plume.models import gpt, hf  # noqa: E402
-from plume.models.bundle import Bundle, bundle  # noqa: E402
+from plume.models.bundle import Bundle, bundle, for_answering  # noqa: E402
 from plume.text.tokenizer import TextTokenizer, load_tokenizer, train_tokenizer  # noqa: E402
 from plume.types import Chunk, Grammar, Sampling  # noqa: E402
 from schema_cases import CORPUS, Case, Speaker, judge, read_cases, shuffled, text_of  # noqa: E402
@@ -264,7 +264,7 @@ def overhead(tokenizer: TextTokenizer, tokens: int, repeats: int) -> Iterator[di
     torch.manual_seed(0)
     torch.set_num_threads(THREADS)
     inner = GPT2LMHeadModel(GPT2Config(bos_token_id=None, eos_token_id=tokenizer.eos_id))
-    asked = bundle(hf.HFModel(inner), tokenizer, "raw", tokens)
+    asked = for_answering(bundle(hf.HFModel(inner), tokenizer, "raw", tokens))
     engine, grammar = Engine(asked, cache_nbytes=CACHE), json_schema(ANSWER, asked)
     prompt = list(range(300, 332))
     for number in range(-1, repeats):

@@ -128,6 +128,45 @@ def plume(setup: dict[str, Any]) -> Library:
     return compile_schema
 
 
+def llguidance(setup: dict[str, Any]) -> Library:
+    """The engine that Plume uses, as it comes: no endings, no judge, its own idea of white space."""
+    import numpy as np
+    from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
+
+    class Tokens:
+        bos_token_id = None
+        eos_token_id = setup["stop"]
+        tokens = tuple(bytes.fromhex(token) if token else b"<%d>" % id for id, token in enumerate(setup["tokens"]))
+        special_token_ids = tuple(id for id, token in enumerate(setup["tokens"]) if not token)
+
+        def __call__(self, text: str | bytes) -> list[int]:
+            return list(text.encode() if isinstance(text, str) else text)
+
+    tokenizer = LLTokenizer(TokenizerWrapper(Tokens()), slices=LLTokenizer.json_slices())
+    words = np.zeros((len(setup["tokens"]) + 31) // 32, dtype=np.int32)
+
+    class Held:
+        def __init__(self, matcher: Any) -> None:
+            self.matcher = matcher
+
+        def mask(self) -> None:
+            self.matcher.unsafe_compute_mask_ptr(words.ctypes.data, words.nbytes)
+
+        def take(self, id: int) -> bool:
+            return self.matcher.validate_tokens([id]) == 1 and bool(self.matcher.consume_token(id))
+
+        def complete(self) -> bool:
+            return bool(self.matcher.is_accepting())
+
+    def compile_schema(schema: Any) -> Compiled:
+        matcher = LLMatcher(tokenizer, LLMatcher.grammar_from_json_schema(json.dumps(schema)), log_level=0)
+        if matcher.is_error():
+            raise ValueError(matcher.get_error())
+        return lambda: Held(matcher.deep_copy())
+
+    return compile_schema
+
+
 def xgrammar(setup: dict[str, Any]) -> Library:
     import torch
     import xgrammar as xgr
@@ -228,6 +267,7 @@ def lm_format_enforcer(setup: dict[str, Any]) -> Library:
 
 LIBRARIES: dict[str, Callable[[dict[str, Any]], Library]] = {
     "plume": plume,
+    "llguidance": llguidance,
     "xgrammar": xgrammar,
     "outlines-core": outlines_core,
     "lm-format-enforcer": lm_format_enforcer,

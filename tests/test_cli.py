@@ -14,6 +14,7 @@ import pytest
 from conftest import PLACES, TINY, write_rows
 from plume.cli.main import main
 from plume.events import Finished, Step
+from plume.models.bundle import load
 from plume.recipe import Recipe
 from plume.training import loop
 from plume.training.loop import train
@@ -70,6 +71,16 @@ def test_ask_says_when_an_answer_was_cut(plume: Plume, trained: Path) -> None:
     assert code == 0
     assert '{"lieu": "harbour été"}'.startswith(out.rstrip("\n"))
     assert "cut at 2 tokens" in err
+
+
+def test_ask_says_when_the_context_is_full(plume: Plume, trained: Path) -> None:
+    endless = json.dumps({str(id): -100 for id in load(str(trained)).stop_ids})
+    settings = ["--set", "max_new_tokens=1000", "--set", f"logit_bias={endless}"]
+    code, _, err = plume("ask", str(trained), "Where is the boat?", *settings)
+    assert code == 0
+    assert "context of" in err
+    assert "is full" in err
+    assert "--set max_new_tokens" not in err
 
 
 PLACE: dict[str, Any] = {"type": "object", "properties": {"lieu": {"type": "string"}}, "required": ["lieu"]}

@@ -11,6 +11,9 @@ import pytest
 from constrained import answer, bundle, says
 from plume.errors import UserError
 from plume.generation import constrain
+from plume.generation.constrain import compiled
+from plume.generation.constrain.ending import shorten
+from plume.generation.constrain.vocabulary import vocabulary
 from plume.types import Constraint
 
 ADDRESS = {
@@ -163,6 +166,25 @@ def test_the_shortest_answer_is_as_short_as_can_be(name: str) -> None:
     assert len(made.first.decode()) == len(SHORTEST[name])
 
 
+def test_near_the_limit_a_place_is_searched_once_however_much_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    searches: list[bytes] = []
+
+    def counted(here: Any, ending: bytes, *rest: Any) -> bytes:
+        searches.append(ending)
+        return shorten(here, ending, *rest)
+
+    made = constrain.json_schema(ADDRESS, bundle("bpe"))
+    monkeypatch.setattr(compiled, "shorten", counted)
+    constraint, room = made.start(), made.shortest
+    while not constraint.done and room:
+        room -= 1
+        for id in constraint.allowed_V().nonzero().flatten().tolist():
+            constraint.fits(id, room)
+        constraint.advance(constraint.shortest_end()[0])
+    assert made.shortest - room == made.shortest
+    assert 0 < len(searches) <= 2 * made.shortest
+
+
 def test_with_room_answers_are_not_the_shortest_document() -> None:
     made = constrain.json_schema(ADDRESS, bundle("bpe"))
     texts = {answer(made, bundle("bpe"), 200, seed) for seed in range(5)}
@@ -241,6 +263,98 @@ def test_compiled_grammars_are_kept() -> None:
     assert constrain.json_schema(json.loads(json.dumps(ADDRESS)), bundle("bpe")) is made
     assert constrain.json_schema({**ADDRESS, "title": "autre"}, bundle("bpe")) is not made
     assert constrain.json_schema(ADDRESS, bundle("byte-fallback")) is not made
+
+
+@pytest.mark.parametrize(
+    "naming", [{"$anchor": "item"}, {"$id": "#item"}, {"id": "#item"}], ids=["$anchor", "$id", "id"]
+)
+def test_a_reference_may_lead_to_an_anchor(naming: dict[str, str]) -> None:
+    draft = {"$anchor": "2020-12/schema", "$id": "draft-07/schema#", "id": "draft-04/schema#"}[next(iter(naming))]
+    host = "https" if "2020" in draft else "http"
+    base = {"$schema": f"{host}://json-schema.org/{'draft/' if host == 'https' else ''}{draft}"}
+    made = constrain.json_schema(
+        {**base, "allOf": [{"$ref": "#item"}], "definitions": {"x": {**naming, "type": "integer"}}}, bundle("bpe")
+    )
+    assert says(made, bundle("bpe"), "12")
+    assert not says(made, bundle("bpe"), '"a"')
+    assert made.valid("12")
+
+
+def test_a_definition_that_nothing_refers_to_is_not_looked_at() -> None:
+    impossible = {"not": {"pattern": "a"}}
+    named = {"x": impossible, "y": {"type": "string", "pattern": "(?=a)"}, "z": {"$ref": "#/$defs/x"}}
+    made = constrain.json_schema({"$ref": "#/$defs/i", "$defs": {**named, "i": {"type": "integer"}}}, bundle("bpe"))
+    assert answer(made, bundle("bpe"), 8, 0).lstrip("-").isdigit()
+    listed = {"type": "array", "items": {"$ref": "#/definitions/a/$defs/b"}, "minItems": 1}
+    deep = {"a": {"$defs": {"b": {"type": "null"}, "c": impossible}}}
+    assert constrain.json_schema({**listed, "definitions": deep}, bundle("bpe")).first == b"[null]"
+    for path, refers in {"": "#/$defs/x", "https://example.com/s": "https://example.com/s#/$defs/x"}.items():
+        with pytest.raises(UserError, match="not at /"):
+            constrain.json_schema({"$id": path, "items": {"$ref": refers}, "$defs": named}, bundle("bpe"))
+
+
+def test_a_property_may_be_called_as_definitions_are() -> None:
+    schema = {
+        "type": "object",
+        "properties": {"definitions": {"$ref": "#/properties/$defs"}, "$defs": {"type": "boolean"}},
+        "required": ["definitions"],
+    }
+    made = constrain.json_schema(schema, bundle("bpe"))
+    assert says(made, bundle("bpe"), '{"definitions":true}')
+    assert not says(made, bundle("bpe"), '{"definitions":1}')
+
+
+def test_many_threads_compile_a_schema_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    compile, together = constrain._compiled, threading.Barrier(5)
+    speaker = bundle("bpe")
+    calls: list[str] = []
+
+    def counted(source: Any, *rest: Any) -> Any:
+        calls.append(source.name)
+        return compile(source, *rest)
+
+    def met(asked: Any) -> Any:
+        together.wait(30)
+        return vocabulary(asked)
+
+    monkeypatch.setattr(constrain, "_compiled", counted)
+    monkeypatch.setattr(constrain, "vocabulary", met)
+    schema = {"type": "array", "items": {"type": "string", "maxLength": 17}}
+    made: list[Any] = []
+
+    def ask() -> None:
+        made.append(constrain.json_schema(schema, speaker))
+
+    threads = [threading.Thread(target=ask) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(calls) == 1
+    assert all(one is made[0] for one in made)
+    assert len(made) == 5
+
+
+def test_whoever_waits_for_a_schema_is_refused_at_the_deadline_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    over, speaker = threading.Event(), bundle("bpe")
+    monkeypatch.setattr(constrain, "_compiled", lambda *_: over.wait(30))
+    monkeypatch.setattr(constrain, "_DEADLINE", 0.2)
+    refused: list[str] = []
+
+    def ask() -> None:
+        with pytest.raises(UserError, match="to compile") as raised:
+            constrain.json_schema({"type": "string", "maxLength": 19}, speaker)
+        refused.append(raised.value.message)
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    over.set()
+    assert len(refused) == 3
+    monkeypatch.undo()
+    assert constrain.json_schema({"type": "string", "maxLength": 19}, speaker).valid('""')
 
 
 def test_patterns_choices_and_grammars_hold_at_every_limit() -> None:

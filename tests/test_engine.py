@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from plume.errors import PlumeError, UserError
+from plume.generation import constrain
 from plume.generation.batch import Batch
 from plume.generation.engine import Engine
 from plume.generation.reply import Request
@@ -221,7 +222,9 @@ def test_a_failing_model_ends_every_stream_with_an_error(asked: Bundle, monkeypa
     [
         (Request((), Sampling()), "empty"),
         (Request(tuple(range(30, 30 + CONTEXT)), Sampling()), "context of 96"),
-        (Request(PROMPTS[0], Sampling(temperature=1.0, n=99)), "at most 8 answers"),
+        (Request(PROMPTS[0], Sampling(temperature=1.0, n=99)), "^n=99: at most 8 answers are decoded together$"),
+        (Request(PROMPTS[0], Sampling(temperature=1.0, best_of=9)), "^best_of=9: at most 8 answers"),
+        (Request(PROMPTS[0], Sampling(num_beams=9)), "^num_beams=9: at most 8 answers"),
     ],
 )
 def test_what_cannot_be_answered_is_refused_before_it_begins(asked: Bundle, request_: Request, said: str) -> None:
@@ -256,6 +259,42 @@ def test_an_unknown_token_disturbs_nobody_else(asked: Bundle, id: int) -> None:
 def test_contradictions_are_refused_in_python_too(asked: Bundle, sampling: Sampling, said: str) -> None:
     with pytest.raises(UserError, match=said):
         list(Engine(asked).stream(PROMPTS[0], sampling))
+
+
+class Silent:
+    """Logits of minus infinity for all tokens but some."""
+
+    def __init__(self, head: Callable[[torch.Tensor], torch.Tensor], spoken: Sequence[int]) -> None:
+        self.head, self.spoken = head, list(spoken)
+
+    def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
+        logits = self.head(hidden)
+        silent = torch.full_like(logits, float("-inf"))
+        silent[..., self.spoken] = logits[..., self.spoken]
+        return silent
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(logit_bias={40: 5.0}), Sampling(num_beams=2)])
+def test_a_model_that_excludes_all_that_a_constraint_allows_is_named(monkeypatch: Any, sampling: Sampling) -> None:
+    asked = made("gpt")
+    engine, grammar = Engine(asked), constrain.choice(["boat"], asked)
+    head = asked.model.head
+    monkeypatch.setattr(asked.model, "head", Silent(head, TOKENIZER.encode("漢")))
+    said = "no beam can go on" if sampling.num_beams > 1 else "^the model gives every token that the constraint allows"
+    with pytest.raises(PlumeError, match=said):
+        list(engine.stream(PROMPTS[0], sampling, grammar=grammar))
+    assert engine.running == 0
+    monkeypatch.setattr(asked.model, "head", head)
+    assert "".join(chunk.text for chunk in engine.stream(PROMPTS[0], Sampling(), grammar=grammar)) == "boat"
+
+
+@pytest.mark.parametrize("sampling", [Sampling(logprobs=0), Sampling(temperature=1.0), Sampling(num_beams=2)])
+def test_at_a_limit_the_ending_comes_however_unlikely_it_is(monkeypatch: Any, sampling: Sampling) -> None:
+    asked = made("gpt")
+    grammar = constrain.json_schema({"type": "array", "items": {"type": "null"}}, asked)
+    monkeypatch.setattr(asked.model, "head", Silent(asked.model.head, [*TOKENIZER.encode("["), *TOKENIZER.encode("n")]))
+    chunks = list(Engine(asked).stream(PROMPTS[0], replace(sampling, max_new_tokens=2), grammar=grammar))
+    assert "".join(chunk.text for chunk in chunks) == "[]"
 
 
 def test_a_stream_collected_in_the_middle_of_a_step_is_cancelled(asked: Bundle, monkeypatch: Any) -> None:

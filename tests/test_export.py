@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from conftest import write_rows
 from plume.cli.main import app
+from plume.evaluation.agreement import Agreement
 from plume.models import gpt, gru, hf
 from plume.models.bundle import Bundle, bundle, save
 from plume.models.gguf import write_gguf
@@ -120,6 +121,19 @@ def test_int4_that_loses_too_much_is_not_kept(tmp_path: Path, tokenizer: TextTok
         assert done.exit_code == 1
         assert "int4 loses too much" in done.stderr
         assert written == []
+
+
+@pytest.mark.parametrize(("alike", "passed"), [(0.0, False), (0.4, False), (0.5, True), (None, True)])
+def test_a_copy_that_is_wrong_in_another_way_does_not_pass(alike: float | None, passed: bool) -> None:
+    scores: dict[str, float | None] = {"exact_match": 0.0, "token_f1": 0.0, "perplexity": 20.0}
+    assert Agreement(10, alike, scores, scores, []).passed == passed
+
+
+@pytest.mark.parametrize("format", ["int8", "gguf"])
+def test_a_model_that_is_not_there_is_said_to_be_none(format: str) -> None:
+    done = run("export", "nosuch", "--format", format)
+    assert done.exit_code == 2
+    assert "unknown model 'nosuch': no such directory" in done.stderr
 
 
 def test_plain_text_gives_a_change_of_perplexity_alone(tmp_path: Path, tokenizer: TextTokenizer) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoConfig, LlamaConfig, PhiConfig
 
 from plume.errors import UserError
-from plume.models import bigram, gpt, gru, hf, lowbit, memory
+from plume.models import bigram, gpt, gru, hf, memory
 from plume.models.adapter import base_fingerprint
 from plume.models.catalog import load_model
 from plume.models.lowbit import Int4Linear, Int8Linear, int4_of, int8_of
@@ -121,14 +121,16 @@ def test_what_is_not_finite_stays_so() -> None:
     assert not layer(x)[1].any()
 
 
-def test_a_processor_whose_kernel_saturates_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lowbit, "kernel_is_exact", lambda: False)
-    matrix_NK = torch.randn(16, 32)
-    layer = Int8Linear(32, 16, bias=False)
-    layer.load_state_dict(int8_of(matrix_NK), assign=True)
+@pytest.mark.parametrize(("inputs", "outputs"), [(768, 200), (3072, 96), (100, 5000)])
+def test_an_int8_row_alone_is_what_it_is_among_others(inputs: int, outputs: int) -> None:
+    torch.manual_seed(2)
+    layer = Int8Linear(inputs, outputs, bias=True)
+    layer.load_state_dict({**int8_of(torch.randn(outputs, inputs)), "bias": torch.randn(outputs)}, assign=True)
     layer.pack()
-    x = torch.randn(3, 32)
-    assert torch.allclose(layer(x), x @ matrix_NK.t(), atol=0.1)
+    x = torch.randn(7, inputs)
+    together = layer(x)
+    alone = torch.cat([layer(row[None]) for row in x])
+    assert float((together - alone).abs().max() / together.abs().max()) < 5e-6
 
 
 def test_int4_keeps_the_least_and_the_largest_of_a_group() -> None:
@@ -225,7 +227,8 @@ def test_answering_takes_no_more_than_was_estimated_and_less_in_int8(tmp_path: P
         "from plume.models import gpt, lowbit\n"
         "from plume.models.catalog import load_model\n"
         "peak = lambda: int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]) * 1024\n"
-        "lowbit.kernel_is_exact(), gpt.empty(pathlib.Path(sys.argv[1]))\n"
+        "layer = lowbit.Int8Linear(256, 256, bias=False)\n"
+        "layer.pack(), layer(torch.ones(2, 256)), gpt.empty(pathlib.Path(sys.argv[1]))\n"
         "before = peak()\n"
         "model = load_model(pathlib.Path(sys.argv[1]), sys.argv[2] or None)\n"
         "with torch.inference_mode(): model.head(model(torch.tensor([[1, 2]]))[0])\n"
@@ -238,4 +241,4 @@ def test_answering_takes_no_more_than_was_estimated_and_less_in_int8(tmp_path: P
     weights = sum(parameter.nbytes for parameter in model.parameters())
     assert weights * 0.9 < peaks[""] < memory.need(tmp_path)
     assert peaks["int8"] < memory.need(tmp_path, quantized_file(tmp_path, "int8"))
-    assert peaks["int8"] < weights * 0.7
+    assert peaks["int8"] < weights * 0.75

@@ -7,6 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from plume.models import gpt, hf
+from plume.models.prepacked import threads_for, weights_nbytes
 
 OWN = {"vocab_size": 70, "num_hidden_layers": 2, "num_attention_heads": 4, "dropout": 0.0, "max_length": 96}
 
@@ -45,3 +46,14 @@ def test_single_tokens_are_those_of_the_model_read_at_once(made: Any) -> None:
 def test_matrices_that_threads_would_share_stay_with_torch() -> None:
     assert own(48).for_answering()._one_token is not None
     assert own(512).for_answering()._one_token is None
+
+
+def test_a_server_decodes_a_row_alone_as_it_does_in_company() -> None:
+    assert own(48).for_answering(batched=True)._one_token is None
+
+
+def test_small_weights_are_read_by_one_thread() -> None:
+    for model in (own(48), own(48).for_answering(batched=True)):
+        assert weights_nbytes(model) >= sum(parameter.nbytes for parameter in own(48).parameters())
+        assert threads_for(model) == 1
+    assert threads_for(own(1056)) == torch.get_num_threads()

@@ -7,6 +7,7 @@ PlumeError            an operation failed                               exit cod
 ├── DocumentChanged   somebody else wrote first; carries the revision there is now
 └── UserError         the request itself is at fault                    exit code 2
     ├── DataError     rows of a file cannot be used; carries every finding
+    ├── ContextExceeded   a prompt has more tokens than there is room for; carries both numbers
     ├── NotFound      a store has nothing of that name for this tenant
     └── AlreadyExists a store has something of that name already
 """
@@ -83,6 +84,17 @@ class DataError(UserError):
     def __init__(self, message: str, findings: Sequence[Finding], hint: str | None = None) -> None:
         super().__init__(message, hint)
         self.findings = tuple(findings)
+
+
+class ContextExceeded(UserError):
+    """`what` has more `tokens` than the `budget` that the model's context leaves for a prompt."""
+
+    def __init__(self, what: str, tokens: int, budget: int) -> None:
+        super().__init__(
+            f"{what} has {tokens} tokens; the model's context has room for {max(0, budget)} before the answer",
+            "shorten it, leave the answer less (max_new_tokens), or train with a larger max_length",
+        )
+        self.tokens, self.budget = tokens, budget
 
 
 class NotFound(UserError):

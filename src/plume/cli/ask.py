@@ -56,13 +56,24 @@ def ask(
     grown = make_grammar(bundle) if make_grammar else None
     for note in grown.notes if grown else ():
         output.note(f"note: {note}")
-    given = answers.show(engine.stream(engine.prompt(turns), sampling, grammar=grown), sampling, json=json)
+    prompt = engine.prompt(turns)
+    given = answers.show(engine.stream(prompt, sampling, grammar=grown), sampling, json=json)
     seconds = round(time.monotonic() - began, 4)
     if json:
         output.write_json(answers.with_others([_value(chunks, seconds, sampling) for chunks in given]))
     for chunks in given:
         if chunks[-1].finish == "length":
-            output.note(f"note: the answer was cut at {len(answers.ids(chunks))} tokens (--set max_new_tokens=N)")
+            output.note(_cut(len(prompt), len(answers.ids(chunks)), bundle.model.context_length))
+
+
+def _cut(asked: int, answered: int, context: int) -> str:
+    """What cut an answer, and what to do about it."""
+    if asked + answered < context:
+        return f"note: the answer was cut at {answered} tokens (--set max_new_tokens=N)"
+    return (
+        f"note: the answer was cut at {answered} tokens: with the {asked} of the question the model's context of "
+        f"{context} is full (ask more shortly, or train with a larger max_length)"
+    )
 
 
 def _value(chunks: list[Chunk], seconds: float, sampling: Sampling) -> dict[str, Any]:

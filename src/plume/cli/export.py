@@ -45,8 +45,8 @@ def export(
     """Write a model in 8 or 4 bits, or as the GGUF file that llama.cpp and Ollama open.
 
     After quantising, the original and the written file answer 100 questions; how often they agree, exact match and
-    perplexity are printed, and kept beside the file. An int4 file that has lost more than 0.02 of exact match or gained
-    more than 5 % of perplexity is not kept (exit code 1).
+    perplexity are printed, and kept beside the file. An int4 file that has lost more than 0.02 of exact match, gained
+    more than 5 % of perplexity or answers more than half of the questions differently is not kept (exit code 1).
     """
     if format == "gguf":
         _refuse("--questions", questions, "a gguf file is not asked anything")
@@ -77,7 +77,6 @@ def _gguf(model: str, file: Path | None, outtype: str, *, json: bool) -> None:
 def _quantized(
     model: str, kind: Literal["int8", "int4"], file: Path | None, questions: str | None, *, json: bool
 ) -> None:
-    examples, source = _examples(model, questions)
     from plume.evaluation.agreement import agree
     from plume.generation.engine import Engine
     from plume.models.bundle import load, load_file
@@ -86,6 +85,7 @@ def _quantized(
     from plume.models.weights import quantized_file
 
     directory = find_directory(model)
+    examples, source = _examples(model, questions)
     bundle = load(model)
     if bundle.adapter:
         hint = f"merge it first: plume merge {model} --output-dir DIR"
@@ -153,8 +153,9 @@ def _of_run(run: Run) -> tuple[Sequence[Example], str]:
 def _lost(found: Agreement) -> str:
     before, after = found.original, found.quantized
     match = f"exact match {_number(before['exact_match'])} → {_number(after['exact_match'])}, "
+    alike = "" if found.agreement is None else f"the same answer to {found.agreement:.1%} of the questions, "
     return (
-        f"int4 loses too much: {match if before['exact_match'] is not None else ''}"
+        f"int4 loses too much: {alike}{match if before['exact_match'] is not None else ''}"
         f"perplexity {_number(before['perplexity'])} → {_number(after['perplexity'])}; nothing was written"
     )
 
@@ -177,7 +178,10 @@ def _say(result: dict[str, Any], found: Agreement | None, *, json: bool) -> None
     if found.agreement is not None:
         output.note(f"the same answer to {found.agreement:.1%} of {found.questions} questions")
     if not found.passed:
-        output.note("note: this copy has lost more than 0.02 of exact match or 5 % of perplexity")
+        output.note(
+            "note: this copy has lost more than 0.02 of exact match or 5 % of perplexity, or answers more than half of "
+            "the questions differently"
+        )
 
 
 def _number(score: float | None) -> str:

@@ -13,6 +13,7 @@ from plume.types import Example, Scored
 
 LEAST_EXACT_MATCH = -0.02  # how far it may fall: two questions of a hundred
 MOST_PERPLEXITY = 1.05  # times that of the original
+LEAST_AGREEMENT = 0.5  # of the questions: a copy of a model that is mostly wrong must be wrong as it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +28,13 @@ class Agreement:
 
     @property
     def passed(self) -> bool:
-        """Exact match fell by at most 0.02, and perplexity rose by at most a twentieth."""
+        """Exact match fell by at most 0.02, perplexity rose by at most a twentieth, and half of the answers are the
+        original's."""
         before, after = self.original, self.quantized
         lost = (after["exact_match"] or 0.0) - (before["exact_match"] or 0.0)
         risen = (after["perplexity"] or 1.0) / (before["perplexity"] or 1.0)
-        return lost >= LEAST_EXACT_MATCH and risen <= MOST_PERPLEXITY  # NaN fails both
+        alike = self.agreement is None or self.agreement >= LEAST_AGREEMENT
+        return alike and lost >= LEAST_EXACT_MATCH and risen <= MOST_PERPLEXITY  # NaN fails both
 
 
 def agree(original: Engine, quantized: Engine, examples: Sequence[Example]) -> Agreement:

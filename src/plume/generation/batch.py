@@ -23,7 +23,7 @@ from plume.generation.reply import Reply, Request, limit
 from plume.generation.scoring import padded
 from plume.generation.settings import check_constrained, check_for
 from plume.models.bundle import Bundle
-from plume.types import Chunk, State
+from plume.types import Chunk, Sampling, State
 
 _READ = 512  # tokens of prompts read between two tokens of running answers
 _READ_IDLE = 4096  # where no answer waits for them
@@ -109,13 +109,18 @@ class Batch:
         most = limit(request, self._bundle)
         check_for(sampling, self._model.vocab_size)
         _check(request, most, self._model.context_length)
-        rows = max(sampling.num_beams, sampling.best_of or sampling.n)
+        name, rows = max(_rows(sampling).items(), key=lambda pair: pair[1])
+        if rows > self._rows:
+            raise UserError(
+                f"{name}={rows}: at most {self._rows} answers are decoded together",
+                f"set {name} to at most {self._rows}",
+            )
         ticket = _Ticket(request, rows, min(len(request.ids) + most, self._model.context_length))
         if not self._holds([ticket]):
             need = rows * self._model.state_nbytes(ticket.tokens)
             raise UserError(
                 f"{rows} answers of up to {ticket.tokens} tokens need {need / 2**20:,.1f} MiB for what the model "
-                f"remembers; {self._cache_nbytes / 2**20:,.1f} MiB for at most {self._rows} answers are allowed",
+                f"remembers; {self._cache_nbytes / 2**20:,.1f} MiB are allowed",
                 "ask for fewer at once, or set a smaller max_new_tokens",
             )
         number = next(self._numbers)
@@ -242,7 +247,7 @@ class Batch:
 
     def _choose(self, answers: Sequence[tuple[int, Reply]], logits_BV: Tensor) -> tuple[list[Event], list[int]]:
         """The next token of each answer, and the positions of those that go on behind it."""
-        highest_B, likeliest_B = (best.tolist() for best in logits_BV.max(dim=-1))
+        highest_B, likeliest_B = _likeliest(logits_BV)
         events: list[Event] = []
         going = []
         for position, (number, reply) in enumerate(answers):
@@ -304,6 +309,21 @@ class Batch:
             else:
                 events += [(number, chunk)] if chunk else []
         return events
+
+
+def _likeliest(logits_BV: Tensor) -> tuple[list[float], list[int]]:
+    """The highest of each row, and where it stands: NumPy takes a tenth of the time that torch does."""
+    if logits_BV.device.type != "cpu":
+        highest_B, likeliest_B = logits_BV.max(dim=-1)
+        return highest_B.tolist(), likeliest_B.tolist()
+    rows_BV = logits_BV.float().numpy()
+    places_B = rows_BV.argmax(axis=1)
+    return rows_BV[range(len(rows_BV)), places_B].tolist(), places_B.tolist()
+
+
+def _rows(sampling: Sampling) -> dict[str, int]:
+    """The settings that ask for answers beside one another, with how many."""
+    return {"n": sampling.n, "best_of": sampling.best_of or 1, "num_beams": sampling.num_beams}
 
 
 def _together(prompts: Sequence[_Prompt], most: int) -> Sequence[_Prompt]:

@@ -52,6 +52,11 @@ def beam_search(bundle: Bundle, request: Request) -> Iterator[Chunk | None]:
                 state = state.select(torch.tensor(rows, device=device))
             hidden_BTC, state = model(torch.tensor([[beam.reply.read[-1]] for beam in running], device=device), state)
         yield None
+    if not over:
+        raise PlumeError(
+            "no beam can go on: the model or the settings exclude every token that may come next",
+            "leave num_beams out: the error then names what excludes them",
+        )
     if len(over) < sampling.n:
         raise PlumeError(
             f"there are only {len(over)} different answers, and n={sampling.n} were asked for", f"set n={len(over)}"

@@ -10,7 +10,6 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from plume.errors import PlumeError
@@ -45,7 +44,6 @@ class Reply:
     def __init__(self, bundle: Bundle, request: Request, choice: int) -> None:
         self.request, self.choice = request, choice
         self.finish: FinishReason | None = None
-        self._vocab_size = bundle.model.vocab_size
         self._context = bundle.model.context_length
         self._stop_ids = bundle.stop_ids
         sampling = request.sampling
@@ -114,7 +112,7 @@ class Reply:
             return found
         room = self._limit - len(self.chunks) - 1
         fitting = [one for one in found if one[1] in self._stop_ids or self._constraint.fits(one[1], room)]
-        return fitting or [(float(logprobs_V[id]), id) for id in self._ending()[:1]]
+        return fitting or [(float(logprobs_V[id]), id) for id in self._ending()[:1] if found]
 
     def fork(self) -> Reply:
         """The same answer so far, to go on differently."""
@@ -153,16 +151,13 @@ class Reply:
                 return picked
             allowed_V = allowed_V.clone()
             allowed_V[picked.id] = False
-        return self._sampler.choose(logits_V, self._only(self._ending()))
+            if not bool(logits_V[allowed_V].isfinite().any()):
+                break  # all that the model would say leaves no room
+        return self._sampler.forced(logits_V, self._ending())
 
     def _ending(self) -> Sequence[int]:
         assert self._constraint is not None
         return self._constraint.shortest_end()[:1] or sorted(self._stop_ids)
-
-    def _only(self, ids: Sequence[int]) -> Tensor:
-        only_V = torch.zeros(self._vocab_size, dtype=torch.bool)
-        only_V[list(ids)] = True
-        return only_V
 
     def _judge(self, grammar: Grammar) -> None:
         """What was promised is checked by somebody else before it leaves."""

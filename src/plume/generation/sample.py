@@ -117,6 +117,12 @@ class Sampler:
         id = place if last.ids_N is None else int(last.ids_N[place])
         return Pick(id, None if self._alternatives is None else logprob_of(logits_V, id, self._alternatives))
 
+    def forced(self, logits_V: Tensor, ids: Sequence[int]) -> Pick:
+        """The likeliest of the few tokens that a constraint leaves at a limit, however unlikely all of them are."""
+        check_logits(logits_V)
+        id = max(ids, key=lambda id: float(logits_V[id]))
+        return Pick(id, None if self._alternatives is None else logprob_of(logits_V, id, self._alternatives))
+
     def shaped(self, logits_V: Tensor, allowed_V: Tensor | None = None) -> Stage:
         """The scores before temperature and filters, none left perhaps: what a search goes by."""
         *_, last = self._shape(logits_V, allowed_V)
@@ -127,7 +133,9 @@ class Sampler:
         for stage in self._shape(logits_V, allowed_V):
             yield stage
         if not len(stage.scores_N) or float(stage.scores_N.max()) == filters.NONE:
-            raise _nothing_left([step.name for step in self._shaping], constrained=allowed_V is not None)
+            possible_V = logits_V if allowed_V is None else logits_V[allowed_V]
+            settings = [step.name for step in self._shaping] if bool(possible_V.isfinite().any()) else []
+            raise _nothing_left(settings, constrained=allowed_V is not None)
         for step in self._filters:
             stage = Stage(step.name, step.apply(stage.scores_N, self.sampling, self._said), stage.ids_N)
             if step.name == "top_k":
@@ -151,8 +159,8 @@ class Sampler:
             stage = Stage(step.name, step.apply(stage.scores_N, self.sampling, self._said))
             yield stage
         if allowed_V is not None:
-            stage = _narrowed(Stage("constraint", stage.scores_N.masked_fill(~allowed_V, filters.NONE)))
-            yield stage
+            stage = Stage("constraint", stage.scores_N.masked_fill(~allowed_V, filters.NONE))
+            yield stage if self._chance is None else _narrowed(stage)  # the likeliest is found as soon among all
 
 
 def draw(scores_N: Tensor, chance: torch.Generator) -> int:
@@ -186,7 +194,12 @@ def _narrowed(stage: Stage) -> Stage:
 
 
 def _nothing_left(settings: Sequence[str], *, constrained: bool) -> PlumeError:
-    what = "every token that the constraint allows" if constrained else "every token"
-    guilty = " and ".join(settings) or "the model"
-    hint = f"leave {guilty} out" if settings else "ask for another shape of answer, or train on it"
-    return PlumeError(f"{guilty} exclude{'s' * (len(settings) < 2)} {what}: nothing is left to say", hint)
+    what = "every token that the constraint allows here" if constrained else "every token"
+    guilty = " and ".join(settings)
+    if settings:
+        plural = "" if len(settings) > 1 else "s"
+        return PlumeError(f"{guilty} exclude{plural} {what}: nothing is left to say", f"leave {guilty} out")
+    return PlumeError(
+        f"the model gives {what} a probability of 0: nothing is left to say",
+        "ask for another shape of answer, or train the model on answers of this shape",
+    )

@@ -131,15 +131,16 @@ def save(bundle: Bundle, directory: Path, card: str) -> None:
 class _Answering(Protocol):
     """A model that has a faster form for answering."""
 
-    def for_answering(self) -> LanguageModel: ...
+    def for_answering(self, *, batched: bool = False) -> LanguageModel: ...
 
 
-def for_answering(opened: Bundle) -> Bundle:
+def for_answering(opened: Bundle, *, batched: bool = False) -> Bundle:
     """The bundle to ask from now on: faster, but its model can be neither trained nor saved any more. One with an
-    adapter stays as it is."""
+    adapter stays as it is. With `batched` nothing is done that would serve a row alone and no other: then what a row
+    comes to is the same in any company."""
     if opened.adapter or not isinstance(opened.model, _Answering):
         return opened
-    return replace(opened, model=opened.model.for_answering())
+    return replace(opened, model=opened.model.for_answering(batched=batched))
 
 
 @runtime_checkable

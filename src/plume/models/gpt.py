@@ -139,8 +139,7 @@ class GPT(nn.Module):
         ragged.refuse_continued(state, segments_BT)
         if self._one_token and state and state.buffers and ids_BT.numel() == 1 and lengths_B is None:
             state.reserve(1)
-            tables = self._tables(state.longest + 1, ids_BT.device)
-            return self._one_token(int(ids_BT), state, tables), state
+            return self._one_token(int(ids_BT), state), state
         memory = state or ragged.Memory.start(ids_BT)
         kept = None if state is None and (self.training or segments_BT is not None) else memory
         place = self._place(memory.place(ids_BT.shape[1], ids_BT.device), segments_BT)
@@ -181,6 +180,8 @@ class GPT(nn.Module):
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits (…, V) of hidden states (…, C)."""
+        if self._one_token and hidden.numel() == self.config.hidden_size:
+            return self._one_token.head(hidden)
         if self.config.tie_word_embeddings and not hasattr(self, "lm_head"):
             return F.linear(hidden, self.model.embed_tokens.weight)
         logits: Tensor = self.lm_head(hidden)
@@ -193,12 +194,12 @@ class GPT(nn.Module):
             self.lm_head.weight = self.model.embed_tokens.weight
             self.config = replace(self.config, tie_word_embeddings=False)
 
-    def for_answering(self) -> GPT:
+    def for_answering(self, *, batched: bool = False) -> GPT:
         """Itself, faster: from here on it can be neither trained nor saved. A tied output layer is laid out beside the
-        embeddings."""
+        embeddings. Unless `batched`, a small one decodes a row that is alone in NumPy."""
         self.eval()
         if all(type(module) is nn.Linear for module in self.model.modules() if hasattr(module, "in_features")):
-            self._one_token = one_token(self)
+            self._one_token = None if batched else one_token(self)
             self.model.layers = nn.ModuleList(LeanLayer(layer) for layer in self.model.layers)
         if not hasattr(self, "lm_head"):
             self.lm_head = Prepacked(self.model.embed_tokens.weight)

@@ -112,12 +112,12 @@ class HFModel(nn.Module):
         if vocab_size > self.vocab_size:
             self.inner.resize_token_embeddings(vocab_size)
 
-    def for_answering(self) -> HFModel | gpt.GPT | gpt2.GPT2:
+    def for_answering(self, *, batched: bool = False) -> HFModel | gpt.GPT | gpt2.GPT2:
         """The same model, faster: as a class of our own where that computes the same. From here on neither it nor this
         one can be trained or saved."""
         own = gpt.adopted(self.inner)
         if own is not None:
-            return own.for_answering()
+            return own.for_answering(batched=batched)
         self.eval()
         prepack_layers(self.inner)
         return gpt2.adopted(self.inner) or self

@@ -6,23 +6,20 @@ Shape suffixes: M rows, N outputs, K inputs, G groups.
 
 from __future__ import annotations
 
-import functools
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from plume.models.one_row import META, OneRow, of_bytes
 
 GROUP = 32  # inputs that share a scale in int4
 _INNER = 2  # k-tiles of the packed int4 layout; the CPU kernel ignores it
-_STEPS = 127 * 256.0  # of an input, from zero to the largest value of a row
+_ROOM = 2**20  # weights in float32 at a time
 
 
 class Int8Linear(nn.Module):
-    """Weights (N, K) in int8 with one scale an output, inputs in 16 bits, results in float32.
+    """Weights (N, K) in int8 with one scale an output; inputs and results are float32, and sums are taken in it.
 
-    A row is written as two rows of 8 bits, high and low, whose products with the weights are exact in int32: twice
-    the arithmetic, which costs nothing where reading the weights takes the time. PyTorch's kernel for bfloat16 inputs
-    is no faster, and gives logits near 100 in steps of 0.5.
+    PyTorch's kernels for matrices of bytes take inputs in bytes or bfloat16 and are no faster.
     """
 
     weight: Tensor
@@ -35,30 +32,28 @@ class Int8Linear(nn.Module):
         self.register_buffer("weight", torch.empty(out_features, in_features, dtype=torch.int8))
         self.register_buffer("scale", torch.empty(out_features))
         self.register_buffer("bias", torch.empty(out_features) if bias else None)
-        self._zeros: Tensor | None = None  # until packed, and where there is no exact kernel
+        self._one_row: OneRow | None = None  # until packed
 
     def pack(self) -> None:
-        """Bring the weights into the kernel's order; where there is none, or it saturates, they become float32."""
-        if kernel_is_exact():
-            self._zeros = torch.zeros(self.out_features, dtype=torch.int32)
-            self.weight = torch.ops.onednn.qlinear_prepack(self.weight, None)
-            self.scale = self.scale / _STEPS
-        else:
-            self.weight = self.weight.float() * self.scale[:, None]
+        """Bring the weights into the order in which they are multiplied."""
+        self._one_row = of_bytes(self.weight)
+        self.weight = self._one_row.table
 
     def forward(self, x: Tensor) -> Tensor:
-        if self._zeros is None:
-            return F.linear(x, self.weight, self.bias)
-        x_MK = x.reshape(-1, self.in_features)
-        largest_M1 = x_MK.abs().amax(dim=-1, keepdim=True)
-        # One number of 16 bits with 128 added to either byte, as the kernel counts bytes from 128. A row of zeros
-        # becomes any bytes, and is multiplied by zero again.
-        wide_MK = torch.add(_offset(), x_MK / largest_M1, alpha=_STEPS).int()
-        bytes_2MK = wide_MK.view(torch.uint8).view(*x_MK.shape, 4)[..., :2].permute(2, 0, 1).flatten(0, 1)
-        low_MN, high_MN = _product(bytes_2MK, self.weight, self.scale, self._zeros).chunk(2)
-        y_MN = low_MN.add_(high_MN, alpha=256)
-        y_MN = y_MN.mul_(largest_M1) if self.bias is None else torch.addcmul(self.bias, y_MN, largest_M1)
-        return y_MN.view(*x.shape[:-1], self.out_features)
+        assert self._one_row is not None, "pack it first"
+        sums = self._one_row(x) if x.numel() == self.in_features else self._several(x.reshape(-1, self.in_features))
+        y = sums * self.scale if self.bias is None else torch.addcmul(self.bias, sums, self.scale)
+        return y.view(*x.shape[:-1], self.out_features)
+
+    def _several(self, x_MK: Tensor) -> Tensor:
+        """Sums (M, N) with the weights in float32, some blocks of outputs at a time."""
+        width = self.weight.shape[1] - META
+        at_once = max(1, _ROOM // (width * self.in_features)) * self.in_features
+        parts_GMn = [
+            x_MK @ torch.ops.quantized.embedding_bag_byte_unpack(rows).view(-1, self.in_features, width)
+            for rows in self.weight.split(at_once)
+        ]
+        return torch.cat(parts_GMn).transpose(0, 1).flatten(1)[:, : self.out_features]
 
 
 class Int4Linear(nn.Module):
@@ -104,32 +99,6 @@ def int4_of(matrix_NK: Tensor) -> dict[str, Tensor]:
     values_NK = quantized.clamp_(0, 15).flatten(1).to(torch.uint8)
     scale_GN2 = torch.stack([scale_NG, zero_NG], dim=-1).transpose(0, 1).contiguous()
     return {"weight": values_NK[:, ::2] << 4 | values_NK[:, 1::2], "scale": scale_GN2}
-
-
-@functools.cache
-def kernel_is_exact() -> bool:
-    """Does this processor sum products of bytes without saturating on the way? Those without VNNI may not."""
-    weight_NK = torch.full((32, 64), 127, dtype=torch.int8)
-    ones_N, zeros_N = torch.ones(32), torch.zeros(32, dtype=torch.int32)
-    try:
-        packed = torch.ops.onednn.qlinear_prepack(weight_NK, None)
-        y_MN = _product(torch.tensor([[255], [0]], dtype=torch.uint8).repeat(1, 64), packed, ones_N, zeros_N)
-    except (RuntimeError, AttributeError, NotImplementedError):
-        return False
-    return y_MN[:, 0].tolist() == [127.0 * 127 * 64, -128.0 * 127 * 64]
-
-
-def _product(rows_MK: Tensor, packed: Tensor, scale_N: Tensor, zeros_N: Tensor) -> Tensor:
-    """Rows of bytes that mean their value less 128, times int8 weights, in float32 (M, N)."""
-    y_MN: Tensor = torch.ops.onednn.qlinear_pointwise(
-        rows_MK, 1.0, 128, packed, scale_N, zeros_N, None, 1.0, 0, torch.float32, "none", [], ""
-    )
-    return y_MN
-
-
-@functools.cache
-def _offset() -> Tensor:
-    return torch.tensor(128 * 256 + 128 + 0.5)  # the half makes the cut to a whole number a rounding
 
 
 def _finished(y_MN: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:

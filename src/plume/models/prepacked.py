@@ -1,6 +1,7 @@
 """Weights laid out for oneDNN, once and for answering alone: on a CPU decoding then reads them about as fast as memory
-gives them, where `F.linear` takes twice the time and more. A row of up to 1,024 inputs comes out the same to the bit in
-any batch; longer ones are added up in an order that depends on how many there are.
+gives them, where `F.linear` takes twice the time and more. One row alone is read off the same memory as a table. A row
+of up to 1,024 inputs comes out the same to the bit in any batch; longer ones are added up in an order that depends on
+how many there are.
 
 Shape suffixes: N outputs, K inputs.
 """
@@ -13,7 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from plume.models.one_row import of_packed
+
 _ROWS = 16  # that the layout is made for; the one made for a single row serves no other number well
+_ONE_CORE = 2**25  # bytes of weights up to which one thread decodes a few rows about as fast as two
 _WORTH = 2**17  # weights of a layer from which on the product saves more than the call costs
 
 
@@ -28,10 +32,15 @@ class Prepacked(nn.Module):
         with torch.inference_mode(False), torch.no_grad():
             whole_NK = torch.cat([weight.detach() for weight in weights_NK]) if len(weights_NK) > 1 else weights_NK[0]
             self.bias_N = None if bias_N is None else bias_N.detach().clone()
-            self.packed = gains(whole_NK)
+            self.nbytes, self.packed = whole_NK.nbytes, gains(whole_NK)
             self.weight_NK = _packed(whole_NK.detach().contiguous()) if self.packed else whole_NK.detach()
+            outputs, self.inputs = whole_NK.shape
+            self.one_row = of_packed(self.weight_NK, self.inputs, outputs) if self.packed else None
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.one_row is not None and x.numel() == self.inputs:
+            y_N = self.one_row(x)
+            return (y_N if self.bias_N is None else y_N + self.bias_N).view(*x.shape[:-1], -1)
         if not self.packed:
             return F.linear(x, self.weight_NK, self.bias_N)
         out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight_NK, self.bias_N, "none", [], "")
@@ -54,6 +63,19 @@ def prepack_layers(model: nn.Module) -> None:
             if (transposed or type(child) is nn.Linear) and gains(child.weight):
                 weight_NK = child.weight.t() if transposed else child.weight
                 setattr(parent, name, Prepacked(weight_NK, bias_N=child.bias))
+
+
+def weights_nbytes(model: Any) -> int:
+    """What a model's weights hold, those laid out among them."""
+    laid_out = sum(module.nbytes for module in model.modules() if isinstance(module, Prepacked))
+    parameters: int = sum(parameter.nbytes for parameter in model.parameters())
+    return laid_out + parameters
+
+
+def threads_for(model: Any) -> int:
+    """How many threads it is decoded with: one where the weights fit into a core's share of the caches, for there the
+    threads' waiting for each other costs more than they bring."""
+    return 1 if weights_nbytes(model) <= _ONE_CORE else torch.get_num_threads()
 
 
 def gains(weight: Tensor) -> bool:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from plume.models import ragged
+from plume.models.attention import rotary
 
 _MOST = 2**18  # weights of a matrix; from there on OpenBLAS calls its threads, which disturb torch's
 
@@ -35,16 +36,17 @@ class _Layer(NamedTuple):
 class OneToken:
     """What a `gpt.GPT` computes for one new token of one row. It holds the layers' weights a second time."""
 
-    def __init__(self, layers: Sequence[_Layer], embedding: Array, norm_C: Array, config: Any) -> None:
-        self._layers, self._embedding, self._norm_C = layers, embedding, norm_C
+    def __init__(self, layers: Sequence[_Layer], embedding: Array, norm_C: Array, head_VC: Array, config: Any) -> None:
+        self._layers, self._embedding, self._norm_C, self._head_VC = layers, embedding, norm_C, head_VC
         self._queries, self._shared = config.num_attention_heads, config.num_key_value_heads
         self._width, self._eps = config.head_dim, config.rms_norm_eps
+        cos, sin = rotary(self._width, config.rope_theta, config.max_position_embeddings, torch.device("cpu"))
+        self._cos, self._sin = (table.numpy().reshape(-1, 2, self._width // 2) for table in (cos, sin))
 
-    def __call__(self, id: int, memory: ragged.Memory, rope: tuple[Tensor, Tensor]) -> Tensor:
-        """Hidden state (1, 1, C) of one more token of the only row, which is remembered; `rope` are the tables of
-        `attention.rotary`."""
+    def __call__(self, id: int, memory: ragged.Memory) -> Tensor:
+        """Hidden state (1, 1, C) of one more token of the only row, which is remembered."""
         held = memory.lengths[0]
-        cos, sin = (table[held].numpy().reshape(2, -1) for table in rope)
+        cos, sin = self._cos[held], self._sin[held]
         x_C = self._embedding[id]
         with np.errstate(all="ignore"):  # a model that is no number says so in its logits
             for number, layer in enumerate(self._layers):
@@ -59,6 +61,12 @@ class OneToken:
             hidden_C = self._normed(x_C) * self._norm_C
         memory.advance([1])
         return torch.from_numpy(hidden_C.reshape(1, 1, -1))
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Logits (…, V) of one hidden state (…, C)."""
+        with np.errstate(all="ignore"):
+            logits_V = np.dot(self._head_VC, hidden.numpy().reshape(-1))
+        return torch.from_numpy(logits_V.reshape(*hidden.shape[:-1], -1))
 
     def _projected(self, layer: _Layer, x_C: Array, cos: Array, sin: Array) -> tuple[Array, Array, Array]:
         """Queries, turned and scaled, keys and values."""
@@ -96,7 +104,8 @@ def one_token(model: Any) -> OneToken | None:
     if any(matrix.size > _MOST for layer in layers for matrix in layer[:4]):
         return None
     embedding, norm_C = (_array(module.weight) for module in (model.model.embed_tokens, model.model.norm))
-    return OneToken(layers, embedding, norm_C, model.config)
+    head_VC = _array(model.lm_head.weight) if hasattr(model, "lm_head") else embedding
+    return OneToken(layers, embedding, norm_C, head_VC, model.config)
 
 
 def _layer(layer: Any) -> _Layer:

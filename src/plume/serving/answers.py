@@ -22,10 +22,11 @@ from plume.serving.worker import Overloaded, Ticket, TimedOut
 T = TypeVar("T")
 
 
-async def submit(service: Service, loaded: Loaded, requests: Sequence[Request]) -> Ticket:
-    """Hand requests to the model. Raises ApiError 429 when too much waits already, 400 for what cannot be answered."""
+async def submit(service: Service, loaded: Loaded, requests: Sequence[Request], *, whole: bool = False) -> Ticket:
+    """Hand requests to the model; their answers come in pieces, or each as a `whole`. Raises ApiError 429 when too much
+    waits already, 400 for what cannot be answered."""
     try:
-        ticket = await loaded.worker.submit(requests, service.settings.request_seconds)
+        ticket = await loaded.worker.submit(requests, service.settings.request_seconds, whole=whole)
     except (PlumeError, Overloaded) as error:
         raise failure(error) from None
     record.current().tickets.append(ticket)

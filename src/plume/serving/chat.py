@@ -108,7 +108,7 @@ def _alternatives(body: ChatBody) -> int | None:
 
 async def _whole(service: Service, loaded: Loaded, plan: Plan, head: Head) -> Whole:
     whole = Whole(head, plan.request.sampling.n)
-    async for piece in said(service, loaded, [plan.request], plan.calling):
+    async for piece in said(service, loaded, [plan.request], plan.calling, whole=True):
         whole.add(piece)
     return whole
 

@@ -151,7 +151,7 @@ async def _whole(body: CompletionBody, service: Service, loaded: Loaded, plan: P
     scores = await _scored(body, loaded, plan)
     whole = Whole(head, plan.prompts, plan.n, echo=bool(body.echo), logprobs=body.logprobs is not None, scores=scores)
     if plan.requests:
-        async for piece in said(service, loaded, plan.requests):
+        async for piece in said(service, loaded, plan.requests, whole=True):
             whole.add(piece)
     return whole
 

@@ -58,10 +58,6 @@ class Metrics:
         """Report what this says whenever Prometheus asks: how many fine-tuning jobs are in each state."""
         self.registry.register(_Jobs(count))
 
-    def gap(self, model: str, seconds: float) -> None:
-        """A token came so long after the one before it."""
-        self._gap.labels(model).observe(seconds)
-
     def request(self, method: str, route: str, status: int) -> None:
         """A request was answered; `route` is the template of its URL."""
         self._http.labels(method, route, str(status)).inc()
@@ -85,6 +81,10 @@ class Metrics:
             return
         if record.per_token is not None:
             self._per_token.labels(model).observe(record.per_token)
+        gap = self._gap.labels(model)
+        for ticket in record.tickets:
+            for seconds in ticket.gaps:
+                gap.observe(seconds)
         self._whole.labels(model).observe(record.last - record.arrived)
         self._decode.labels(model).observe(record.last - record.first)
         self._prompt_sizes.labels(model).observe(record.prompt_tokens)

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from plume.errors import PlumeError, UserError
-from plume.models.bundle import Bundle, load
+from plume.models.bundle import Bundle, for_answering, load
 from plume.models.catalog import CATALOG, find_directory
 from plume.models.memory import free
+from plume.models.prepacked import weights_nbytes
 from plume.runs import fingerprint
 from plume.serving import record
 from plume.serving.errors import ApiError, not_found
@@ -48,7 +49,7 @@ class Loaded:
 
     def __init__(self, entry: Entry, bundle: Bundle, mark: str, settings: Settings, budget: int) -> None:
         self.entry, self.bundle, self.fingerprint = entry, bundle, mark
-        weights = sum(parameter.nbytes for parameter in bundle.model.parameters())
+        weights = weights_nbytes(bundle.model)
         most = settings.rows * bundle.model.state_nbytes(bundle.model.context_length)
         cache = max(1, min(most, int(_CACHE_SHARE * budget)))
         self.nbytes = weights + cache + cache // 4
@@ -224,7 +225,7 @@ def _refuse_twins(entries: Iterable[Entry]) -> None:
 
 
 def _opened(directory: Path) -> tuple[Bundle, str]:
-    bundle = load(directory)
+    bundle = for_answering(load(directory), batched=True)
     bundle.tokenizer.token_bytes(0)  # its table is made here, once, and not by two threads at a time
     digest = hashlib.sha256(fingerprint(str(directory)).encode()).hexdigest()
     return bundle, f"fp_{digest[:16]}"

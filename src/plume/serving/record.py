@@ -26,10 +26,7 @@ class Record:
     model: str | None = None
     sampling: Sampling | None = None
     prompt_tokens: int = 0
-    written: int = 0
     tickets: list[Ticket] = field(default_factory=list)
-    first: float | None = None
-    last: float | None = None
     finishes: dict[int, Reason] = field(default_factory=dict)
 
     @property
@@ -40,6 +37,20 @@ class Record:
     def begun(self) -> float | None:
         """When it had waited long enough and the model began to read the prompt."""
         return self.tickets[0].begun if self.tickets else None
+
+    @property
+    def first(self) -> float | None:
+        """When the first token of all came."""
+        return min((ticket.first for ticket in self.tickets if ticket.first), default=None)
+
+    @property
+    def last(self) -> float | None:
+        return max((ticket.last for ticket in self.tickets if ticket.last), default=None)
+
+    @property
+    def written(self) -> int:
+        """Tokens of answers."""
+        return sum(ticket.written for ticket in self.tickets)
 
     @property
     def per_token(self) -> float | None:

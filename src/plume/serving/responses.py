@@ -117,7 +117,7 @@ async def _events(body: ResponseBody, service: Service, caller: Caller) -> Async
         service.limits.tokens(caller, len(asked.ids))
         texts = TokenTexts(loaded.bundle) if body.logprobs else None
         writer = ResponseWriter(begun(body, asked.sampling), texts)
-        pieces = said(service, loaded, [asked], planned.calling)
+        pieces = said(service, loaded, [asked], planned.calling, whole=not body.stream)
         try:
             await anext(pieces)
             for event in writer.begin():

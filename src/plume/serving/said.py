@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 import secrets
-import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 from plume.generation.reply import Request
@@ -18,9 +18,11 @@ from plume.serving import record
 from plume.serving.answers import submit
 from plume.serving.models import Loaded
 from plume.serving.service import Service
+from plume.serving.worker import Ticket
 from plume.types import Chunk, FinishReason, Grammar, TokenLogprob
 
 Finish = Literal["stop", "length", "tool_calls"]
+HandIn = Callable[[Sequence[Request]], Awaitable[Ticket]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +62,22 @@ class Calling:
 
 
 async def said(
-    service: Service, loaded: Loaded, requests: Sequence[Request], calling: Calling | None = None
+    service: Service,
+    loaded: Loaded,
+    requests: Sequence[Request],
+    calling: Calling | None = None,
+    *,
+    whole: bool = False,
 ) -> AsyncGenerator[Piece, None]:
     """Everything that is answered to some prompts, choices counted through them. The first piece is empty and comes as
-    soon as the model's queue has taken them. Raises ApiError, PlumeError."""
+    soon as the model's queue has taken them; what nobody streams is asked for `whole`. Raises ApiError, PlumeError."""
+    hand_in = partial(submit, service, loaded, whole=whole)
     if calling is None:
-        pieces = _texts(service, loaded, requests)
+        pieces = _texts(hand_in, requests)
     elif calling.must:
-        pieces = _calls(service, loaded, requests, calling, [0] * len(requests))
+        pieces = _calls(hand_in, requests, calling, [0] * len(requests))
     else:
-        pieces = _either(service, loaded, requests, calling)
+        pieces = _either(hand_in, requests, calling, loaded.bundle)
     watched = _watched(service, loaded, requests, pieces)
     try:
         async for piece in watched:
@@ -87,16 +95,8 @@ async def _watched(
     seen.model, seen.sampling = loaded.entry.id, requests[0].sampling
     seen.prompt_tokens = sum(len(request.ids) for request in requests)
     seen.finishes = dict.fromkeys(range(len(requests) * seen.sampling.n), "abort")
-    spoke: dict[int, float] = {}
     try:
         async for piece in pieces:
-            if piece.tokens:
-                seen.last = time.monotonic()
-                seen.first = seen.first or seen.last
-                if piece.choice in spoke:
-                    service.metrics.gap(loaded.entry.id, seen.last - spoke[piece.choice])
-                spoke[piece.choice] = seen.last
-            seen.written += piece.tokens
             if piece.finish:
                 seen.finishes[piece.choice] = piece.finish
             yield piece
@@ -104,20 +104,20 @@ async def _watched(
         service.metrics.answered(seen)
 
 
-async def _texts(service: Service, loaded: Loaded, requests: Sequence[Request]) -> AsyncGenerator[Piece, None]:
+async def _texts(hand_in: HandIn, requests: Sequence[Request]) -> AsyncGenerator[Piece, None]:
     n = requests[0].sampling.n
-    async with await submit(service, loaded, requests) as ticket:
+    async with await hand_in(requests) as ticket:
         yield Piece(0)
         async for which, chunk in ticket:
             yield Piece(which * n + chunk.choice, chunk.text, None, chunk.logprobs, _finish(chunk), len(chunk.ids))
 
 
 async def _calls(
-    service: Service, loaded: Loaded, requests: Sequence[Request], calling: Calling, choices: Sequence[int]
+    hand_in: HandIn, requests: Sequence[Request], calling: Calling, choices: Sequence[int]
 ) -> AsyncGenerator[Piece, None]:
     """Calls as they are written; request number r is for the choices from `choices[r]` on."""
     readers: dict[int, CallReader] = {}
-    async with await submit(service, loaded, requests) as ticket:
+    async with await hand_in(requests) as ticket:
         yield Piece(choices[0])
         async for which, chunk in ticket:
             choice = choices[which] + chunk.choice
@@ -128,7 +128,7 @@ async def _calls(
 
 
 async def _either(
-    service: Service, loaded: Loaded, requests: Sequence[Request], calling: Calling
+    hand_in: HandIn, requests: Sequence[Request], calling: Calling, bundle: Bundle
 ) -> AsyncGenerator[Piece, None]:
     """Text until the model begins a call, then that call, its arguments under their schema."""
     mark = calling.begin.strip()
@@ -140,12 +140,12 @@ async def _either(
     ]
     marked = [replace(one, sampling=replace(one.sampling, stop=(*one.sampling.stop, mark))) for one in alone]
     texts = [_Text() for _ in alone]
-    async with await submit(service, loaded, marked) as ticket:
+    async with await hand_in(marked) as ticket:
         yield Piece(0)
         async for choice, chunk in ticket:
             text = texts[choice].push(chunk)
-            if chunk.finish == "stop" and texts[choice].stopped_at(mark, loaded.bundle):
-                following = _following(alone[choice], texts[choice], calling, loaded.bundle)
+            if chunk.finish == "stop" and texts[choice].stopped_at(mark, bundle):
+                following = _following(alone[choice], texts[choice], calling, bundle)
                 if following is not None:
                     begun.append((choice, following))
                 yield Piece(choice, text, None, (), None if following else "length", len(chunk.ids))
@@ -153,7 +153,7 @@ async def _either(
                 held = texts[choice].rest() if chunk.finish else ""
                 yield Piece(choice, text + held, None, chunk.logprobs, _finish(chunk), len(chunk.ids))
     if begun:
-        calls = _calls(service, loaded, [request for _, request in begun], calling, [choice for choice, _ in begun])
+        calls = _calls(hand_in, [request for _, request in begun], calling, [choice for choice, _ in begun])
         try:
             async for piece in calls:
                 yield piece

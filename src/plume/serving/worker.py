@@ -8,15 +8,18 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
+
+import torch
 
 from plume.errors import PlumeError
 from plume.generation.batch import Batch
 from plume.generation.reply import Request
 from plume.models.bundle import Bundle
+from plume.models.prepacked import threads_for
 from plume.types import Chunk
 
 log = logging.getLogger("plume.serving")
@@ -37,9 +40,10 @@ class TimedOut(PlumeError):
 
 class Ticket:
     """Requests that were handed in together: iterating gives `(which request, chunk)` as they come, leaving the
-    context cancels what is still to come. Times are of `time.monotonic`. Belongs to the event loop."""
+    context cancels what is still to come. Of a `whole` one each answer comes as one chunk, when its request is over:
+    the event loop then has nothing to do for a token. Times are of `time.monotonic`. Belongs to the event loop."""
 
-    def __init__(self, worker: Worker, requests: Sequence[Request], seconds: float) -> None:
+    def __init__(self, worker: Worker, requests: Sequence[Request], seconds: float, *, whole: bool = False) -> None:
         loop = asyncio.get_running_loop()
         self._worker = worker
         self._arrived: asyncio.Queue[tuple[int, Chunk] | Exception] = asyncio.Queue()
@@ -47,11 +51,14 @@ class Ticket:
         self._due = loop.call_later(seconds, self.fail, TimedOut(f"the answer took more than {seconds:g} seconds"))
         self.accepted: asyncio.Future[None] = loop.create_future()
         self.answers = sum(_answers(request) for request in requests)
+        self.whole = whole
         self.submitted = time.monotonic()
         self.begun: float | None = None  # set by the thread, before the first chunk
-        self.first: float | None = None
+        self.first: float | None = None  # from here on by the thread where the ticket is `whole`
         self.last: float | None = None
         self.written = 0
+        self.gaps: list[float] = []  # seconds between two chunks of an answer
+        self._spoke: dict[tuple[int, int], float] = {}
 
     def put(self, which: int, event: Chunk | Exception | None) -> None:
         """What the thread sends: a chunk, the failure of all, or None where one request is over."""
@@ -78,10 +85,19 @@ class Ticket:
         event = await self._arrived.get()
         if isinstance(event, Exception):
             raise event
-        self.last = time.monotonic()
-        self.first = self.first or self.last
-        self.written += len(event[1].ids)
+        if not self.whole:
+            self.note(*event, time.monotonic())
         return event
+
+    def note(self, which: int, chunk: Chunk, now: float) -> None:
+        """Count what has come."""
+        self.last = now
+        self.first = self.first or now
+        self.written += len(chunk.ids)
+        answer = which, chunk.choice
+        if answer in self._spoke:
+            self.gaps.append(now - self._spoke[answer])
+        self._spoke[answer] = now
 
     async def __aenter__(self) -> Self:
         return self
@@ -107,6 +123,7 @@ class Worker:
         self._batch = Batch(bundle, rows=rows, cache_nbytes=cache_nbytes, prefix_nbytes=prefix_nbytes)
         self.capacity_nbytes = cache_nbytes + prefix_nbytes
         self._rows, self._most = rows, rows + queue
+        self._threads = threads_for(bundle.model)
         self._wake = threading.Condition()
         self._commands: deque[Callable[[], None]] = deque()
         self._thread: threading.Thread | None = None
@@ -118,6 +135,7 @@ class Worker:
         # the thread's own:
         self._owners: dict[int, tuple[Ticket, int]] = {}
         self._numbers: dict[Ticket, list[int]] = {}
+        self._held: dict[int, list[Chunk]] = {}
 
     # --- the event loop's side ---
 
@@ -148,10 +166,10 @@ class Worker:
     def prefix_hits(self) -> int:
         return self._batch.prefix_hits
 
-    async def submit(self, requests: Sequence[Request], seconds: float) -> Ticket:
+    async def submit(self, requests: Sequence[Request], seconds: float, *, whole: bool = False) -> Ticket:
         """Hand in requests that may take so long. Raises Overloaded when the queue is full, UserError when one cannot
         be answered."""
-        ticket = Ticket(self, requests, seconds)
+        ticket = Ticket(self, requests, seconds, whole=whole)
         try:
             self._reserve(ticket.answers)
             self._open.add(ticket)
@@ -217,6 +235,7 @@ class Worker:
     # --- the thread's side ---
 
     def _run(self) -> None:
+        torch.set_num_threads(self._threads)
         while True:
             with self._wake:
                 while not self._commands and not self._owners:
@@ -247,6 +266,7 @@ class Worker:
     def _cancel(self, ticket: Ticket) -> None:
         for number in self._numbers.pop(ticket, ()):
             self._owners.pop(number, None)
+            self._held.pop(number, None)
             self._batch.cancel(number)
 
     def _work(self, work: Callable[[], T], done: asyncio.Future[T]) -> None:
@@ -269,16 +289,25 @@ class Worker:
             self._send([(ticket, 0, failure) for ticket in self._numbers])
             self._owners.clear()
             self._numbers.clear()
+            self._held.clear()
             return
         for number in self._batch.begun:
             ticket, _ = self._owners[number]
             ticket.begun = ticket.begun or began
         sent: list[tuple[Ticket, int, Chunk | Exception | None]] = []
+        now = time.monotonic()
         for number, event in events:
-            if number in self._owners:
-                sent.append((*self._owners[number], event))
+            if number not in self._owners:
+                continue
+            ticket, which = self._owners[number]
+            if ticket.whole and isinstance(event, Chunk):
+                ticket.note(which, event, now)
+                self._held.setdefault(number, []).append(event)
+            else:
+                sent.append((ticket, which, event))
         for number in [number for number in self._owners if number not in self._batch]:
             ticket, which = self._owners.pop(number)
+            sent += [(ticket, which, chunk) for chunk in _whole(self._held.pop(number, ()))]
             sent.append((ticket, which, None))
         self._send(sent)
 
@@ -293,6 +322,19 @@ class Worker:
 
 def _answers(request: Request) -> int:
     return request.sampling.best_of or request.sampling.n
+
+
+def _whole(chunks: Sequence[Chunk]) -> Iterator[Chunk]:
+    """Each answer in one piece."""
+    for choice in dict.fromkeys(chunk.choice for chunk in chunks):
+        said = [chunk for chunk in chunks if chunk.choice == choice]
+        yield Chunk(
+            "".join(chunk.text for chunk in said),
+            tuple(id for chunk in said for id in chunk.ids),
+            said[-1].finish,
+            tuple(one for chunk in said for one in chunk.logprobs),
+            choice,
+        )
 
 
 def _accepted(ticket: Ticket) -> None:

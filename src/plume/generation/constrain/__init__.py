@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -37,8 +38,8 @@ _JSON = {
     "lenient": False,
 }
 _ANY_CUT = '%llguidance {"no_forcing": true}\n'  # else a mask holds one way alone to cut what must come
+_BROKEN = re.compile(r"regex parse error:\n(?P<shown>.*?)\nerror: (?P<reason>[^\n]+)", re.DOTALL)
 _PLAINLY = {
-    "regex parse error:": "look-around, back references and what else Rust's regular expressions lack",
     "oneOf constraints are not supported": "oneOf whose parts may hold together",
 }
 _LONGEST = 20_000  # bytes of the shortest answer
@@ -165,11 +166,20 @@ def _matcher(tokens: LLTokenizer, lark: str, source: Source) -> LLMatcher:
     limits = LLParserLimits(max_lexer_states=_STATES, verbose_errors=False)
     matcher = LLMatcher(tokens, LLMatcher.grammar_from_lark(lark), log_level=0, limits=limits)
     if matcher.is_error():
-        reason = str(matcher.get_error()).split("\n")[0].rpartition("failed to compile JSON schema: ")[2][:300]
-        place = unreadable(source.schema, _readable) if "regex parse" in reason else places(reason, source.schema)
-        reason = _PLAINLY.get(reason.split(".")[0], reason)
+        text = str(matcher.get_error())
+        broken = _BROKEN.search(text)
+        reason = text.split("\n")[0].rpartition("failed to compile JSON schema: ")[2][:300]
+        place = unreadable(source.schema, _readable) if broken else places(reason, source.schema)
+        reason = _unread(broken) if broken else _PLAINLY.get(reason.split(".")[0], reason)
         raise UserError(f"{source.name} cannot be enforced: {reason}{place}", "simplify it")
     return matcher
+
+
+def _unread(broken: re.Match[str]) -> str:
+    """Why the engine cannot read a regular expression, with the piece of it that the message marks."""
+    pattern, _, marks = broken["shown"].partition("\n")
+    piece = pattern[marks.find("^") : marks.rfind("^") + 1]
+    return f"{broken['reason']}{f': {piece}' if piece.strip() else ''}"[:300]
 
 
 def _readable(pattern: str) -> bool:

@@ -88,7 +88,7 @@ class Stand:
         self._settled = len(ending) if shortened and ending else 0  # bytes at its end that were searched already
         self._blind = False  # a matcher came to its limits: all that is left is the ending known before
         self._behind: dict[int, bytes | None] = {}
-        self._searched: set[int] = set()
+        self._searched: int | None = None  # behind one id a place is searched; behind a second nothing more was found
 
     # --- what may follow ---
 
@@ -132,14 +132,14 @@ class Stand:
         """Raises ValueError for an id that is not allowed here."""
         piece = self._piece(id)
         ending = self._look(id)
-        self._settled = len(ending) if id in self._searched and ending else self._untouched(ending)
+        self._settled = len(ending) if id == self._searched and ending else self._untouched(ending)
         self._shortened &= self._follows(piece)
         if not self._blind:
             self._blind = not piece or not self._here.push(piece) or not self._matcher.consume_token(self._read(id))
         if self._blind and ending is None:
             raise ValueError(f"token {id} is not allowed here")
         self._ending, self._begun = ending, True
-        self._behind, self._searched = {}, set()
+        self._behind, self._searched = {}, None
 
     def fork(self) -> Stand:
         fork = Stand(self._grammar, self._matcher.deep_copy(), self._here.fork(), self._ending, self._begun)
@@ -174,9 +174,9 @@ class Stand:
         if ending is not None and self._within(ending, room):
             return True
         counts = self._grammar.counts
-        behind = None if self._blind or room < 0 or id in self._searched else self._behind_of(id)
+        behind = None if self._blind or room < 0 or self._searched is not None else self._behind_of(id)
         if behind is not None:
-            self._searched.add(id)
+            self._searched = id
             ending = self._behind[id] = self._better(behind, ending)
             counts.gave_up += ending is None
         if ending is not None and self._within(ending, room):
@@ -196,7 +196,7 @@ class Stand:
     def _look(self, id: int) -> bytes | None:
         """An ending behind an id: what a search found, else the first that is found. What follows the known ending
         needs no matcher."""
-        if id in self._searched:
+        if id == self._searched:
             return self._behind[id]
         piece = self._piece(id)
         if self._ending is not None and self._follows(piece):

@@ -114,10 +114,27 @@ def repair(here: Walk, ending: bytes) -> bytes | None:
     if here.accepting:
         return b""
     mask = here.allowed()
-    for start in (*range(len(ending) - 1, max(0, len(ending) - _REPAIRED), -1), 0):
+    plain = b"\\" in ending
+    starts = (*range(len(ending) - 1, max(0, len(ending) - _REPAIRED), -1), 0)
+    for start in starts if plain or not here.place else _closing(here.place, ending):
         if ending and mask >> ending[start] & 1 and here.ends(ending[start:]):
             return ending[start:]
     return None
+
+
+def _closing(place: Place, ending: bytes) -> Iterator[int]:
+    """Where those ends of an ending begin that close as much as is open here, the shortest first; the ending holds no
+    escaped quotation mark."""
+    opened, inside = place.frame.depth + 1 if place.frame else 0, place.mode in _STRINGS
+    closed, quoted = 0, False
+    for start in range(len(ending) - 1, -1, -1):
+        byte = ending[start]
+        if byte == 0x22:
+            quoted = not quoted
+        elif not quoted:
+            closed += (byte in b"]}") - (byte in b"[{")
+        if closed == opened and quoted == inside:
+            yield start
 
 
 def written(here: Walk, text: bytes | None, vocabulary: Vocabulary) -> bytes | None:
@@ -131,21 +148,28 @@ def written(here: Walk, text: bytes | None, vocabulary: Vocabulary) -> bytes | N
 def tersest(here: Walk, texts: Sequence[bytes], vocabulary: Vocabulary) -> bytes | None:
     """The ending with the fewest tokens of these and of the same with a space behind commas, colons or both."""
     found: list[tuple[int, int, bytes]] = []
-    for text in texts:
-        for separators in (b"", b":,", b":", b",") if here.place is not None else (b"",):
-            form = _spaced(here.place, text, separators) if here.place is not None else text
+    for text in dict.fromkeys(texts):
+        forms = _spaced(here.place, text) if here.place is not None else [text]
+        for form in dict.fromkeys(forms):
             ids = vocabulary.segment(form)
             if ids is not None and (form == text or here.ends(form)):
                 found.append((len(ids), len(form), form))
     return min(found)[2] if found else None
 
 
-def _spaced(start: Place, text: bytes, separators: bytes) -> bytes:
-    spaced, place = b"", start
-    for byte in text:
-        spaced += bytes([byte]) + (b" " if byte in separators and place.mode not in _STRINGS else b"")
+def _spaced(start: Place, text: bytes) -> list[bytes]:
+    """A text and the same with a space behind commas and colons, colons, commas; what stands in strings stays."""
+    pieces, place, since = list[bytes](), start, 0
+    for at, byte in enumerate(text):
+        if byte in b",:" and place.mode not in _STRINGS:
+            pieces.append(text[since : at + 1])
+            since = at + 1
         place = step(place, byte) or place
-    return spaced
+    last = text[since:]
+    return [
+        b"".join(piece + b" " * (piece[-1] in separators) for piece in pieces) + last
+        for separators in (b"", b":,", b":", b",")
+    ]
 
 
 def complete(here: Walk, most: int) -> bytes | None:

@@ -31,12 +31,7 @@ def _references(schema: Any, path: str) -> Iterator[tuple[str, str]]:
     parts = schema.items() if isinstance(schema, dict) else enumerate(schema) if isinstance(schema, list) else ()
     for key, part in parts:
         here = f"{path}/{pointer(str(key))}"
-        if (
-            key == "$ref"
-            and isinstance(schema, dict)
-            and isinstance(part, str)
-            and (part == "#" or part.startswith("#/"))
-        ):
+        if key == "$ref" and isinstance(schema, dict) and isinstance(part, str) and part.startswith("#"):
             yield part, here
         yield from _references(part, here)
 
@@ -51,15 +46,27 @@ def _ends(schema: Any, ends: dict[str, bool]) -> bool:
     for key in ("anyOf", "oneOf"):
         if key in schema and not any(_ends(part, ends) for part in schema[key]):
             return False
-    return all(_ends(part, ends) for part in _required(schema))
+    kind = schema.get("type")
+    kind = kind[0] if isinstance(kind, list) and len(kind) == 1 else kind
+    if kind == "object" and not any(_ends(part, ends) for part in _members(schema)):
+        return False
+    return all(_ends(part, ends) for part in _required(schema, kind))
 
 
-def _required(schema: dict[str, Any]) -> Iterator[Any]:
+def _members(schema: dict[str, Any]) -> Iterator[Any]:
+    """The schemas of all that may stand in an object, nothing among them where it may be empty."""
+    yield from schema.get("properties", {}).values()
+    yield from schema.get("patternProperties", {}).values()
+    yield schema.get("additionalProperties", True) if schema.get("minProperties", 0) else True
+
+
+def _required(schema: dict[str, Any], kind: Any) -> Iterator[Any]:
     """The schemas of all that must stand in a value of this one."""
-    if schema.get("type") == "object":
+    if kind == "object":
         properties = schema.get("properties", {})
-        yield from (properties[name] for name in schema.get("required", ()) if name in properties)
-    if schema.get("type") == "array":
+        others = True if "patternProperties" in schema else schema.get("additionalProperties", True)
+        yield from (properties.get(name, others) for name in schema.get("required", ()))
+    if kind == "array":
         least, items = schema.get("minItems", 0), schema.get("items", True)
         first = schema.get("prefixItems", items if isinstance(items, list) else [])
         yield from first[:least]

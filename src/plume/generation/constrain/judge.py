@@ -23,8 +23,7 @@ def judge(text: str) -> Callable[[str], bool]:
         reason = (getattr(error, "message", None) or str(error)).split("\n")[0]
         path = "".join(f"/{pointer(str(part))}" for part in getattr(error, "instance_path", ()))
         place = places(reason, schema) or (f" (at {path})" if path else "")
-        hint = "every $ref must lead to a part of the schema itself; of keywords see json-schema.org"
-        raise UserError(f"the schema cannot be used: {reason}{place}", hint) from None
+        raise UserError(f"the schema cannot be used: {reason}{place}", _advice(error, reason)) from None
 
     def valid(text: str) -> bool:
         try:
@@ -33,6 +32,14 @@ def judge(text: str) -> Callable[[str], bool]:
             return False
 
     return valid
+
+
+def _advice(error: Exception, reason: str) -> str:
+    if not isinstance(getattr(error, "kind", None), jsonschema_rs.ValidationErrorKind.Referencing):
+        return "see json-schema.org for what this keyword may hold"
+    if "meta-schema" in reason:
+        return "let $schema name a draft of json-schema.org, or leave it out"
+    return "every $ref must lead to a part of the schema itself"
 
 
 def parsed(text: str) -> Any:

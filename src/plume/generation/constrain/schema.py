@@ -12,8 +12,9 @@ from typing import Any
 
 from plume.errors import UserError
 from plume.generation.constrain import logic, rewrite
+from plume.generation.constrain.definitions import CONTAINERS, unused
 from plume.generation.constrain.endless import refuse_endless
-from plume.generation.constrain.pointer import found, pointer
+from plume.generation.constrain.pointer import pointer, shortened, target
 
 LARGEST = 2**20  # characters of a schema
 _HEAVIEST = 100_000  # schemas that one value is held against
@@ -41,7 +42,7 @@ _SAID = ("dependencies", "dependentRequired", "dependentSchemas", "not", "oneOf"
 _ONE = ("additionalItems", "additionalProperties", "items")
 _MANY = ("allOf", "anyOf", "oneOf", "prefixItems")
 _TOGETHER = ("allOf", "anyOf", "oneOf")
-_NAMED = ("properties", "patternProperties", "$defs", "definitions")
+_NAMED = ("properties", "patternProperties", *CONTAINERS)
 ENFORCED = frozenset(
     [*_KEPT - {"$anchor", "$id", "$schema", "id"}, *_BOUNDS, *_ONE, *_MANY, "format", "pattern", *_NAMED[:2]]
 )
@@ -51,12 +52,13 @@ _ALONE = ("draft-03", "draft-04", "draft-06", "draft-07")  # where what stands b
 
 @dataclass
 class Prepared:
-    """What llguidance is given of the `whole`; `apart` as `rewrite.bounds` takes it; `notes` are the formats that the
-    schema names and nobody knows, with their place."""
+    """What llguidance is given of the `whole`, without the definitions that are `unused`; `apart` as `rewrite.bounds`
+    takes it; `notes` are the formats that the schema names and nobody knows, with their place."""
 
     schema: Any
     whole: Any
     apart: bool = False
+    unused: frozenset[str] = frozenset()
     notes: list[str] = field(default_factory=list)
 
 
@@ -78,7 +80,7 @@ def prepare(text: str) -> Prepared:
     """What is to be enforced of a schema and nothing else. Raises UserError for what cannot be."""
     whole = json.loads(text)
     draft = str(whole.get("$schema", "")) if isinstance(whole, dict) else ""
-    prepared = Prepared(None, whole, rewrite.apart(whole))
+    prepared = Prepared(None, whole, rewrite.apart(whole), unused(whole))
     prepared.schema = _prepared(whole, "", prepared, any(name in draft for name in _ALONE))
     _weigh(prepared.schema, prepared.schema, "", {})
     refuse_endless(prepared.schema)
@@ -99,7 +101,8 @@ def _weigh(schema: Any, whole: Any, path: str, known: dict[str, float]) -> float
             )
         if ref not in known:
             known[ref] = _ENDLESS
-            known[ref] = _weigh(found(whole, ref), whole, ref[1:], known)
+            place, led = target(whole, ref) or ("", None)
+            known[ref] = _weigh(led, whole, place, known)
         weight += known[ref]
     for key in _TOGETHER:
         parts = schema.get(key, ())
@@ -113,7 +116,9 @@ def _prepared(schema: Any, path: str, prepared: Prepared, alone: bool) -> Any:
     if isinstance(schema, bool):
         return schema
     if path.count("/") > 2 * _DEEPEST:
-        raise UserError(f"the schema is over {_DEEPEST} levels deep at {path}", "give inner schemas a name in $defs")
+        raise UserError(
+            f"the schema is over {_DEEPEST} levels deep at {shortened(path)}", "give inner schemas a name in $defs"
+        )
     if not isinstance(schema, dict):
         raise UserError(f"the schema at {path or '/'} is neither an object nor true or false")
     kept: dict[str, Any] = {}
@@ -140,6 +145,7 @@ def _prepared(schema: Any, path: str, prepared: Prepared, alone: bool) -> Any:
                     part, f"{here}/{pointer(name)}", prepared, alone
                 )
                 for name, part in value.items()
+                if f"{here}/{pointer(name)}" not in prepared.unused
             }
         elif key in _ONE:
             kept[key] = _prepared(value, here, prepared, alone)

@@ -9,7 +9,8 @@ import functools
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -18,12 +19,14 @@ from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 from numpy.typing import NDArray
 from torch import Tensor
 
+from plume.errors import PlumeError
 from plume.generation.constrain.strict import Place, alike, walk
 from plume.models.bundle import Bundle
 
 _T = TypeVar("_T")
 END_OF_BYTES = 256  # the id that ends a text among the 256 bytes
 _GRAMMARS = 64  # compiled grammars kept for one vocabulary, the longest unused go first
+_ONE = (1,)
 _LONGEST = 64  # bytes of a token; longer ones (runs of spaces) save nothing in an ending
 
 
@@ -42,10 +45,10 @@ class Vocabulary:
             if piece:
                 self.ids.setdefault(piece, id)
         self.complete = all(bytes([byte]) in self.ids for byte in range(256))
-        self._lengths = sorted({len(piece) for piece in self.ids if len(piece) <= _LONGEST})
+        self._lengths = _lengths(self.ids)
         self._text_V = np.array([bool(piece) for piece in self.table])
         self.stops = [id for id in sorted(self.stop_ids) if id < self.size]
-        self._grammars: OrderedDict[tuple[str, Any], Any] = OrderedDict()
+        self._grammars: OrderedDict[tuple[str, Any], Future[Any]] = OrderedDict()
         self._lock = threading.Lock()
 
     @functools.cached_property
@@ -111,16 +114,28 @@ class Vocabulary:
         return torch.from_numpy(allowed_V)
 
     def compiled(self, key: tuple[str, Any], compile: Callable[[], _T]) -> _T:
-        """What was compiled under this key before, or now."""
+        """What was compiled under this key before, or now. Whoever asks meanwhile waits for whoever compiles, and is
+        refused for the same reason."""
         with self._lock:
-            if key in self._grammars:
+            known = self._grammars.get(key)
+            if known is None:
+                made = self._grammars[key] = Future[Any]()
+                if len(self._grammars) > _GRAMMARS:
+                    self._grammars.popitem(last=False)
+            else:
                 self._grammars.move_to_end(key)
-                return cast(_T, self._grammars[key])
-        found = compile()
-        with self._lock:
-            self._grammars[key] = found
-            if len(self._grammars) > _GRAMMARS:
-                self._grammars.popitem(last=False)
+        if known is not None:
+            return cast(_T, known.result())
+        try:
+            found = compile()
+        except BaseException as error:
+            with self._lock:
+                if self._grammars.get(key) is made:
+                    del self._grammars[key]
+            interrupted = PlumeError("compiling was interrupted", "ask again")
+            made.set_exception(error if isinstance(error, Exception) else interrupted)
+            raise
+        made.set_result(found)
         return found
 
 
@@ -145,15 +160,26 @@ def byte_tokens() -> LLTokenizer:
 
 
 _vocabularies: weakref.WeakKeyDictionary[Any, dict[Any, Vocabulary]] = weakref.WeakKeyDictionary()
+_making = threading.Lock()
 
 
 def vocabulary(bundle: Bundle) -> Vocabulary:
     """The vocabulary of a bundle, made once for each tokenizer."""
-    known = _vocabularies.setdefault(bundle.tokenizer, {})
     key = (bundle.stop_ids, bundle.model.vocab_size)
-    if key not in known:
-        known[key] = Vocabulary(bundle)
-    return known[key]
+    with _making:
+        known = _vocabularies.setdefault(bundle.tokenizer, {})
+        if key not in known:
+            known[key] = Vocabulary(bundle)
+        return known[key]
+
+
+def _lengths(pieces: Iterable[bytes]) -> dict[bytes, list[int]]:
+    """How long the pieces are that begin with these two bytes, and 1, in order."""
+    found: dict[bytes, set[int]] = {}
+    for piece in pieces:
+        if 1 < len(piece) <= _LONGEST:
+            found.setdefault(piece[:2], {1}).add(len(piece))
+    return {begin: sorted(lengths) for begin, lengths in found.items()}
 
 
 def _counts(vocabulary: Vocabulary, text: bytes, back: list[int] | None = None) -> list[int | None]:
@@ -163,7 +189,7 @@ def _counts(vocabulary: Vocabulary, text: bytes, back: list[int] | None = None) 
     for at, count in enumerate(counts):
         if count is None:
             continue
-        for length in lengths:
+        for length in lengths.get(text[at : at + 2], _ONE):
             end = at + length
             if end > len(text):
                 break
