@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from stores import started  # noqa: F401
+
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["PLUME_CACHE"] = "off"
 

@@ -20,6 +20,7 @@ from pydantic import TypeAdapter
 from plume.memory import open_store
 from plume.memory.keys import create_key
 from plume.memory.store import Store
+from plume.serving.sweeping import sweeping
 from plume.types import Message
 from serving import FIND, Running, caller, running, untrained
 
@@ -262,3 +263,53 @@ def test_what_a_list_does_not_know_is_refused(served: Running, client: openai.Op
     for query, param in (("include=x", "include"), ("limit=101", "limit"), ("limit=0", "limit"), ("order=up", "order")):
         answer = httpx.get(f"{served.url}/v1/conversations/{id}/items?{query}")
         assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+
+
+# --- lifetime and person ----------------------------------------------------------------------------
+
+
+def test_what_a_person_said_is_found_by_the_person(client: openai.OpenAI, store: Store) -> None:
+    made = client.conversations.create(items=user("un"), extra_body={"user": "zoé"})
+    answers = [
+        client.responses.create(model="any", input=ASKED, max_output_tokens=4, **{name: "zoé"})  # type: ignore[call-overload]
+        for name in ("user", "safety_identifier")
+    ]
+    tenant = store.tenant("local")
+    assert [one.id for one in tenant.conversations(user="zoé")] == [made.id]
+    assert {one.id for one in tenant.documents("response", user="zoé")} == {one.id for one in answers}
+
+
+def test_a_response_lives_no_longer_than_the_tenants_conversations(client: openai.OpenAI, store: Store) -> None:
+    tenant = store.tenant("local")
+    lives = []
+    try:
+        for lifetime in (None, 60, 10**8):
+            tenant.set_lifetime(lifetime)
+            made = client.responses.create(model="any", input=ASKED, max_output_tokens=4)
+            kept = tenant.get("response", made.id)
+            lives.append(round((kept.expires_at or 0) - kept.created_at))
+    finally:
+        tenant.set_lifetime(None)
+    assert lives == [30 * 86400, 60, 30 * 86400]
+
+
+def test_a_server_sweeps_what_has_expired_again_and_again(tmp_path: Path) -> None:
+    now = 1e9
+    with open_store("memory:", clock=lambda: now) as store, running(tmp_path, {}, store=store):
+        pass  # a server whose first sweep is cut short ends all the same
+
+    async def swept() -> None:
+        task = asyncio.ensure_future(sweeping(store, 0))
+        for name in ("a", "b"):
+            store.tenant(name).create(ttl=1)
+            nonlocal now
+            now += 1
+            async with asyncio.timeout(30):
+                while name in store.tenants():
+                    await asyncio.sleep(0)
+        task.cancel()
+
+    with open_store("memory:", clock=lambda: now) as store:
+        asyncio.run(swept())
+        assert [line.entry["conversations"] for line in store.trail()] == [1, 1]
+        assert {line.entry["who"] for line in store.trail()} == {"server"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import re
 import resource
 import shutil
@@ -14,7 +15,7 @@ import sys
 import tempfile
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,30 +36,10 @@ from plume.memory.conformance.test_values import *  # noqa: F403
 from plume.memory.conformance.test_vectors import *  # noqa: F403
 from plume.memory.conformance.test_writers import *  # noqa: F403
 from plume.memory.store import Store, Tenant
+from stores import SECRET, SERVERS, admin, fresh_database
 
-SECRET = urllib.parse.quote(servers.PASSWORD, safe="")
-SERVERS: dict[str, tuple[Callable[..., contextlib.AbstractContextManager[int]], str]] = {
-    "postgresql": (servers.postgresql, f"postgresql://plume:{SECRET}@127.0.0.1:{{}}/postgres"),
-    "mysql": (servers.mariadb, f"mysql://plume:{SECRET}@127.0.0.1:{{}}/plume"),
-    "redis": (servers.redis, f"redis://:{SECRET}@127.0.0.1:{{}}/0"),
-}
 ON_SERVERS = pytest.mark.parametrize("url", list(SERVERS), indirect=True)
 ON_SQL_SERVERS = pytest.mark.parametrize("url", ["postgresql", "mysql"], indirect=True)
-
-
-@pytest.fixture(scope="session")
-def started() -> Iterator[Callable[[str], str]]:
-    """Starts each server at its first use."""
-    urls: dict[str, str] = {}
-    with contextlib.ExitStack() as stack:
-
-        def url(name: str) -> str:
-            if name not in urls:
-                start, address = SERVERS[name]
-                urls[name] = address.format(stack.enter_context(start(durable=True)))
-            return urls[name]
-
-        yield url
 
 
 @pytest.fixture(scope="session", params=["memory", "sqlite", *SERVERS])
@@ -78,25 +59,6 @@ def file(tmp_path: Path) -> Path:
 
 def address(file: Path) -> str:
     return f"sqlite:///{urllib.parse.quote(str(file))}"
-
-
-@contextlib.contextmanager
-def admin(url: str) -> Iterator[Callable[[str], Any]]:
-    """Runs statements as the database's own client would."""
-    if url.startswith("redis"):
-        with redis.Redis.from_url(url) as client:
-            yield lambda command: client.execute_command(*command.split())
-        return
-    parsed, arguments = sql_address(url, "test")
-    engine = sqlalchemy.create_engine(parsed, connect_args=arguments, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-
-        def run(statement: str) -> Any:
-            result = connection.exec_driver_sql(statement)
-            return result.all() if result.returns_rows else None
-
-        yield run
-    engine.dispose()
 
 
 # --- opening ----------------------------------------------------------------------------------------
@@ -196,7 +158,7 @@ def test_the_migrations_make_the_tables_that_the_statements_expect(url: str, sto
     assert store.tenant("a").conversations() == ()
 
 
-@ON_SERVERS
+@pytest.mark.parametrize("url", ["sqlite", *SERVERS], indirect=True)
 def test_what_a_newer_plume_wrote_is_left_alone(url: str, tenant: Tenant) -> None:
     kept = tenant.create()
     if url.startswith("redis"):
@@ -231,12 +193,40 @@ def test_many_may_make_the_tables_at_once_and_go_on_with_half_of_them(url: str, 
 
 @pytest.mark.parametrize("url", ["sqlite", "postgresql", "mysql"], indirect=True)
 def test_tables_of_the_first_form_are_brought_up_to_date_without_loss(url: str, tmp_path: Path) -> None:
-    with fresh_database(url, tmp_path) as old, admin(old) as run:
-        parsed, arguments = sql_address(old, "test")
-        engine = sqlalchemy.create_engine(parsed, connect_args=arguments)
-        with engine.begin() as connection:
-            migrate.upgrade(connection, "0001")
-        engine.dispose()
+    with fresh_database(url, tmp_path) as old:
+        write_first_form(old)
+        for _ in range(2):
+            with open_store(old) as store:
+                check_first_form(store)
+
+
+@pytest.mark.parametrize("url", ["sqlite", "postgresql", "mysql"], indirect=True)
+def test_a_killed_migration_is_finished_by_the_next(url: str, tmp_path: Path) -> None:
+    chance = random.Random(3)
+    with fresh_database(url, tmp_path) as old:
+        write_first_form(old)
+        for _ in range(6):
+            opener = storm.context().Process(target=open_only, args=(old,))
+            opener.start()
+            opener.join(chance.uniform(0.02, 0.5))
+            opener.kill()
+            opener.join()
+        with open_store(old) as store:
+            check_first_form(store)
+
+
+def open_only(url: str) -> None:
+    open_store(url).close()
+
+
+def write_first_form(url: str) -> None:
+    """Tables and rows as the first Plume that had a store wrote them."""
+    parsed, arguments = sql_address(url, "test")
+    engine = sqlalchemy.create_engine(parsed, connect_args=arguments)
+    with engine.begin() as connection:
+        migrate.upgrade(connection, "0001")
+    engine.dispose()
+    with admin(url) as run:
         said = '{"v":1,"role":"user","content":"Où ?"}'
         rows = [
             ("plume_conversations", "a", "b", 1, 5000000, 6000000, None, "{}"),
@@ -245,10 +235,7 @@ def test_tables_of_the_first_form_are_brought_up_to_date_without_loss(url: str, 
             ("plume_documents", "d", "note", "n", 3, 5000000, 6000000, None, "[1]"),
         ]
         for table, *values in rows:
-            run(f"INSERT INTO {table} VALUES ({', '.join(literal(value, old) for value in values)})")  # noqa: S608
-        for _ in range(2):
-            with open_store(old) as store:
-                check_first_form(store)
+            run(f"INSERT INTO {table} VALUES ({', '.join(literal(value, url) for value in values)})")  # noqa: S608
 
 
 def test_keys_of_the_first_form_are_brought_up_to_date_without_loss() -> None:
@@ -296,19 +283,6 @@ def check_first_form(store: Store) -> None:
     mine = one.create(user="zoé").id
     assert [found.id for found in one.conversations(user="zoé")] == [mine]
     one.delete(mine)
-
-
-@contextlib.contextmanager
-def fresh_database(url: str, directory: Path) -> Iterator[str]:
-    """An empty database on the same server."""
-    if url.startswith("sqlite"):
-        yield f"sqlite:///{directory / 'fresh.db'}"
-        return
-    name = f"plume_{os.urandom(4).hex()}"
-    with admin(url) as run:
-        run(f"CREATE DATABASE {name}")
-        yield url.rpartition("/")[0] + f"/{name}"
-        run(f"DROP DATABASE {name}")
 
 
 def open_and_leave(url: str) -> None:
@@ -458,6 +432,72 @@ def test_a_torn_end_of_the_log_costs_the_last_turn_and_no_half(file: Path, tmp_p
         one = store.tenant("a")
         assert storm.faults(one, ["b"], [("b", 0, turn) for turn in range(4)], complete=True) == []
         storm.append_turn(one, "b", 0, 4, insists=True)
+
+
+def test_a_page_that_was_torn_while_the_log_went_into_the_file_is_mended(file: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.db"
+    with open_store(address(file)) as store:
+        one = store.tenant("a")
+        one.create("b")
+    with open_store(address(file)) as store:
+        turns = [("b", 0, turn) for turn in range(5)]
+        for _, _, turn in turns:
+            storm.append_turn(store.tenant("a"), "b", 0, turn, insists=False)
+        for suffix in ("", "-wal"):  # what a power cut leaves
+            shutil.copy(f"{file}{suffix}", f"{copy}{suffix}")
+    with contextlib.closing(sqlite3.connect(f"file:{urllib.parse.quote(str(file))}?mode=ro", uri=True)) as connection:
+        (root,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'plume_items'").fetchone()
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+    with copy.open("r+b") as torn:
+        torn.seek((root - 1) * size + size // 2)
+        torn.write(b"\xa5" * (size // 2))
+    with open_store(address(copy)) as store:
+        assert storm.faults(store.tenant("a"), ["b"], turns, complete=True) == []
+        storm.append_turn(store.tenant("a"), "b", 1, 0, insists=True)
+    with contextlib.closing(sqlite3.connect(copy)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_a_copy_made_while_others_write_is_whole(file: Path, tmp_path: Path) -> None:
+    with open_store(address(file)) as store, storm.writer(address(file), "a", ["b"], 0, 40) as (_, pipe):
+        store.tenant("a").create("b")
+        acknowledged = [pipe.recv() for _ in range(5)]
+        with (
+            contextlib.closing(sqlite3.connect(file)) as source,
+            contextlib.closing(sqlite3.connect(tmp_path / "copy.db")) as copy,
+        ):
+            source.backup(copy)
+        assert len(acknowledged + storm.received(pipe)) == 40
+    with open_store(f"sqlite:///{tmp_path / 'copy.db'}") as store:
+        assert storm.faults(store.tenant("a"), ["b"], acknowledged, complete=False) == []
+
+
+def test_a_disk_that_cannot_be_written_is_said_and_the_file_left_as_it_is() -> None:
+    """By a user who may only read; to the superuser every file is open."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        file = Path(name) / "plume.db"
+        open_and_leave(address(file))
+        before = file.read_bytes()
+        file.chmod(0o444)
+        Path(name).chmod(0o555)
+        here, there = storm.context().Pipe(duplex=False)
+        reader = storm.context().Process(target=open_as_nobody, args=(address(file), there))
+        reader.start()
+        there.close()
+        kind, message, hint = here.recv()
+        reader.join()
+        assert (kind, "denied" in message, "rights" in hint) == ("UserError", True, True)
+        assert file.read_bytes() == before
+        Path(name).chmod(0o755)
+        file.chmod(0o644)
+        open_and_leave(address(file))
+
+
+def open_as_nobody(url: str, pipe: Any) -> None:
+    if os.geteuid() == 0:
+        os.setuid(65534)
+    kind, message, hint = refusal(lambda: open_store(url))
+    pipe.send((kind.__name__, message, hint))
 
 
 def test_a_full_disk_is_an_error_and_loses_nothing(file: Path) -> None:

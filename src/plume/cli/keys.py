@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
 from plume.cli import options, output
+from plume.cli.stores import DATA_DIR, WHO, DataDir, StoreUrl, day, store_url
 
 if TYPE_CHECKING:
     from plume.memory.keys import Key
@@ -20,10 +19,6 @@ CREATE = "Examples: plume keys create school · plume keys create school --scope
 LIST = "Examples: plume keys list · plume keys list --tenant school --json"
 REVOKE = "Examples: plume keys revoke 0f3a6b1c2d4e5f60"
 
-StoreUrl = Annotated[str | None, typer.Option(metavar="URL", help="The store of the server (else in --data-dir).")]
-DataDir = Annotated[Path, typer.Option(metavar="DIR", help="The server's directory.")]
-_DATA_DIR = Path("plume-data")
-
 
 def create(
     tenant: Annotated[str, typer.Argument(metavar="TENANT", help="For whom the key speaks.")],
@@ -31,7 +26,7 @@ def create(
     scope: Annotated[list[str], typer.Option(help="read, write or admin; may be given several times.")] = [],  # noqa: B006
     days: Annotated[float | None, typer.Option(metavar="N", help="How long it holds (else for good).")] = None,
     store: StoreUrl = None,
-    data_dir: DataDir = _DATA_DIR,
+    data_dir: DataDir = DATA_DIR,
     json: options.Json = False,
 ) -> None:
     """Make a key and print it. It is shown this once: the store keeps a hash."""
@@ -39,8 +34,8 @@ def create(
     from plume.memory.keys import create_key
 
     ttl = None if days is None else days * 86400
-    with open_store(_url(store, data_dir)) as opened:
-        text, made = create_key(opened, tenant, name=name, scopes=scope or ("read", "write"), ttl=ttl)
+    with open_store(store_url(store, data_dir)) as opened:
+        text, made = create_key(opened, tenant, name=name, scopes=scope or ("read", "write"), ttl=ttl, who=WHO)
     if json:
         output.write_json({"key": text, **_value(made)})
     else:
@@ -51,14 +46,14 @@ def create(
 def list_(
     tenant: Annotated[str | None, typer.Option(metavar="TENANT", help="Only the keys of this tenant.")] = None,
     store: StoreUrl = None,
-    data_dir: DataDir = _DATA_DIR,
+    data_dir: DataDir = DATA_DIR,
     json: options.Json = False,
 ) -> None:
     """Show what is known of the keys, newest first; the keys themselves nobody can show."""
     from plume.memory import open_store
     from plume.memory.keys import list_keys
 
-    with open_store(_url(store, data_dir)) as opened:
+    with open_store(store_url(store, data_dir)) as opened:
         keys = list_keys(opened, tenant)
     if json:
         output.write_json({"keys": [_value(key) for key in keys]})
@@ -67,23 +62,23 @@ def list_(
     for column in ("prefix", "tenant", "name", "scopes", "made", "ends"):
         table.add_column(column)
     for key in keys:
-        end = "revoked" if key.revoked else _day(key.expires_at) if key.expires_at else ""
-        table.add_row(key.prefix, key.tenant, key.name, ", ".join(key.scopes), _day(key.created_at), end)
+        end = "revoked" if key.revoked else day(key.expires_at) if key.expires_at else ""
+        table.add_row(key.prefix, key.tenant, key.name, ", ".join(key.scopes), day(key.created_at), end)
     output.out.print(table)
 
 
 def revoke(
     prefix: Annotated[str, typer.Argument(metavar="PREFIX", help="The key's public part, as `plume keys list` shows.")],
     store: StoreUrl = None,
-    data_dir: DataDir = _DATA_DIR,
+    data_dir: DataDir = DATA_DIR,
     json: options.Json = False,
 ) -> None:
     """Let a key open nothing from now on."""
     from plume.memory import open_store
     from plume.memory.keys import revoke_key
 
-    with open_store(_url(store, data_dir)) as opened:
-        key = revoke_key(opened, prefix)
+    with open_store(store_url(store, data_dir)) as opened:
+        key = revoke_key(opened, prefix, who=WHO)
     if json:
         output.write_json(_value(key))
     else:
@@ -99,16 +94,6 @@ def application(guarded: Callable[[Callable[..., None]], Callable[..., None]]) -
     return app
 
 
-def _url(store: str | None, data_dir: Path) -> str:
-    """The server's own store: in its directory, unless a URL names another."""
-    from plume.serving.settings import Settings
-
-    url = Settings(data_dir=data_dir, store=store).store_url
-    if store is None:
-        data_dir.mkdir(parents=True, exist_ok=True)
-    return url
-
-
 def _value(key: Key) -> dict[str, Any]:
     ends = None if key.expires_at is None else round(key.expires_at - time.time())
     return {
@@ -119,7 +104,3 @@ def _value(key: Key) -> dict[str, Any]:
         "revoked": key.revoked,
         "ends_in_seconds": ends,
     }
-
-
-def _day(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")

@@ -14,6 +14,7 @@ from plume.cli import (
     ask,
     calibrate,
     check,
+    conversations,
     data,
     evaluate,
     explain,
@@ -83,6 +84,7 @@ for _name, _verb, _examples in (
 
 
 app.add_typer(data.application(_guarded), name="data")
+app.add_typer(conversations.application(_guarded), name="conversations")
 app.add_typer(keys.application(_guarded), name="keys")
 
 

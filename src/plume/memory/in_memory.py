@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -101,10 +102,11 @@ class InMemoryStore:
 
 @dataclass(slots=True)
 class _Kept:
-    """A conversation, where each message id stands, and the vectors by position."""
+    """A conversation, its messages and vectors by position, the positions in order, and where each id stands."""
 
     conversation: Conversation
     items: dict[int, Item] = field(default_factory=dict)
+    order: list[int] = field(default_factory=list)
     positions: dict[str, int] = field(default_factory=dict)
     vectors: dict[int, bytes] = field(default_factory=dict)
 
@@ -152,9 +154,10 @@ class _Tenant:
         low, high, limit = bounds(after, before, first, last)
         with self._now() as now:
             kept = self._find(id, now)
-            items = [item for position, item in sorted(kept.items.items()) if low < position < high]
-            items = items[:limit] if last is None else items[max(0, len(items) - limit) :]
-            return replace(_copy(kept.conversation), items=tuple(items))
+            start, end = bisect_right(kept.order, low), bisect_left(kept.order, high)
+            part = slice(start, min(end, start + limit)) if last is None else slice(max(start, end - limit), end)
+            items = tuple(kept.items[position] for position in kept.order[part])
+            return replace(_copy(kept.conversation), items=items)
 
     def item(self, id: str, item: str) -> Item:
         with self._now() as now:
@@ -183,6 +186,7 @@ class _Tenant:
             for position, (name, message) in enumerate(new, head):
                 known[name] = kept.items[position] = Item(name, position, message, moment)
                 kept.positions[name] = position
+                kept.order.append(position)
             if new:
                 kept.conversation = replace(kept.conversation, head=head + len(new), updated_at=moment)
             return tuple(known[name] for name in names)
@@ -196,6 +200,7 @@ class _Tenant:
             for item in set(items):
                 position = kept.positions.pop(item)
                 del kept.items[position]
+                del kept.order[bisect_left(kept.order, position)]
                 kept.vectors.pop(position, None)
             moment = max(seconds(now), kept.conversation.updated_at)
             moved = kept.conversation.head + bool(items)

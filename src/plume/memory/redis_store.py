@@ -7,6 +7,7 @@ them there are `plume:form` and `plume:tenants`.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +30,7 @@ _SCRIPT = (Path(__file__).parent / "store.lua").read_text(encoding="utf-8")
 _READS = {"show", "read", "item", "get", "page", "kinds", "lifetime", "trail"}
 _TENANTS = "plume:tenants"
 _AUDIT = "plume:audit"  # the tenant whose key the trail is
+_REWRITE = "BGREWRITEAOF, when the one under way has ended: the append-only file still holds it"
 _SNAPSHOT = "a snapshot (dump.rdb) holds it until the next one is written, a replica's files and backups likewise"
 _WANTED = {"appendonly": "yes", "appendfsync": "always"}
 
@@ -79,17 +81,27 @@ class RedisStore:
         return removed
 
     def scrub(self) -> tuple[str, ...]:
-        """What was deleted is out of memory; the append-only file says so behind what it said before."""
+        """What was deleted is out of memory. The append-only file is written anew, for it still holds what was said."""
         try:
-            if self._redis.config_get("appendonly").get("appendonly") == "yes":
+            if self._redis.config_get("appendonly").get("appendonly") != "yes":
+                return (_SNAPSHOT,)
+            limit = time.monotonic() + _SECONDS
+            if self._rewritten(limit):  # one that began before knows nothing of this
                 self._redis.bgrewriteaof()
-        except redis.ResponseError as error:
-            if "in progress" not in str(error):
-                return (f"BGREWRITEAOF, so that the append-only file forgets it: {said(error, self._url)}",)
-            return ("BGREWRITEAOF, when the one under way has ended: the append-only file still holds it", _SNAPSHOT)
+            return (_SNAPSHOT,) if self._rewritten(limit) else (_REWRITE, _SNAPSHOT)
+        except redis.ResponseError:
+            return (_REWRITE, _SNAPSHOT)
         except redis.RedisError as error:
             raise PlumeError(f"{self._name}: {said(error, self._url)}", "check the server, then erase again") from None
-        return (_SNAPSHOT,)
+
+    def _rewritten(self, limit: float) -> bool:
+        """Has the append-only file been rewritten before that moment?"""
+        while time.monotonic() < limit:
+            state = self._redis.info("persistence")
+            if not state["aof_rewrite_in_progress"] and not state["aof_rewrite_scheduled"]:
+                return True
+            time.sleep(0.05)
+        return False
 
     def destroy_keys(self, tenant: str, user: str | None) -> bool:  # noqa: ARG002
         return False

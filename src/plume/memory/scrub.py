@@ -20,7 +20,8 @@ _MYSQL = (
 
 
 def scrub(database: Database, name: str) -> tuple[str, ...]:
-    """SQLite writes the file anew and empties its log; PostgreSQL is told to free the space at once."""
+    """SQLite writes the file anew and empties its log; PostgreSQL frees the space, and samples its columns anew, for
+    statistics hold values."""
     if database.reader.dialect.name == "sqlite":
         with database.turn(), database.writer.connect() as connection:
             opened: Any = connection.connection.dbapi_connection
@@ -33,5 +34,5 @@ def scrub(database: Database, name: str) -> tuple[str, ...]:
     if database.reader.dialect.name != "postgresql":
         return (_MYSQL,)
     with database.reader.connect() as connection:
-        connection.exec_driver_sql("VACUUM plume_conversations, plume_items, plume_documents")
+        connection.exec_driver_sql("VACUUM (ANALYZE) plume_conversations, plume_items, plume_documents")
     return (_POSTGRESQL,)

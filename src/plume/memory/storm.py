@@ -107,6 +107,13 @@ def slow_writer(url: str, tenant: str, id: str, pipe: Connection) -> None:
             pipe.send(changed.head)
 
 
+def eraser(url: str, tenant: str, user: str, begun: Connection) -> None:
+    """Says when it begins, and erases all that is about a person."""
+    with open_store(url) as store:
+        begun.send(None)
+        store.tenant(tenant).erase(user)
+
+
 def faults(tenant: Tenant, ids: Sequence[str], acknowledged: Sequence[Turn], *, complete: bool) -> list[str]:
     """What is wrong with what the store holds. `complete`: there must be nothing that was not acknowledged."""
     wrong, found = [], []

@@ -29,8 +29,11 @@ Items = Annotated[list[InputItem], Field(max_length=_TOGETHER)]
 
 
 class ConversationBody(Body):
+    """`user` is not OpenAI's: the person whom it is about, as responses name them."""
+
     items: Items | None = None
     metadata: Metadata | None = None
+    user: Annotated[str, Field(min_length=1, max_length=255)] | None = None
 
 
 class UpdateBody(Body):
@@ -57,7 +60,7 @@ class ConversationList(BaseModel):
 async def create(body: ConversationBody, service: ServiceDep, caller: Writer) -> Conversation:
     """A new conversation, with its first items if there are any."""
     tenant = service.store.tenant(caller.tenant)
-    return await asyncio.to_thread(_create, tenant, body.metadata or {}, named(body.items or ()))
+    return await asyncio.to_thread(_create, tenant, body)
 
 
 @router.get("/v1/conversations")
@@ -134,8 +137,9 @@ async def delete_item(conversation_id: str, item_id: str, service: ServiceDep, c
         return _shown(await asyncio.to_thread(tenant.remove, conversation_id, [item_id]))
 
 
-def _create(tenant: Tenant, metadata: dict[str, str], items: Sequence[Named]) -> Conversation:
-    made = tenant.create(metadata=metadata)
+def _create(tenant: Tenant, body: ConversationBody) -> Conversation:
+    items = named(body.items or ())
+    made = tenant.create(metadata=body.metadata or {}, user=body.user)
     if items:
         try:
             _append(tenant, made.id, items)

@@ -15,7 +15,7 @@ from plume.serving.items import Named, named_of, show
 from plume.types import Message
 
 KIND = "response"
-_KEPT_SECONDS = 30 * 24 * 3600.0  # as long as OpenAI keeps responses; conversations have no end
+_KEPT_SECONDS = 30 * 24 * 3600.0  # as long as OpenAI keeps responses, if the tenant's conversations live no shorter
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +57,10 @@ def keep(tenant: Tenant, response: Response, given: Sequence[Named], before: Pas
         messages, ids = [one.message for one in turn], [one.id for one in turn]
         tenant.append(response.conversation.id, messages, at=before.head, ids=ids)
     if store:
+        about = shown.get("safety_identifier") or shown.get("user") or None
+        ttl = min(_KEPT_SECONDS, tenant.lifetime() or _KEPT_SECONDS)
         items = [item.model_dump(mode="json", exclude_unset=True) for one in given for item in show(one)]
-        tenant.put(KIND, response.id, {"response": shown, "input": items}, at=0, ttl=_KEPT_SECONDS)
+        tenant.put(KIND, response.id, {"response": shown, "input": items}, at=0, ttl=ttl, user=about)
 
 
 def kept(tenant: Tenant, id: str) -> Document:

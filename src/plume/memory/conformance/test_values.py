@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -86,13 +87,16 @@ def test_names_are_kept_apart_whatever_is_in_them(store: Store) -> None:
     names = [name for name in HOSTILE if len(name.encode()) <= 200]
     one, prefix = store.tenant(new_id("tenant")), new_id("t")
     for name in names:
-        one.put("kind", name, name)
+        one.put("kind", name, {name: name}, user=name)
         one.put(name, "id", name)
-        one.create(name)
+        one.create(name, user=name, metadata={name: name})
         one.append(name, said(name), ids=[name])
         store.tenant(prefix + name).put("kind", "id", name)
     for name in names:
-        assert one.get("kind", name).body == one.get(name, "id").body == name
+        assert (one.get("kind", name).body, one.get(name, "id").body) == ({name: name}, name)
+        assert one.read(name).metadata == {name: name}
+        assert [found.id for found in one.conversations(user=name)] == [name]
+        assert [found.id for found in one.documents("kind", user=name)] == [name]
         assert [found.id for found in one.documents(name)] == ["id"]
         assert one.read(name).messages == tuple(said(name))
         assert one.item(name, name).position == 0
@@ -245,9 +249,21 @@ def test_a_deleted_conversation_is_gone_and_its_name_free(tenant: Tenant) -> Non
     assert tenant.append("lundi", said("c"), at=0, ids=["1"])[0].message.content == "c"
 
 
-def test_five_thousand_messages_in_one_append(tenant: Tenant) -> None:
-    id = tenant.create().id
-    tenant.append(id, said(*map(str, range(5_000))), at=0)
-    assert [message.content for message in tenant.read(id, last=2).messages] == ["4998", "4999"]
-    assert len(tenant.read(id).items) == 5_000
-    tenant.delete(id)
+def test_a_hundred_thousand_messages_are_no_slower_to_go_on_with(tenant: Tenant) -> None:
+    new, old = tenant.create().id, tenant.create().id
+    for place in range(0, 100_000, 5_000):
+        tenant.append(old, said(*map(str, range(place, place + 5_000))), at=place)
+
+    def seconds(id: str) -> float:
+        began = time.perf_counter()
+        head = tenant.append(id, said("encore"), ids=[new_id("msg")])[0].position + 1
+        assert len(tenant.read(id, last=20).items) == min(20, head)
+        assert tenant.item(id, tenant.read(id, after=head - 2, first=1).items[0].id).position == head - 1
+        return time.perf_counter() - began
+
+    taken = {id: sorted(seconds(id) for _ in range(9))[4] for id in (new, old)}
+    assert taken[old] < 8 * taken[new] + 0.02
+    assert [message.content for message in tenant.read(old, after=99_997, first=2).messages] == ["99998", "99999"]
+    assert len(tenant.read(old).items) == 100_009
+    tenant.delete(old)
+    assert refusal(lambda: tenant.read(old))[0] is NotFound

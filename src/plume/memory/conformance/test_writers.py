@@ -132,3 +132,30 @@ def test_a_writer_that_was_stopped_meanwhile_is_told(persistent: str, tenant: Te
         process.join()
         here.close()
     assert [message.content for message in tenant.read(id).messages] == ["plus vite"]
+
+
+def test_a_killed_erasure_leaves_whole_conversations_and_is_repeated(persistent: str, tenant: Tenant) -> None:
+    chance = random.Random(1)
+    mine = [tenant.create(user="bob").id for _ in range(3)]
+    kept = [tenant.append(id, said("a", "b")) for id in mine]
+    for place in range(120):
+        tenant.append(tenant.create(user="zoé").id, said(*map(str, range(20))))
+        if place % 3 == 0:
+            tenant.put("note", str(place), place, user="zoé")
+    for _ in range(3):
+        here, there = storm.context().Pipe(duplex=False)
+        process = storm.context().Process(target=storm.eraser, args=(persistent, tenant.name, "zoé", there))
+        process.start()
+        there.close()
+        here.recv()
+        here.poll(chance.uniform(0, 0.03))
+        process.kill()
+        process.join()
+        here.close()
+        for one in tenant.conversations(user="zoé", limit=500):
+            assert (one.head, len(tenant.read(one.id).items)) == (20, 20)
+    tenant.erase("zoé")
+    assert not tenant.erase("zoé")
+    assert {one.id for one in tenant.conversations()} == set(mine)
+    assert [tenant.read(id).items for id in mine] == kept
+    assert not tenant.documents("note")

@@ -1,0 +1,110 @@
+"""`plume conversations`, as a person uses it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from plume.memory import open_store
+from plume.memory.keys import create_key
+from plume.types import Message
+from test_cli import Plume, plume  # noqa: F401
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> str:
+    """A store where the command looks for it, with conversations of three tenants."""
+    (tmp_path / "plume-data").mkdir()
+    url = f"sqlite:///{tmp_path / 'plume-data' / 'plume.db'}"
+    with open_store(url) as store:
+        for tenant, user in (("local", None), ("local", "zoé"), ("école", "zoé")):
+            one = store.tenant(tenant)
+            id = one.create(f"{tenant} {user}", metadata={"titre": "Le phare"}, user=user).id
+            one.append(id, [Message("user", "Où est [bold]le phare ?"), Message("assistant", "Sur l’îlot.")])
+        create_key(store, "école")
+    return url
+
+
+def test_conversations_are_listed_and_shown(kept: str, plume: Plume) -> None:  # noqa: F811, ARG001
+    code, out, err = plume("conversations", "list", "--json")
+    listed = json.loads(out)["conversations"]
+    assert (code, err) == (0, "")
+    assert [(one["tenant"], one["user"], one["head"]) for one in listed] == [
+        ("local", "zoé", 2),
+        ("local", None, 2),
+        ("école", "zoé", 2),
+    ]
+    _, out, _ = plume("conversations", "list", "--tenant", "local", "--user", "zoé", "--json")
+    assert [one["id"] for one in json.loads(out)["conversations"]] == ["local zoé"]
+    code, out, _ = plume("conversations", "list")
+    assert (code, out.count("zoé"), "plume:" in out) == (0, 4, False)
+    _, out, _ = plume("conversations", "show", "local None")
+    assert out == "user: Où est [bold]le phare ?\nassistant: Sur l’îlot.\n"
+    _, out, _ = plume("conversations", "show", "école zoé", "--tenant", "école", "--json")
+    shown = json.loads(out)
+    assert ([item["content"] for item in shown["items"]][1], shown["metadata"]) == (
+        "Sur l’îlot.",
+        {"titre": "Le phare"},
+    )
+
+
+def test_a_person_is_exported_and_erased(kept: str, plume: Plume) -> None:  # noqa: F811
+    code, out, err = plume("conversations", "export", "--user", "zoé")
+    records = [json.loads(line) for line in out.splitlines()]
+    assert (code, err) == (0, "")
+    assert [record["record"] for record in records] == ["export", "conversation", "message", "message", "end"]
+    code, out, err = plume("conversations", "erase", "--user", "zoé")
+    assert (code, out, "--yes" in err) == (2, "", True)
+    code, out, err = plume("conversations", "erase", "--user", "zoé", "--yes")
+    assert (code, err) == (0, "")
+    assert "1 conversations with 2 messages" in out
+    _, out, _ = plume("conversations", "erase", "--tenant", "école", "--yes", "--json")
+    receipt = json.loads(out)
+    assert (receipt["removed"]["conversations"], receipt["keys"], receipt["left"]) == (1, 1, [])
+    with open_store(kept) as store:
+        assert [one.id for one in store.tenant("local").conversations()] == ["local None"]
+        assert not store.tenant("école").conversations()
+    _, out, _ = plume("conversations", "audit", "--user", "zoé", "--json")
+    told = [json.loads(line)["entry"] for line in out.splitlines()]
+    assert [(entry["what"], entry["who"]) for entry in told] == [("export", "command line"), ("erase", "command line")]
+    assert "zoé" not in out
+    _, out, _ = plume("conversations", "audit")
+    assert [line.split()[1] for line in out.splitlines()] == ["create_key", "export", "erase", "erase"]
+
+
+def test_a_lifetime_is_set_and_what_has_expired_is_purged(kept: str, plume: Plume) -> None:  # noqa: F811
+    assert "kept for good" in plume("conversations", "lifetime")[1]
+    assert "for 30 days" in plume("conversations", "lifetime", "--days", "30")[1]
+    _, out, _ = plume("conversations", "lifetime", "--json")
+    assert json.loads(out) == {"tenant": "local", "lifetime": 30 * 86400}
+    assert "for good" in plume("conversations", "lifetime", "--forever")[1]
+    with open_store(kept, clock=lambda: 1e9) as store:
+        store.tenant("local").create("over", ttl=1)
+        store.tenant("local").put("note", "over", 1, ttl=1)
+    code, out, _ = plume("conversations", "purge", "--json")
+    assert (code, json.loads(out)) == (0, {"conversations": 1, "messages": 0, "documents": 1})
+    assert plume("conversations", "purge")[1] == "removed 0 conversations with 0 messages, 0 documents\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["show", "nowhere"], "there is no conversation"),
+        (["erase", "--tenant", "plume:keys", "--yes"], "Plume's own"),
+        (["lifetime", "--days", "-1"], "positive number"),
+        (["lifetime", "--days", "1", "--forever"], "both given"),
+        (["list", "--store", "mongodb://h"], "names no store"),
+        (["list", "--limit", "-1"], "ask for none or more"),
+    ],
+)
+def test_what_cannot_be_done_with_conversations_is_said(
+    kept: str,  # noqa: ARG001
+    plume: Plume,  # noqa: F811
+    arguments: list[str],
+    said: str,
+) -> None:
+    code, out, err = plume("conversations", *arguments)
+    assert (code, out) == (2, "")
+    assert said in err
