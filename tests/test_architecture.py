@@ -21,7 +21,7 @@ LAYERS = [
     {"checks", "memory"},
     {"models"},
     {"generation"},
-    {"evaluation"},
+    {"evaluation", "chat"},
     {"training"},
     {"serving"},
     {"cli"},

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,11 @@ from plume.memory import open_store
 from plume.memory.keys import create_key
 from plume.memory.store import Store
 from plume.serving.sweeping import sweeping
+from plume.text.template import with_persona
 from plume.types import Message
 from serving import FIND, Running, caller, running, untrained
 
+PERSONA = "Tu gardes « le phare »."
 ASKED = "Où est « le phare » ?"
 TOOL: Any = {"type": "function", **FIND["function"]}
 
@@ -35,7 +38,9 @@ def store() -> Store:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory, store: Store) -> Iterator[Running]:
-    models = {"any": untrained(), "caller": caller()}
+    plain = untrained()
+    keeper = replace(plain, template=with_persona(plain.template, plain.tokenizer, PERSONA))
+    models = {"any": plain, "caller": caller(), "keeper": keeper}
     with running(tmp_path_factory.mktemp("conversations"), models, store=store, rows=8) as server:
         yield server
 
@@ -53,6 +58,20 @@ def texts(client: openai.OpenAI, id: str) -> list[str]:
 
 def user(*said: str) -> Any:
     return [{"role": "user", "content": text} for text in said]
+
+
+def test_a_persona_is_set_once_for_a_conversation_or_a_model(client: openai.OpenAI) -> None:
+    made = untrained()
+    said = (Message("system", PERSONA), Message("user", ASKED))
+    told = len(made.template.encode(said, made.tokenizer, reply=True).ids)
+    conversation = client.conversations.create(items=[{"role": "system", "content": PERSONA}])
+    first = client.responses.create(model="any", conversation=conversation.id, input=ASKED, max_output_tokens=4)
+    assert first.usage is not None
+    assert first.usage.input_tokens == told
+    messages: Any = user(ASKED)
+    answered = client.chat.completions.create(model="keeper", messages=messages, max_tokens=4)
+    assert answered.usage is not None
+    assert answered.usage.prompt_tokens == told
 
 
 def test_a_conversation_from_beginning_to_end(client: openai.OpenAI) -> None:

@@ -85,7 +85,7 @@ def test_an_end_token_masked_or_absent(tokenizer: TextTokenizer) -> None:
 class Unseparated:
     """A foreign template without any mark between turns."""
 
-    source, stop, call_syntax = "", ("<eos>",), None
+    source, persona, stop, call_syntax = "", None, ("<eos>",), None
 
     def parse(self, text: str) -> Message:
         return Message("assistant", text)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plume.errors import ContextExceeded
-from plume.text.template import TEMPLATES, ChatTemplate
+from plume.text.template import TEMPLATES, ChatTemplate, with_persona
 from plume.text.tokenizer import TextTokenizer, train_tokenizer
 from plume.text.window import Window, count_tokens, fit_window
 from plume.types import Encoded, Message, ToolCall
@@ -71,7 +71,7 @@ def turns_of(messages: Sequence[Message]) -> list[list[int]]:
 
 
 @pytest.mark.parametrize(("name", "kind"), EVERY)
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(data=st.data(), budget=st.integers(1, 200))
 def test_the_context_is_never_exceeded_and_no_turn_is_cut(
     name: str, kind: Any, data: st.DataObject, budget: int
@@ -119,10 +119,10 @@ def test_the_context_is_never_exceeded_and_no_turn_is_cut(
 PERSONA = Message("system", "sois bref")
 
 
-def talk(turns: int, start: int = 0) -> list[Message]:
+def talk(turns: int) -> list[Message]:
     """Turns of five tokens each: two marks, two words and the end token."""
-    roles = ("user", "assistant")
-    return [Message(role, f"mot{turn}") for turn in range(start, start + turns) for role in roles]
+    asked = [(Message("user", f"mot{turn}"), Message("assistant", f"mot{turn}")) for turn in range(turns)]
+    return [message for turn in asked for message in turn]
 
 
 @functools.cache
@@ -176,6 +176,19 @@ def test_a_summary_is_told_with_the_persona_once_something_is_left_out() -> None
     assert not fitted([PERSONA, *messages], 7, summary="court " * 9).summarised
 
 
+def test_a_summary_is_told_after_the_persona_of_the_model() -> None:
+    template, tokenizer = words()
+    messages = [*talk(9), Message("user", "mot9")]
+    told = fit_window(messages, with_persona(template, tokenizer, "sois bref"), tokenizer, 20, summary="résumé")
+    assert told.messages[0] == Message("system", "sois bref\n\nrésumé")
+
+
+def test_the_persona_of_the_model_is_counted() -> None:
+    template, tokenizer = words()
+    with pytest.raises(ContextExceeded, match="with the persona before it has 6 tokens"):
+        fit_window([Message("user", "mot9")], with_persona(template, tokenizer, "sois bref"), tokenizer, 5)
+
+
 def test_results_stay_with_their_calls_even_when_somebody_speaks_between_them() -> None:
     call = Message("assistant", "", (ToolCall("find", "{}", "1"),))
     result = Message("tool", "mot2", tool_call_id="1")
@@ -217,7 +230,7 @@ def test_what_cannot_fit_is_refused_with_the_numbers() -> None:
 @pytest.mark.parametrize("content", ["", "mot7", "court " * 9])
 def test_a_long_history_is_rendered_a_few_times_and_never_whole(content: str) -> None:
     template = Counting(words()[0], [])
-    history = [Message(role, content) for _ in range(50_000) for role in ("user", "assistant")]
+    history = [Message("user", content), Message("assistant", content)] * 50_000
     window = fit_window([PERSONA, *history, Message("user", "mot1")], template, words()[1], 1000)
     assert 990 < len(window.ids) <= 1000
     assert len(template.asked) <= 8

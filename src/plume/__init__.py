@@ -15,9 +15,11 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from plume import chat
     from plume.checks.run import check
     from plume.evaluation.run import evaluate
     from plume.generation.engine import Engine
+    from plume.memory import open_store
     from plume.models.bundle import Bundle, load
     from plume.recipe import Recipe
     from plume.training.loop import train
@@ -31,10 +33,12 @@ __all__ = [
     "Message",
     "Recipe",
     "Sampling",
+    "chat",
     "check",
     "evaluate",
     "load",
     "merge",
+    "open_store",
     "train",
 ]
 
@@ -56,11 +60,14 @@ _HOMES = {
     "evaluate": "plume.evaluation.run",
     "load": "plume.models.bundle",
     "merge": "plume.training.merge",
+    "open_store": "plume.memory",
     "train": "plume.training.loop",
 }
 
 
 def __getattr__(name: str) -> Any:
+    if name == "chat":  # a module: `plume.chat.turn`
+        return importlib.import_module("plume.chat")
     if name not in _HOMES:
         raise AttributeError(f"module 'plume' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

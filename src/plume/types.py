@@ -246,10 +246,13 @@ class Tokenizer(Protocol):
 
 
 class Template(Protocol):
-    """The only way from messages to ids. `stop` are the token texts that end a reply."""
+    """The only way from messages to ids. `stop` are the token texts that end a reply; `persona` is the system turn that
+    it adds to a conversation without one, if it is known to add any."""
 
     @property
     def source(self) -> str: ...
+    @property
+    def persona(self) -> str | None: ...
     @property
     def stop(self) -> tuple[str, ...]: ...
     @property

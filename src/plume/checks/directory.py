@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from plume.text.template import RAW, ChatTemplate
+from plume.text.template import RAW, ChatTemplate, personified
 from plume.text.tokenizer import TextTokenizer, load_tokenizer, read_chat_template, read_json
 from plume.types import Example, Finding, Source
 
@@ -39,7 +39,7 @@ def open_text_side(directory: Path) -> TextSide:
     return TextSide(
         directory,
         tokenizer,
-        ChatTemplate(source or RAW, tokenizer),
+        personified(ChatTemplate(source or RAW, tokenizer), tokenizer, directory),
         read_json(directory / "config.json").get("max_position_embeddings"),
         read_json(directory / "generation_config.json"),
         read_json(directory / "tokenizer.json"),

@@ -13,6 +13,7 @@ import typer
 from plume.cli import (
     ask,
     calibrate,
+    chat,
     check,
     conversations,
     data,
@@ -75,6 +76,7 @@ for _name, _verb, _examples in (
     ("eval", evaluate.evaluate, evaluate.EXAMPLES),
     ("calibrate", calibrate.calibrate, calibrate.EXAMPLES),
     ("ask", ask.ask, ask.EXAMPLES),
+    ("chat", chat.chat, chat.EXAMPLES),
     ("generate", generate.generate, generate.EXAMPLES),
     ("merge", merge.merge, merge.EXAMPLES),
     ("export", export.export, export.EXAMPLES),

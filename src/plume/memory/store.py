@@ -17,6 +17,7 @@ from plume.types import Message
 
 Clock = Callable[[], float]
 
+LOCAL = "local"  # the tenant of whoever works on this machine without a key
 MANY = 2**31 - 1  # more than any conversation has
 LOCAL = "local"  # the tenant of who asks on this machine
 _FAR = 2**50  # beyond every position, and exact in every database

@@ -12,7 +12,7 @@ from plume.errors import UserError
 from plume.files import write_atomic
 from plume.models.adapter import Adapter, base_of, is_adapter, load_adapter, save_adapter
 from plume.models.catalog import find_directory, load_model, load_model_file
-from plume.text.template import RAW, TEMPLATES, ChatTemplate
+from plume.text.template import RAW, TEMPLATES, ChatTemplate, personified
 from plume.text.tokenizer import ROLE_TOKENS, SPECIAL_NAMES, TextTokenizer, load_tokenizer, read_chat_template
 from plume.types import LanguageModel, Sampling
 
@@ -78,7 +78,8 @@ def _load_adapted(directory: Path) -> Bundle:
     """A base with the adapter of a directory; what that directory does not bring is the base's."""
     base = load(base_of(directory))
     if not (directory / "tokenizer.json").is_file():
-        return replace(base, adapter=load_adapter(directory, base.model))
+        template = personified(base.template, base.tokenizer, directory)
+        return replace(base, adapter=load_adapter(directory, base.model), template=template)
     tokenizer = load_tokenizer(directory)
     if isinstance(base.model, _Growable):
         base.model.resize(tokenizer.vocab_size)
@@ -88,7 +89,7 @@ def _load_adapted(directory: Path) -> Bundle:
 
 def _opened(directory: Path, tokenizer: TextTokenizer, open_model: Callable[[], LanguageModel]) -> Bundle:
     source = read_chat_template(directory)
-    template = ChatTemplate(source or RAW, tokenizer)
+    template = personified(ChatTemplate(source or RAW, tokenizer), tokenizer, directory)
     model = open_model()
     if tokenizer.vocab_size > model.vocab_size:
         raise UserError(

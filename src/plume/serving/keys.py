@@ -44,7 +44,7 @@ async def identify(request: Request, service: Service) -> Caller:
         headers = {"www-authenticate": "Bearer"}
         raise ApiError(401, message, type="authentication_error", code="invalid_api_key", headers=headers)
     else:
-        caller = Caller(LOCAL, LOCAL, SCOPES)
+        caller = Caller(LOCAL, LOCAL, SCOPES)  # the key is not known, or there is none
     request.state.key = caller.key
     return caller
 

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import jinja2
@@ -68,7 +69,15 @@ RAW = """\
 {%- endif -%}
 {%- endfor -%}
 """
+PERSONA_FILE = "persona.txt"
 TEMPLATES = {"chat": CHAT, "sep": SEP, "raw": RAW}
+
+# A system turn that the template adds where a conversation begins without one: the way of Hugging Face's templates.
+_PERSONA = (
+    "{{%- if not messages or messages[0].role != 'system' %}}"
+    "{{%- set messages = [{{'role': 'system', 'content': {}}}] + messages %}}{{%- endif %}}"
+)
+_WITH_PERSONA = re.compile(re.escape(_PERSONA.format("\0")).replace("\0", r'("(?:[^"\\]|\\.)*")'))
 
 # Unicode noncharacters: they stand in no text, and mark places in a rendering until it is cut.
 _BEGIN, _END, _BREAK = "\ufdd1", "\ufdd2", "\ufdd3"
@@ -99,7 +108,9 @@ class ChatTemplate:
             self._compiled = _environment().from_string(source)
         except jinja2.TemplateError as error:
             raise UserError(f"the chat template does not compile: {error}", "correct chat_template.jinja") from None
-        self._own = source in TEMPLATES.values()
+        said = _WITH_PERSONA.match(source)
+        self._own = source[said.end() if said else 0 :] in TEMPLATES.values()
+        self.persona: str | None = json.loads(said[1]) if said else None
         self._marked = re.search(r"\{%-?\s*generation\s*-?%\}", source) is not None
 
     @functools.cached_property
@@ -197,6 +208,34 @@ class ChatTemplate:
         except jinja2.TemplateError as error:
             hint = "the model's template does not accept such a conversation (system turn, order of roles)"
             raise UserError(f"the chat template refuses the messages: {error}", hint) from None
+
+
+def with_persona(template: ChatTemplate, tokenizer: Tokenizer, persona: str) -> ChatTemplate:
+    """The template with a system turn before every conversation that brings none. Raises UserError for one that would
+    forge turns: the text of a template is not guarded as that of a message is."""
+    if forged := [token for token in tokenizer.special_tokens if token in persona]:
+        raise UserError(f"the persona holds {forged[0]}, which is a mark of the template", "take it out of the text")
+    said = json.dumps(persona, ensure_ascii=False)
+    return ChatTemplate(_PERSONA.format(said) + _WITH_PERSONA.sub("", template.source, count=1), tokenizer)
+
+
+def personified(template: ChatTemplate, tokenizer: Tokenizer, directory: Path) -> ChatTemplate:
+    """The template with the persona that a person put into the model's directory, if there is one."""
+    file = directory / PERSONA_FILE
+    return with_persona(template, tokenizer, read_persona(file)) if file.is_file() else template
+
+
+def read_persona(file: Path) -> str:
+    """The text of a persona, without the blank space around it. Raises UserError for a file that holds none."""
+    if not file.is_file():
+        raise UserError(f"there is no file {file}", "write into one who the model is")
+    try:
+        text = file.read_text(encoding="utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is not UTF-8: {error.reason}", "save it as UTF-8") from None
+    if not text:
+        raise UserError(f"{file} is empty: it should say who the model is", "write that into it, or remove it")
+    return text
 
 
 def encode_example(example: Example, template: Template, tokenizer: Tokenizer) -> Encoded:

@@ -104,7 +104,7 @@ class _Fitting:
     def told(self, summary: str) -> _Fitting:
         """The same with a summary at the end of the persona."""
         told = copy(self)
-        *first, last = self._persona or (Message("system", ""),)
+        *first, last = self._persona or (Message("system", self._template.persona or ""),)
         told._persona = (*first, Message("system", f"{last.content}\n\n{summary}".strip()))
         return told
 
@@ -120,7 +120,11 @@ class _Fitting:
             if len(ids) <= self._budget:
                 low, best = guess, ids
             elif guess == least:
-                what = "the newest turn with the persona before it" if self._persona else "the newest turn"
+                what = (
+                    "the newest turn with the persona before it"
+                    if self._persona or self._template.persona
+                    else "the newest turn"
+                )
                 raise ContextExceeded(what, len(ids), self._budget)
             else:
                 high = guess
