@@ -1,12 +1,15 @@
 """Stores against the same two operations written by hand on the same database: append, and read the last 50.
 
-    python benchmarks/memory.py [--messages 1000000] [--operations 200] [--runs 5]
+    python benchmarks/memory.py [--messages 1000000] [--operations 200] [--runs 5] [--langgraph PYTHON]
 
 SQLite in a temporary directory, and PostgreSQL, MariaDB and Redis servers that it starts itself, as the tests do, with
 settings that sync every commit on both sides. By hand means: the plain driver, one table of conversations and one of
 messages, JSON in a text column, decoded but not checked; on Redis RPUSH and LRANGE. Both sides hold the same number of
 messages in conversations of 1000. Prints one JSON line for each store and operation, sides alternating, medians of the
 runs in milliseconds for one operation, the largest ratio last.
+
+With the Python of an environment that has langgraph-checkpoint-sqlite and langgraph-checkpoint-postgres, the same
+operations by LangGraph's checkpointers on SQLite and PostgreSQL follow, in the same run and with the same settings.
 """
 
 from __future__ import annotations
@@ -17,13 +20,15 @@ import json
 import random
 import sqlite3
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import psycopg
 import pymysql  # type: ignore[import-untyped]
@@ -39,6 +44,7 @@ SECRET = urllib.parse.quote(servers.PASSWORD, safe="")
 LENGTH = 1000  # of a conversation
 TEXT = "Où est le phare ? Sur l’îlot, derrière la jetée. " * 4
 BODY = json.dumps({"role": "user", "content": TEXT}, ensure_ascii=False)
+Others: TypeAlias = "tuple[Checkpointer, Checkpointer] | None"
 Side = tuple[Callable[[str], object], Callable[[str], object]]  # append one message, read the last 50
 
 
@@ -47,20 +53,31 @@ def main() -> None:
     parser.add_argument("--messages", type=int, default=1_000_000)
     parser.add_argument("--operations", type=int, default=200, help="of each run")
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--langgraph", metavar="PYTHON", help="of an environment with LangGraph's checkpointers")
     options = parser.parse_args()
+    if not options.langgraph:
+        packages = "langgraph-checkpoint-sqlite langgraph-checkpoint-postgres 'psycopg[binary]'"
+        told = f"without LangGraph: python -m venv lg && lg/bin/pip install {packages}; then --langgraph lg/bin/python"
+        print(told, file=sys.stderr)
     ids, ratios = [f"conversation-{n}" for n in range(max(1, options.messages // LENGTH))], []
     for name, opened in {"SQLite": sqlite, "PostgreSQL": postgresql, "MariaDB": mariadb, "Redis": redis_server}.items():
-        with opened(ids) as (plume, peer, peer_name):
+        with opened(ids, options.langgraph) as (plume, peer, peer_name, checkpointer):
             for place, operation in enumerate(("append", "read the last 50")):
                 runs = alternate(plume[place], peer[place], ids, options)
                 line = compared(f"{operation}, {name}, {len(ids) * LENGTH} messages", peer_name, runs)
                 ratios.append(line)
                 print(json.dumps(line), flush=True)
+                if checkpointer is not None:
+                    runs = alternate(plume[place], checkpointer[place], ids, options)
+                    print(json.dumps(compared(line["metric"], "LangGraph's checkpointer", runs)), flush=True)
     print(json.dumps(max(ratios, key=lambda line: float(line["ratio"]))), flush=True)
 
 
 def alternate(
-    plume: Callable[[str], object], peer: Callable[[str], object], ids: list[str], options: argparse.Namespace
+    plume: Callable[[str], object],
+    peer: Callable[[str], object] | Checkpointer,
+    ids: list[str],
+    options: argparse.Namespace,
 ) -> list[list[float]]:
     """Milliseconds for one operation: a pair for each run, on conversations drawn alike for both."""
     runs = []
@@ -70,11 +87,43 @@ def alternate(
     return runs
 
 
-def timed(operation: Callable[[str], object], ids: list[str]) -> float:
+def timed(operation: Callable[[str], object] | Checkpointer, ids: list[str]) -> float:
+    if isinstance(operation, Checkpointer):
+        return operation(ids)
     began = time.perf_counter()
     for id in ids:
         operation(id)
     return (time.perf_counter() - began) / len(ids) * 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpointer:
+    """One operation of LangGraph's, which times itself in its own process."""
+
+    process: subprocess.Popen[str]
+    do: str
+
+    def __call__(self, ids: list[str]) -> float:
+        request = {"do": self.do, "ids": ids, "length": LENGTH, "message": json.loads(BODY)}
+        if self.process.stdin is None or self.process.stdout is None:
+            raise RuntimeError("the peer has no pipes")
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        return float(json.loads(self.process.stdout.readline()))
+
+
+@contextlib.contextmanager
+def langgraph(python: str | None, kind: str, place: str, ids: list[str]) -> Iterator[Others]:
+    """Its append and its read, once it holds as much as the others; None without its Python."""
+    if python is None:
+        yield None
+        return
+    command = [python, str(Path(__file__).with_name("peer_langgraph.py")), kind, place]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8") as process:
+        Checkpointer(process, "fill")(ids)
+        yield Checkpointer(process, "append"), Checkpointer(process, "read")
+        if process.stdin is not None:
+            process.stdin.close()
 
 
 def compared(metric: str, peer_name: str, runs: list[list[float]]) -> dict[str, Any]:
@@ -140,7 +189,7 @@ def by_hand(connection: Any, mark: str, ids: list[str], *, begin: str = "", lock
 
 
 @contextlib.contextmanager
-def sqlite(ids: list[str]) -> Iterator[tuple[Side, Side, str]]:
+def sqlite(ids: list[str], python: str | None) -> Iterator[tuple[Side, Side, str, Others]]:
     with (
         tempfile.TemporaryDirectory() as folder,
         store(f"sqlite:///{folder}/plume.db", ids) as plume,
@@ -148,22 +197,27 @@ def sqlite(ids: list[str]) -> Iterator[tuple[Side, Side, str]]:
     ):
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
-        yield plume, by_hand(connection, "?", ids, begin="BEGIN IMMEDIATE"), "plain SQL, sqlite3"
+        hand = by_hand(connection, "?", ids, begin="BEGIN IMMEDIATE")
+        with langgraph(python, "sqlite", f"{folder}/langgraph.db", ids) as checkpointer:
+            yield plume, hand, "plain SQL, sqlite3", checkpointer
 
 
 @contextlib.contextmanager
-def postgresql(ids: list[str]) -> Iterator[tuple[Side, Side, str]]:
+def postgresql(ids: list[str], python: str | None) -> Iterator[tuple[Side, Side, str, Others]]:
     with servers.postgresql(durable=True) as port:
         address = {"host": "127.0.0.1", "port": port, "user": "plume", "password": servers.PASSWORD}
         with (
             store(f"postgresql://plume:{SECRET}@127.0.0.1:{port}/postgres", ids) as plume,
             psycopg.connect(**address, dbname="postgres") as connection,  # type: ignore[arg-type]
         ):
-            yield plume, by_hand(connection, "%s", ids, lock=" FOR UPDATE"), "plain SQL, psycopg"
+            hand = by_hand(connection, "%s", ids, lock=" FOR UPDATE")
+            url = f"postgresql://plume:{SECRET}@127.0.0.1:{port}/postgres"
+            with langgraph(python, "postgresql", url, ids) as checkpointer:
+                yield plume, hand, "plain SQL, psycopg", checkpointer
 
 
 @contextlib.contextmanager
-def mariadb(ids: list[str]) -> Iterator[tuple[Side, Side, str]]:
+def mariadb(ids: list[str], python: str | None) -> Iterator[tuple[Side, Side, str, Others]]:  # noqa: ARG001
     with servers.mariadb(durable=True) as port:
         password = servers.PASSWORD.encode()
         with store(f"mysql://plume:{SECRET}@127.0.0.1:{port}/plume", ids) as plume:
@@ -171,7 +225,7 @@ def mariadb(ids: list[str]) -> Iterator[tuple[Side, Side, str]]:
                 host="127.0.0.1", port=port, user="plume", password=password, database="plume", charset="utf8mb4"
             )
             with contextlib.closing(connection):
-                yield plume, by_hand(connection, "%s", ids, lock=" FOR UPDATE"), "plain SQL, PyMySQL"
+                yield plume, by_hand(connection, "%s", ids, lock=" FOR UPDATE"), "plain SQL, PyMySQL", None
 
 
 def entry(id: str) -> str:
@@ -181,7 +235,7 @@ def entry(id: str) -> str:
 
 
 @contextlib.contextmanager
-def redis_server(ids: list[str]) -> Iterator[tuple[Side, Side, str]]:
+def redis_server(ids: list[str], python: str | None) -> Iterator[tuple[Side, Side, str, Others]]:  # noqa: ARG001
     with (
         servers.redis(durable=True) as port,
         store(f"redis://:{SECRET}@127.0.0.1:{port}/0", ids) as plume,
@@ -196,7 +250,7 @@ def redis_server(ids: list[str]) -> Iterator[tuple[Side, Side, str]]:
         def read(id: str) -> list[Any]:
             return [json.loads(body) for body in client.lrange(f"hand:{id}", -50, -1)]
 
-        yield plume, (append, read), "RPUSH and LRANGE, redis-py"
+        yield plume, (append, read), "RPUSH and LRANGE, redis-py", None
 
 
 if __name__ == "__main__":

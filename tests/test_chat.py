@@ -28,11 +28,12 @@ from plume.errors import ContextExceeded, ConversationChanged, NotFound, PlumeEr
 from plume.generation.engine import Engine
 from plume.memory import open_store
 from plume.memory.store import LOCAL, Tenant
+from plume.memory.vault import find_vault, restore
 from plume.models.bundle import load, save
 from plume.types import Chunk, Message, Sampling
 from serving import untrained
 from test_cli import Plume, plume  # noqa: F401
-from test_store import started, url  # noqa: F401
+from test_store import url  # noqa: F401
 
 CONTEXT = 160
 SHORT = Sampling(max_new_tokens=6)
@@ -488,3 +489,26 @@ def test_at_a_terminal_ctrl_c_without_an_answer_ends(terminal: Terminal) -> None
     terminal.type("\x03")
     terminal.wait("interrupted")
     assert terminal.ended() == 130
+
+
+def test_a_talk_that_redacts_and_recalls(talk: Talk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLUME_VAULT_KEY", bytes(range(32)).hex())
+    (tmp_path / "noms.txt").write_text("Rose\n", encoding="utf-8")
+    names = ["--redact", "all", "--redact-names", str(tmp_path / "noms.txt")]
+    code, _, err = talk("Je suis Rose, rose@phare.fr\nEt le bateau ?\n", *names, "--recall")
+    assert code == 0, err
+    assert f"--recall --redact all --redact-names {tmp_path / 'noms.txt'} --conversation {id_in(err)}" in err
+    code, _, later = talk("Écris à ROSE@phare.fr et luc@phare.fr\n", *names, "--recall", "--conversation", id_in(err))
+    assert code == 0, later
+    with open_store(f"sqlite:///{tmp_path / 'plume-data' / 'plume.db'}") as store:
+        tenant = store.tenant(LOCAL)
+        kept = [item.message.content for item in tenant.read(id_in(err)).items if item.message.role == "user"]
+        assert kept == ["Je suis [NOM], [EMAIL]", "Et le bateau ?", "Écris à [EMAIL] et [EMAIL_2]"]
+        assert len(tenant.vectors(id_in(err))) >= 2
+        assert restore("[EMAIL_2]", find_vault(tenant, id_in(err)), bytes(range(32))) == "luc@phare.fr"
+
+
+def test_a_talk_that_is_to_redact_without_a_key_does_not_begin(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PLUME_VAULT_KEY", raising=False)
+    code, _, err = talk("bonjour\n", "--redact", "all")
+    assert (code, "PLUME_VAULT_KEY" in err, "conv_" in err) == (2, True, False)

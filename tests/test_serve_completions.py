@@ -183,8 +183,8 @@ def test_what_a_template_writes_is_read_back_as_that(served: Running) -> None:
     assert tokens([{"role": "user", "content": TEXT}]) == asked
     bare = Environment(undefined=StrictUndefined)
     source = httpx.get(f"{served.url}/tokenizer_info").json()["chat_template"]
-    text = bare.from_string(source).render(messages=[{"role": "user", "content": TEXT}], add_generation_prompt=True)
-    assert tokens(text) == asked
+    whole = bare.from_string(source).render(messages=[{"role": "user", "content": TEXT}], add_generation_prompt=True)
+    assert tokens(whole) == asked
 
 
 # --- refusals ---

@@ -79,9 +79,9 @@ def test_a_file_is_stored_once(client: openai.OpenAI) -> None:
     made = {file(client, content, **keyed("once")).id for _ in range(3)}
     assert len(made) == 1
     assert len(list(client.files.list())) == before + 1
-    for change in ({"content": content[:3]}, {"name": "b.jsonl"}):
+    for other, name in ((content[:3], "a.jsonl"), (content, "b.jsonl")):
         with pytest.raises(openai.BadRequestError):
-            file(client, **{"content": content, **change}, **keyed("once"))
+            file(client, other, name, **keyed("once"))
     client.files.delete(made.copy().pop())
     assert file(client, content, **keyed("once")).id not in made
 
@@ -104,7 +104,8 @@ def test_a_conversation_goes_on_once(client: openai.OpenAI) -> None:
 
 
 def test_a_key_that_could_not_be_honoured_is_refused(client: openai.OpenAI) -> None:
-    for change in ({"stream": True}, {"store": False}):
+    changes: list[Any] = [{"stream": True}, {"store": False}]
+    for change in changes:
         with pytest.raises(openai.BadRequestError) as refused:
             response(client, **change, **keyed("never"))
         assert (refused.value.code, refused.value.param) == ("unsupported_parameter", "Idempotency-Key")

@@ -121,7 +121,7 @@ def test_the_oldest_turns_are_left_out_where_that_is_asked_for(client: openai.Op
         return [{"role": "user", "content": said}, {"role": "assistant", "content": "Au large. " * 6}]
 
     told: list[Any] = [item for number in range(40) for item in turn(number)]
-    question = {"role": "user", "content": ASKED}
+    question: Any = {"role": "user", "content": ASKED}
     asked: Any = {"model": "caller", "instructions": "Réponds.", "max_output_tokens": 20}
     with pytest.raises(openai.BadRequestError) as refused:
         client.responses.create(**asked, input=[*told, question])
@@ -143,7 +143,7 @@ def test_the_oldest_turns_are_left_out_where_that_is_asked_for(client: openai.Op
     ]
     assert (fitting[-1].output_text, fitting[-1].usage) != ("", None)
     assert made.output_text == fitting[-1].output_text
-    assert made.usage.input_tokens == fitting[-1].usage.input_tokens  # type: ignore[union-attr]
+    assert made.usage.input_tokens == fitting[-1].usage.input_tokens
     conversation = client.conversations.create(items=told[:20]).id
     for items in (told[20:40], told[40:60]):
         client.conversations.items.create(conversation, items=items)

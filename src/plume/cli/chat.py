@@ -8,12 +8,14 @@ import signal
 import sys
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from plume.cli import answers, options, output
+from plume.cli.stores import DATA_DIR, StoreKeyFile, open_named
 from plume.errors import PlumeError, UserError
 from plume.recipe import parse_settings
 from plume.types import Chunk, Message, Sampling
@@ -21,6 +23,7 @@ from plume.types import Chunk, Message, Sampling
 if TYPE_CHECKING:
     from plume import chat as chats
     from plume.generation.engine import Engine
+    from plume.memory.recall import Recall
     from plume.memory.store import Tenant
 
 EXAMPLES = (
@@ -39,12 +42,18 @@ def chat(
     store: Annotated[
         str | None, typer.Option(metavar="URL", help="Where it is kept (else where `plume serve` keeps, ./plume-data).")
     ] = None,
+    store_key_file: StoreKeyFile = None,
     persona: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Who the model is in this conversation (else its persona.txt).")
     ] = None,
     summary: Annotated[
         bool, typer.Option("--summary", help="Let the model summarise what no longer fits its context.")
     ] = False,
+    recall: Annotated[
+        bool, typer.Option("--recall", help="Take up older messages again that a question is about.")
+    ] = False,
+    redact: options.Redact = None,
+    redact_names: options.RedactNames = None,
     settings: options.Settings = [],  # noqa: B006 - typer reads the default, nobody writes it
     quantization: options.Quantization = None,
     json: options.Json = False,
@@ -54,20 +63,23 @@ def chat(
     The conversation is kept, and goes on with --conversation in another process. /help shows the commands. Ctrl-C stops
     an answer, and ends the program when there is none. From a pipe or a file, each line is a question, too.
     """
+    from plume.cli.redacting import door
     from plume.generation.settings import check_for, make_sampling
-    from plume.memory import open_store
     from plume.memory.store import LOCAL
     from plume.text.template import read_persona
 
     chosen = parse_settings(settings)
     make_sampling(chosen, Sampling())
     said = read_persona(persona) if persona else None
-    with open_store(_store_url(store)) as opened:
-        tenant = opened.tenant(LOCAL)
+    behind = door(redact, redact_names)
+    with open_named(store, DATA_DIR, store_key_file) as opened:
+        tenant = behind(opened).tenant(LOCAL)
         if conversation is not None:
             _settle_persona(tenant, conversation, said)
         from plume.chat import default_sampling, one_answer
+        from plume.generation.embedder import model_embedder
         from plume.generation.engine import Engine
+        from plume.memory.recall import Recall
         from plume.models.bundle import for_answering, load
 
         bundle = for_answering(load(model, quantization))
@@ -76,8 +88,12 @@ def chat(
         sampling = one_answer(make_sampling(chosen, default_sampling(bundle)))
         check_for(sampling, bundle.model.vocab_size)
         answers.remarks(sampling, json=json)
+        recalls = Recall(opened, model_embedder(bundle)) if recall else None
+        names = None if redact_names is None else str(redact_names)
         resume = ["plume", "chat", model, *_given("--store", store), *_given("--quantization", quantization)]
-        talk = _Talk(Engine(bundle), tenant, sampling, said, summary, json, resume, conversation)
+        resume += [*_given("--store-key-file", store_key_file and str(store_key_file)), *["--recall"] * recall]
+        resume += [*_given("--redact", redact), *_given("--redact-names", names)]
+        talk = _Talk(Engine(bundle), tenant, sampling, said, summary, recalls, json, resume, conversation)
         talk.run()
 
 
@@ -90,6 +106,7 @@ class _Talk:
     sampling: Sampling
     persona: str | None
     summary: bool
+    recalls: Recall | None
     json: bool
     resume: list[str]
     id: str | None
@@ -136,14 +153,17 @@ class _Talk:
         if self.id is None:
             self.id = begin(self.tenant, self.persona).id
             output.note(f"conversation {self.id}")
-        self._show(turn(self.engine, self.tenant, self.id, question, self.sampling, summary=self.summary))
+        how: dict[str, Any] = {"summary": self.summary, "recall": self._older(self.id)}
+        self._show(turn(self.engine, self.tenant, self.id, question, self.sampling, **how))
 
     def regenerate(self) -> None:
         from plume.chat import regenerate
 
         if not self.sampling.temperature:
             output.note("note: greedy answers to the same question are the same: --set temperature=0.8 varies them")
-        self._show(regenerate(self.engine, self.tenant, self._begun(), self.sampling, summary=self.summary))
+        id = self._begun()
+        how: dict[str, Any] = {"summary": self.summary, "recall": self._older(id)}
+        self._show(regenerate(self.engine, self.tenant, id, self.sampling, **how))
 
     def undo(self) -> None:
         from plume.chat import undo
@@ -166,6 +186,9 @@ class _Talk:
         for name, (_, words) in _COMMANDS.items():
             output.note(f"{name:12} {words}")
         output.note(f"{'/quit':12} end; so does Ctrl-D")
+
+    def _older(self, id: str) -> chats.Recall | None:
+        return partial(self.recalls.positions, self.tenant.name, id) if self.recalls else None
 
     def _begun(self) -> str:
         if self.id is None:
@@ -269,16 +292,6 @@ def _settle_persona(tenant: Tenant, id: str, persona: str | None) -> None:
     if known.head:
         raise UserError(f"conversation {id} has begun with another persona", "leave --persona out, or begin a new one")
     tenant.append(id, [Message("system", persona)], at=known.head)
-
-
-def _store_url(store: str | None) -> str:
-    """The store of the server, unless a URL names another."""
-    from plume.serving.settings import Settings
-
-    settings = Settings(store=store)
-    if store is None:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
-    return settings.store_url
 
 
 def _given(option: str, value: str | None) -> list[str]:

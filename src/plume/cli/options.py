@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -21,3 +22,8 @@ ForceFormat = Annotated[Layout | None, typer.Option(help="Read as this, whatever
 Quantization = Annotated[
     Literal["int8", "int4"] | None, typer.Option(help="Open the copy in fewer bits that `plume export` wrote.")
 ]
+Redact = Annotated[
+    str | None,
+    typer.Option(metavar="all|KIND,…", help="Take personal data out of what is stored (key: PLUME_VAULT_KEY)."),
+]
+RedactNames = Annotated[Path | None, typer.Option(metavar="FILE", help="Names to take out, too, one a line.")]

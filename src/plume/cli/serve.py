@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from plume.cli import output
+from plume.cli import options, output
 from plume.cli.stores import StoreKeyFile, open_named
 from plume.errors import UserError
 
@@ -47,19 +47,15 @@ def serve(
     ] = None,
     jobs: Annotated[int, typer.Option(metavar="N", help="Most fine-tuning jobs that run at once.")] = 1,
     request_seconds: Annotated[float, typer.Option(metavar="S", help="The longest that one answer may take.")] = 600,
-    redact: Annotated[
-        str | None,
-        typer.Option(metavar="all|KIND,…", help="Take personal data out of what is stored (key: PLUME_VAULT_KEY)."),
-    ] = None,
-    redact_names: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Names to take out, too, one a line.")
-    ] = None,
+    redact: options.Redact = None,
+    redact_names: options.RedactNames = None,
 ) -> None:
     """Serve models by OpenAI's API: any of its clients works with the base URL that is printed.
 
     Beyond this machine (--host) every request needs a key. SIGTERM or Ctrl-C lets what is under way come to its end.
     """
     _need_libraries()
+    from plume.cli.redacting import door
     from plume.serving.documents import held
     from plume.serving.settings import Settings
 
@@ -78,22 +74,11 @@ def serve(
         otlp_endpoint=otlp_endpoint or None,
         jobs_at_once=jobs,
     )
-    behind = _redacted(redact, redact_names)
-    with held(data_dir):
-        _run(settings, store_key_file, behind)
-
-
-def _redacted(kinds: str | None, names: Path | None) -> Callable[[Store], Store]:
-    """The store behind a door that redacts, if it is to; kinds, names and key are looked at before anything starts."""
-    if kinds is None and names is None:
-        return lambda store: store
-    from plume.memory.redacting import RedactingStore
-    from plume.memory.vault import read_key
-    from plume.redact import redaction
     from plume.serving.past import vault_of
 
-    wanted, key = redaction((kinds or "name").split(","), names), read_key()
-    return lambda store: RedactingStore(store, wanted, key, vault_of)
+    behind = door(redact, redact_names, vault_of)
+    with held(data_dir):
+        _run(settings, store_key_file, behind)
 
 
 def _run(settings: Settings, store_key_file: Path | None, behind: Callable[[Store], Store]) -> None:
@@ -132,7 +117,7 @@ def _need_libraries() -> None:
 
 def _greet(url: str, settings: Settings, models: Models) -> None:
     """Where the server is, what it serves, and three ways to ask it."""
-    from plume.serving.keys import LOCAL
+    from plume.memory.store import LOCAL
 
     names = list(models.entries(LOCAL))
     output.write(f"Plume listens on {url}/v1\n")

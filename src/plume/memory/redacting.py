@@ -12,7 +12,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from plume.errors import DocumentChanged, NotFound
-from plume.memory.store import Conversation, Document, Durability, Item, Store, Tenant
+from plume.memory.rows import Rows
+from plume.memory.sealing import Sealing
+from plume.memory.store import Conversation, Counts, Document, Durability, Item, Line, Store, Tenant
 from plume.memory.vault import KIND, seal, unseal, vault_of
 from plume.redact import Redaction, Redactor
 from plume.types import Message
@@ -40,6 +42,28 @@ class RedactingStore:
     def tenants(self, *, after: str | None = None, limit: int = 100) -> tuple[str, ...]:
         return self._store.tenants(after=after, limit=limit)
 
+    @property
+    def sealing(self) -> Sealing:
+        return self._store.sealing
+
+    def rows(self, tenant: str) -> Rows:
+        return self._store.rows(tenant)
+
+    def sweep(self, limit: int = 1000) -> Counts:
+        return self._store.sweep(limit)
+
+    def scrub(self) -> tuple[str, ...]:
+        return self._store.scrub()
+
+    def destroy_keys(self, tenant: str, user: str | None) -> bool:
+        return self._store.destroy_keys(tenant, user)
+
+    def note(self, entry: Mapping[str, Any]) -> Line:
+        return self._store.note(entry)
+
+    def trail(self, *, after: int | None = None, limit: int = 100) -> tuple[Line, ...]:
+        return self._store.trail(after=after, limit=limit)
+
     def durability(self) -> Durability:
         return self._store.durability()
 
@@ -62,6 +86,11 @@ class RedactingTenant:
     @property
     def name(self) -> str:
         return self._tenant.name
+
+    def redact(self, id: str, text: str) -> str:
+        """The text as this conversation keeps it."""
+        marked: str = self._in(self._tenant.read(id, last=0), lambda redactor: redactor.text(text))
+        return marked
 
     def create(
         self,
@@ -108,6 +137,22 @@ class RedactingTenant:
             self._tenant.discard(KIND, id)
         except NotFound:
             return
+
+    def index(self, id: str, vectors: Mapping[int, bytes], *, created_at: float | None = None) -> None:
+        self._tenant.index(id, vectors, created_at=created_at)
+
+    def vectors(self, id: str, *, after: int | None = None) -> Mapping[int, bytes]:
+        return self._tenant.vectors(id, after=after)
+
+    def lifetime(self) -> float | None:
+        return self._tenant.lifetime()
+
+    def set_lifetime(self, ttl: float | None) -> None:
+        self._tenant.set_lifetime(ttl)
+
+    def erase(self, user: str | None = None) -> Counts:
+        """Vaults are documents about the same person: they go, too."""
+        return self._tenant.erase(user)
 
     def read(
         self,

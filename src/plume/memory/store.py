@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 Clock = Callable[[], float]
 
-LOCAL = "local"  # the tenant of whoever works on this machine without a key
 MANY = 2**31 - 1  # more than any conversation has
 LOCAL = "local"  # the tenant of who asks on this machine
 _FAR = 2**50  # beyond every position, and exact in every database
@@ -191,9 +190,10 @@ class Tenant(Protocol):
         """Delete the conversation with all its messages."""
         ...
 
-    def index(self, conversation: Conversation, vectors: Mapping[int, bytes]) -> None:
+    def index(self, id: str, vectors: Mapping[int, bytes], *, created_at: float | None = None) -> None:
         """Keep a vector with each message by its position, in the place of what it had. Messages that are no longer
-        there get none; NotFound where the conversation is another than was read. Head and times stay as they are."""
+        there get none, and neither does a conversation made at another time than `created_at`: who has read its
+        predecessor finds nothing. Head and times stay as they are."""
         ...
 
     def vectors(self, id: str, *, after: int | None = None) -> Mapping[int, bytes]:
