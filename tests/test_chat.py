@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import json
+import math
 import os
 import pty
 import re
@@ -22,7 +24,7 @@ import pytest
 import plume as package
 from plume import chat
 from plume.chat import Kept, Told, begin, history, regenerate, turn, undo
-from plume.errors import ContextExceeded, ConversationChanged, NotFound, UserError
+from plume.errors import ContextExceeded, ConversationChanged, NotFound, PlumeError, UserError
 from plume.generation.engine import Engine
 from plume.memory import open_store
 from plume.memory.store import LOCAL, Tenant
@@ -122,6 +124,17 @@ def test_a_turn_that_cannot_be_answered_leaves_nothing_behind(engine: Engine, te
     with pytest.raises(NotFound):
         list(turn(engine, tenant, "conv_none", "un", SHORT))
     assert said(tenant, id) == [("system", PERSONA)]
+
+
+def test_an_answer_that_fails_leaves_nothing_behind(tenant: Tenant) -> None:
+    made = untrained(context=CONTEXT)
+    broken = copy.deepcopy(made.model)
+    for parameter in broken.parameters():
+        parameter.data.fill_(math.nan)
+    id = begin(tenant).id
+    with pytest.raises(PlumeError):
+        list(turn(Engine(replace(made, model=broken)), tenant, id, "un", SHORT))
+    assert tenant.read(id).head == 0
 
 
 def test_who_writes_meanwhile_wins_and_the_turn_says_so(engine: Engine, tenant: Tenant) -> None:
@@ -356,6 +369,10 @@ def test_the_persona_of_a_conversation_is_given_once(talk: Talk, tmp_path: Path)
     assert code == 0
     assert out.splitlines()[:2] == [f"system: {PERSONA}", "user: un"]
     assert talk("/history\n", "--conversation", id, "--persona", str(persona))[:2] == (0, out)
+    with open_store(f"sqlite:///{tmp_path / 'plume-data' / 'plume.db'}") as store:
+        empty = store.tenant(LOCAL).create().id
+    code, out, _ = talk("/history\n", "--conversation", empty, "--persona", str(persona))
+    assert (code, out) == (0, f"system: {PERSONA}\n")
     persona.write_text("Tu vends du pain.", encoding="utf-8")
     code, _, err = talk("deux\n", "--conversation", id, "--persona", str(persona))
     assert (code, "another persona" in err) == (2, True)

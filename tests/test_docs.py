@@ -58,7 +58,7 @@ def calls(line: str) -> Iterator[list[str]]:
 
 def known_options() -> dict[str, set[str]]:
     """Options by verb ("" for the command itself, "data derive" for two words), from the help texts in docs/cli.md."""
-    parts = re.split(r"^## `plume ?([\w ]*)`$", (DOCS / "cli.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    parts = re.split(r"^## `plume ?([\w -]*)`$", (DOCS / "cli.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
     return {
         verb: set(re.findall(r"^│ \*? *(--[\w-]+)", text, re.MULTILINE)) | {"-h"}
         for verb, text in zip(parts[1::2], parts[2::2], strict=True)

@@ -80,6 +80,13 @@ def test_every_request_is_answered_as_if_it_were_asked_alone(served: Running, cl
     assert (failed["question-20"]["status_code"], failed["question-21"]["status_code"]) == (404, 400)
     assert failed["question-21"]["body"]["error"]["param"] == "verbosity"
     assert client.files.retrieve(batch.output_file_id or "").purpose == "batch_output"
+    usages = [answer["response"]["body"]["usage"] for answer in given.values()]
+    assert batch.usage is not None
+    assert batch.usage.input_tokens == sum(usage["prompt_tokens"] for usage in usages) > 0
+    assert batch.usage.output_tokens == sum(usage["completion_tokens"] for usage in usages) > 0
+    assert batch.usage.total_tokens == batch.usage.input_tokens + batch.usage.output_tokens
+    known = sum(usage["prompt_tokens_details"]["cached_tokens"] for usage in usages)
+    assert batch.usage.input_tokens_details.cached_tokens == known
 
 
 def test_answers_are_what_the_clients_types_say(served: Running, client: openai.OpenAI) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from openai.types import CompletionUsage
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import BaseModel
 
@@ -102,6 +103,43 @@ def test_a_stream_says_what_the_whole_answer_says(client: openai.OpenAI) -> None
     assert whole.usage is not None
     assert whole.usage.total_tokens == whole.usage.prompt_tokens + whole.usage.completion_tokens
     assert texts[0] != texts[1]
+
+
+def test_what_was_known_of_a_prompt_is_counted(client: openai.OpenAI) -> None:
+    """Of a prompt that was read before all but the last token is known, to those with the same key alone."""
+    story = "Il était une fois un phare, une barque et une cloche. " * 4
+    messages: Any = [{"role": "user", "content": story}]
+    asked: Any = {"model": "any", "messages": messages, "max_tokens": 3, "prompt_cache_key": "known"}
+    streaming: Any = {"stream": True, "stream_options": {"include_usage": True}}
+
+    def cached(usage: CompletionUsage | None) -> tuple[int, int]:
+        assert usage is not None
+        assert usage.prompt_tokens_details is not None
+        assert usage.prompt_tokens_details.cached_tokens is not None
+        return usage.prompt_tokens, usage.prompt_tokens_details.cached_tokens
+
+    prompt, first = cached(client.chat.completions.create(**asked).usage)
+    assert (prompt > 100, first) == (True, 0)
+    assert cached(client.chat.completions.create(**asked, n=2, temperature=1).usage) == (prompt, prompt - 1)
+    assert cached([*client.chat.completions.create(**asked, **streaming)][-1].usage) == (prompt, prompt - 1)
+    assert cached(client.chat.completions.create(**{**asked, "prompt_cache_key": "other"}).usage) == (prompt, 0)
+    longer: Any = {
+        **asked,
+        "messages": [*messages, {"role": "assistant", "content": "…"}, {"role": "user", "content": "Et ?"}],
+    }
+    grown, known = cached(client.chat.completions.create(**longer).usage)
+    assert 0 < known <= prompt < grown
+    other: Any = {"model": "any", "extra_body": {"prompt_cache_key": "others"}}
+    text, none = cached(client.completions.create(**other, prompt=story, max_tokens=1).usage)
+    assert none == 0
+    assert cached(client.completions.create(**other, prompt=[story, story], max_tokens=1).usage) == (
+        2 * text,
+        2 * text - 2,
+    )
+    for known in (0, 1):
+        usage = client.responses.create(**other, instructions="Réponds.", input=story, max_output_tokens=2).usage
+        assert usage is not None
+        assert usage.input_tokens_details.cached_tokens == known * (usage.input_tokens - 1)
 
 
 def test_many_at_once_each_get_their_own_answer(served: Running, client: openai.OpenAI) -> None:
@@ -217,6 +255,16 @@ def test_logprobs_are_the_models_own_and_their_bytes_make_the_text(client: opena
         ({"tools": [FIND, FIND]}, "tools", "invalid_value"),
         ({"tools": [FIND], "response_format": {"type": "json_object"}}, "response_format", "unsupported_parameter"),
         ({"model": "raw", "tools": [FIND]}, "tools", "unsupported_parameter"),
+        (
+            {
+                "tools": [
+                    FIND,
+                    {"type": "function", "function": {"name": "no", "parameters": {"type": "object", "if": {}}}},
+                ]
+            },
+            "tools[1].function.parameters",
+            "unsupported_schema",
+        ),
         ({"response_format": {"type": "xml"}}, "response_format", "invalid_value"),
     ],
 )
@@ -237,7 +285,8 @@ def test_parts_of_text_are_one_text(client: openai.OpenAI) -> None:
     ]
     answers = [client.chat.completions.create(model="any", messages=asked) for asked in (ASKED, parts)]
     assert answers[0].choices[0].message.content == answers[1].choices[0].message.content
-    assert answers[0].usage == answers[1].usage
+    usages = [answer.usage for answer in answers]
+    assert len({(usage.prompt_tokens, usage.completion_tokens) for usage in usages if usage}) == 1
 
 
 def test_a_question_longer_than_the_context_is_refused(served: Running) -> None:

@@ -157,7 +157,7 @@ def test_offsets_say_where_tokens_begin(client: openai.OpenAI) -> None:
 
 def test_a_model_can_be_asked_through_its_tokenizer_alone(served: Running, client: openai.OpenAI) -> None:
     info = httpx.get(f"{served.url}/tokenizer_info").json()
-    assert (info["eos_token"], info["bos_token"], info["pad_token"]) == ("<eos>", None, "<pad>")
+    assert (info["eos_token"], info["bos_token"], info["pad_token"]) == ("<eos>", "<|assistant|>", "<pad>")
     assert "<|assistant|>" in info["chat_template"]
     told = httpx.post(f"{served.url}/tokenize", json={"prompt": TEXT, "add_special_tokens": False}).json()
     assert told["tokens"] == ids(TEXT)
@@ -176,6 +176,9 @@ def test_what_a_template_writes_is_read_back_as_that(served: Running) -> None:
         return tuple(told["tokens"])
 
     assert tokens("<eos>") == (made.tokenizer.eos_id,)
+    before = httpx.get(f"{served.url}/tokenizer_info").json()["bos_token"]
+    text = made.template.encode([Message("assistant", TEXT)], made.tokenizer)
+    assert (*tokens(before), *tokens(TEXT), made.tokenizer.eos_id) == text.ids
     asked = made.template.encode([Message("user", TEXT)], made.tokenizer, reply=True).ids
     assert tokens([{"role": "user", "content": TEXT}]) == asked
     bare = Environment(undefined=StrictUndefined)

@@ -3,6 +3,7 @@
 import asyncio
 import http.client
 import json
+import select
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -84,7 +85,10 @@ def test_errors_are_of_the_classes_that_clients_know(served: Running) -> None:
     [
         ("GET", "/nowhere", 404, "unknown_url"),
         ("GET", "/v1/chat/completions", 405, "method_not_allowed"),
-        ("DELETE", "/v1/models/any", 405, "method_not_allowed"),
+        ("PUT", "/v1/models/any", 405, "method_not_allowed"),
+        ("DELETE", "/v1/models/any", 403, "model_not_yours"),
+        ("DELETE", "/v1/models/gpt", 403, "model_not_yours"),
+        ("DELETE", "/v1/models/ft:nobody", 404, "model_not_found"),
         ("GET", "/v1/models/..%2f..%2fetc%2fpasswd", 404, "model_not_found"),
         ("GET", "/tokenizer_info?model=%00", 404, "model_not_found"),
     ],
@@ -295,6 +299,26 @@ def test_headers_that_do_not_come_close_the_connection(served: Running) -> None:
             assert connection.recv(1000) == b""
 
 
+@pytest.mark.parametrize("part", ["headers", "body"])
+def test_a_client_that_drips_is_not_waited_for(served: Running, part: str) -> None:
+    """Slow-loris: a byte now and then keeps nothing open, because the time is that of the whole."""
+    begun = b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\nx-slow: "
+    if part == "body":
+        begun += b"no\r\ncontent-type: application/json\r\ncontent-length: 10000\r\n\r\n"
+    with closing(socket.create_connection(("127.0.0.1", served.port), SECONDS)) as connection:
+        connection.sendall(begun)
+        for _ in range(50 * SECONDS):
+            if select.select([connection], [], [], 0.02)[0]:
+                break
+            connection.sendall(b" ")
+        else:
+            pytest.fail("it is still waited for")
+        answer = connection.recv(10_000)
+    assert answer.startswith(b"HTTP/1.1 408" if part == "body" else b"")
+    assert bool(answer) == (part == "body")
+    assert httpx.get(f"{served.url}/healthz").status_code == 200
+
+
 def test_what_is_no_http_is_told_so(served: Running) -> None:
     with closing(socket.create_connection(("127.0.0.1", served.port), SECONDS)) as connection:
         connection.sendall(b"\x16\x03\x01 hello\r\n\r\n")
@@ -423,6 +447,7 @@ def test_capabilities_list_what_is_honoured(served: Running) -> None:
     assert {"messages", "tools", "response_format", "top_k"} <= set(endpoints["POST", "/v1/chat/completions"])
     assert "suffix" not in endpoints["POST", "/v1/completions"]
     assert ("GET", "/v1/models/{model}") in endpoints
+    assert {"file", "purpose"} <= set(endpoints["POST", "/v1/files"])
     assert "enum" in told["json_schema"]["keywords"]
     assert told["limits"]["max_body_bytes"] == 20_000
 

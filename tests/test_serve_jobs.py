@@ -5,8 +5,10 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -383,6 +385,26 @@ def program(data_dir: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
             yield process, found[1]
         finally:
             process.kill()
+
+
+def test_half_an_upload_dies_with_its_server(tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    with program(data_dir) as (process, url):
+        client = openai.OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0, timeout=SECONDS)
+        whole = client.files.create(file=("whole.jsonl", b"{}\n" * 9), purpose="batch")
+        head = 'POST /v1/files HTTP/1.1\r\nhost: localhost\r\ncontent-type: multipart/form-data; boundary="B"\r\n'
+        part = '--B\r\ncontent-disposition: form-data; name="file"; filename="half.jsonl"\r\n\r\n'
+        with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as connection:
+            connection.sendall(f"{head}content-length: 900000\r\n\r\n{part}".encode() + b"x" * 100_000)
+            while not list((data_dir / "files").glob(".*/upload")):
+                time.sleep(0.01)
+            process.kill()
+            process.wait()
+    with program(data_dir) as (_, url):
+        client = openai.OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0, timeout=SECONDS)
+        assert [file.id for file in client.files.list()] == [whole.id]
+        assert client.files.content(whole.id).content == b"{}\n" * 9
+        assert [path.name for path in (data_dir / "files").iterdir()] == [whole.id]
 
 
 def test_a_job_outlives_its_server(tmp_path: Path) -> None:

@@ -142,7 +142,7 @@ def test_a_broken_model_says_so_and_hides_its_place(served: Running, found: list
 def test_models_given_by_name_come_first_and_two_of_one_name_are_refused(tmp_path: Path, saved: Path) -> None:
     store = open_store("memory:")
     app = create_app(Settings(models=(str(saved),), data_dir=tmp_path), store)
-    assert app.state.service.models.default().id == "other"
+    assert app.state.service.models.default("local").id == "other"
     twin = tmp_path / "second" / "other"
     twin.parent.mkdir()
     saved.rename(twin)

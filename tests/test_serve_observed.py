@@ -162,12 +162,14 @@ def test_jobs_are_told_by_state(served: Running) -> None:
     assert now["plume:fine_tuning_jobs", "succeeded"] == 3
 
 
-def test_figures_are_for_those_who_may_read(tmp_path: Path) -> None:
+def test_figures_are_for_whoever_runs_the_server(tmp_path: Path) -> None:
     store = open_store("memory:")
-    secret, _ = create_key(store, "anna", scopes=["read"])
+    reading, running_it = (create_key(store, "anna", scopes=[scope])[0] for scope in ("read", "admin"))
     with running(tmp_path, {"any": untrained()}, store=store, require_key=True) as served:
         assert httpx.get(f"{served.url}/metrics").status_code == 401
-        assert figures(served, authorization=f"Bearer {secret}")
+        refused = httpx.get(f"{served.url}/metrics", headers={"authorization": f"Bearer {reading}"})
+        assert refused.status_code == 403  # they name the models of every tenant
+        assert figures(served, authorization=f"Bearer {running_it}")
 
 
 def test_the_dashboard_asks_for_figures_that_there_are(served: Running) -> None:

@@ -18,7 +18,6 @@ from plume.evaluation.metrics import summarise
 from plume.evaluation.run import evaluate
 from plume.generation.engine import Engine
 from plume.models.bundle import Bundle
-from plume.text.template import encode_example
 from plume.types import Example, Message
 from serving import Running, running, taught, untrained
 
@@ -99,11 +98,9 @@ def test_lm_eval_finds_the_scores_that_plume_finds(served: Running, tmp_path: Pa
     (tmp_path / "tasks" / "asks.yaml").write_text(ASKS.format(file=asked))
     (tmp_path / "tasks" / "rolls.yaml").write_text(ROLLS.format(file=texts))
     made = greeter()
-    # What stands before a text: lm-eval would take the end token, the model was taught another.
-    first = encode_example(examples(texts)[0], made.template, made.tokenizer).ids[0]
     where = f"model=greeter,base_url={served.url}/v1/completions,max_retries=1,max_length=512"
     run(
-        *("lm_eval", "--model", "local-completions", "--model_args", f"{where},custom_prefix_token_id={first}"),
+        *("lm_eval", "--model", "local-completions", "--model_args", where),
         *("--tasks", "asks,rolls", "--apply_chat_template", "--include_path", str(tmp_path / "tasks")),
         *("--output_path", str(tmp_path / "scores")),
         cwd=tmp_path,

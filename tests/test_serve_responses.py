@@ -19,6 +19,7 @@ from serving import CONTEXT, FIND, Running, caller, running, untrained
 ASKED = "Où est « le phare » ?"
 BOAT = "Where is the boat?"
 TOOL: Any = {"type": "function", **FIND["function"]}
+NOT = {"type": "object", "properties": {"a": {"uniqueItems": True}}}  # no engine here enforces it
 EVENTS: TypeAdapter[ResponseStreamEvent] = TypeAdapter(ResponseStreamEvent)
 TEXT_EVENTS = [
     "response.created",
@@ -110,6 +111,71 @@ def test_events_of_a_text_come_in_order(served: Running) -> None:
     deltas = "".join(event.delta for event in events if event.type == "response.output_text.delta")
     done = next(event for event in events if event.type == "response.output_text.done")
     assert deltas == done.text == events[-1].response.output_text  # type: ignore[union-attr]
+
+
+def test_the_oldest_turns_are_left_out_where_that_is_asked_for(client: openai.OpenAI) -> None:
+    """The model answers what it would answer to the instructions and the newest turns alone."""
+
+    def turn(number: int) -> list[Any]:
+        said = f"Question {number} : où est le phare ? " * 6
+        return [{"role": "user", "content": said}, {"role": "assistant", "content": "Au large. " * 6}]
+
+    told: list[Any] = [item for number in range(40) for item in turn(number)]
+    question = {"role": "user", "content": ASKED}
+    asked: Any = {"model": "caller", "instructions": "Réponds.", "max_output_tokens": 20}
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.responses.create(**asked, input=[*told, question])
+    assert (refused.value.param, refused.value.code) == ("input", "context_length_exceeded")
+    made = client.responses.create(**asked, input=[*told, question], truncation="auto")
+    assert made.truncation == "auto"
+    assert made.usage is not None
+    counted = client.responses.input_tokens.count(
+        model="caller", instructions="Réponds.", input=[*told, question], truncation="auto"
+    )
+    assert abs(counted.input_tokens - made.usage.input_tokens) < 512
+    fitting = [
+        client.responses.create(**asked, input=[*told[-2 * kept :], question])
+        for kept in range(1, 5)
+        if client.responses.input_tokens.count(
+            model="caller", instructions="Réponds.", input=[*told[-2 * kept :], question]
+        ).input_tokens
+        <= 512 - 20
+    ]
+    assert (fitting[-1].output_text, fitting[-1].usage) != ("", None)
+    assert made.output_text == fitting[-1].output_text
+    assert made.usage.input_tokens == fitting[-1].usage.input_tokens  # type: ignore[union-attr]
+    conversation = client.conversations.create(items=told[:20]).id
+    for items in (told[20:40], told[40:60]):
+        client.conversations.items.create(conversation, items=items)
+    going = client.responses.create(**asked, input=[question], conversation=conversation, truncation="auto")
+    assert going.usage is not None
+    assert going.usage.input_tokens <= 512 - 20
+    assert len(list(client.conversations.items.list(conversation))) == 62
+    huge: Any = {"role": "user", "content": "x " * 3000}
+    with pytest.raises(openai.BadRequestError) as never:
+        client.responses.create(**asked, input=[huge], truncation="auto")
+    assert (never.value.param, never.value.code) == ("input", "context_length_exceeded")
+
+
+def test_input_is_counted_as_it_would_be_read(served: Running, client: openai.OpenAI) -> None:
+    first = client.responses.create(model="caller", input=BOAT, tools=[TOOL])
+    asked: list[Any] = [
+        {"input": ASKED},
+        {"input": ASKED, "instructions": "Réponds."},
+        {"input": BOAT, "tools": [TOOL]},
+        {"input": BOAT, "tools": [TOOL], "tool_choice": "required"},
+        {"input": "Et ?", "tools": [TOOL], "previous_response_id": first.id},
+        {"input": "Et ?", "conversation": client.conversations.create(items=[{"role": "user", "content": BOAT}]).id},
+    ]
+    for body in asked:
+        counted = client.responses.input_tokens.count(model="caller", **body)
+        assert counted.object == "response.input_tokens"
+        usage = client.responses.create(model="caller", **body).usage
+        assert usage is not None
+        assert counted.input_tokens == usage.input_tokens
+    assert client.responses.input_tokens.count(model="caller", input="x " * 3000).input_tokens > 3000
+    answer = httpx.post(f"{served.url}/v1/responses/compact", json={"model": "any", "input": ASKED})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "unsupported_endpoint")
 
 
 def test_a_limit_makes_a_response_incomplete(client: openai.OpenAI) -> None:
@@ -324,7 +390,7 @@ def test_what_belongs_to_another_is_as_unknown_as_what_nobody_has(tmp_path: Path
         ({"background": True}, "background", "invalid_value"),
         ({"max_tool_calls": 1}, "max_tool_calls", "unsupported_parameter"),
         ({"prompt": {"id": "p"}}, "prompt", "unsupported_parameter"),
-        ({"truncation": "auto"}, "truncation", "invalid_value"),
+        ({"truncation": "oldest"}, "truncation", "invalid_value"),
         ({"reasoning": {"effort": "high"}}, "reasoning.effort", "invalid_value"),
         ({"include": ["reasoning.encrypted_content"]}, "include[0]", "invalid_value"),
         ({"top_logprobs": 2}, "top_logprobs", "invalid_value"),
@@ -332,6 +398,12 @@ def test_what_belongs_to_another_is_as_unknown_as_what_nobody_has(tmp_path: Path
         ({"tools": [{"type": "web_search"}]}, "tools[0].type", "invalid_value"),
         ({"tools": [TOOL], "tool_choice": {"type": "function", "name": "ring"}}, "tool_choice", "invalid_value"),
         ({"model": "raw", "tools": [TOOL]}, "tools", "unsupported_parameter"),
+        (
+            {"tools": [TOOL, {**TOOL, "name": "no", "parameters": {"type": "string"}}]},
+            "tools[1].parameters",
+            "invalid_value",
+        ),
+        ({"tools": [TOOL, {**TOOL, "name": "no", "parameters": NOT}]}, "tools[1].parameters", "unsupported_schema"),
         ({"input": []}, "input", "invalid_value"),
         ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0]", "invalid_value"),
         (

@@ -67,6 +67,7 @@ def test_byte_level_bpe_gives_back_any_text(text: str) -> None:
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(codec="utf-8", exclude_categories=["Cs"])))
 def test_byte_level_bpe_gives_back_random_text_in_nfc(text: str) -> None:
     tokenizer = trained("bpe")
@@ -154,6 +155,7 @@ def conversations(draw: st.DrawFn) -> tuple[Message, ...]:
 
 
 @pytest.mark.parametrize("name", [*TEMPLATES, "foreign chatml without marks", "foreign chatml with careless marks"])
+@settings(deadline=None)
 @given(messages=conversations())
 def test_a_prompt_is_a_prefix_and_only_replies_are_trained(name: str, messages: tuple[Message, ...]) -> None:
     if name in TEMPLATES:
@@ -220,6 +222,7 @@ def test_templates_without_calls_have_no_syntax_for_them() -> None:
 
 
 @pytest.mark.parametrize("foreign", [False, True])
+@settings(deadline=None)
 @given(content=st.just("") | contents, calls=st.lists(called, min_size=1, max_size=3), result=contents)
 def test_calls_are_trained_read_back_and_leave_the_prompt_a_prefix(
     foreign: bool, content: str, calls: list[ToolCall], result: str

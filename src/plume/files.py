@@ -6,6 +6,7 @@ And private files without a name, for what does not fit into memory.
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import tempfile
 import threading
@@ -72,6 +73,13 @@ def _replace_directory(new: Path, path: Path) -> None:
     path.rename(old / path.name)
     new.rename(path)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_directory(path: Path) -> None:
+    """Delete a directory that is there whole or not at all, whoever looks. Raises FileNotFoundError."""
+    gone = path.with_name(f".{path.name}.old-{secrets.token_hex(4)}")
+    path.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 def remove_leftovers(directory: Path) -> None:

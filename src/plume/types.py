@@ -45,12 +45,20 @@ class ToolCall:
 @dataclass(frozen=True, slots=True)
 class Message:
     """One turn of a conversation; the content is always text. A reply may call tools, and a turn of the role `tool`
-    is the result of the call whose id it names."""
+    is the result of the call whose id it names. A reply of `weight` 0 is read but not learnt."""
 
     role: Role
     content: str
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
+    weight: int = 1
+
+    @property
+    def said(self) -> str:
+        """The content and the calls: what tells two turns of one role apart."""
+        if not self.tool_calls:
+            return self.content
+        return "\n".join([self.content, *(f"{call.name} {call.arguments}" for call in self.tool_calls)]).lstrip("\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,22 +72,25 @@ class CallSyntax:
 
 
 class Turn(NamedTuple):
-    """A reply together with everything said before it."""
+    """A reply together with everything said before it, and the tools it may call."""
 
     history: tuple[Message, ...]
     reply: Message
+    tools: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
     """A conversation to learn. A prompt/completion row is user + assistant, plain text is assistant alone.
 
-    `cut` marks a stretch of a longer text: it does not end where it ends, so no end token is learnt there.
+    `cut` marks a stretch of a longer text: it does not end where it ends, so no end token is learnt there. `tools` is
+    the JSON text of the functions that replies may call, as OpenAI lists them; empty for none.
     """
 
     messages: tuple[Message, ...]
     source: Source
     cut: bool = False
+    tools: str = ""
 
     @property
     def is_text(self) -> bool:
@@ -87,10 +98,10 @@ class Example:
         return len(self.messages) == 1
 
     def turns(self) -> Iterator[Turn]:
-        """Every assistant reply with its own history, in order."""
+        """Every reply that is learnt with its own history, in order."""
         for position, message in enumerate(self.messages):
-            if message.role == "assistant":
-                yield Turn(self.messages[:position], message)
+            if message.role == "assistant" and message.weight:
+                yield Turn(self.messages[:position], message, self.tools)
 
 
 @dataclass(frozen=True, slots=True)

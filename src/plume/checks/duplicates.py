@@ -163,12 +163,12 @@ def asked(batch: Batch) -> Iterator[tuple[int, bytes, str, str]]:
     """Of every row that ends on a reply to a question: line, digest of all that was said before it (normalised), the
     reply, and the normalised reply. Earlier replies of a conversation are small talk as often as not."""
     examples = [example for example in batch.examples if len(example.messages) > 1]
-    folded = iter(similar.normalise_all([message.content for example in examples for message in example.messages]))
+    folded = iter(similar.normalise_all([message.said for example in examples for message in example.messages]))
     for example in examples:
         said = "".join([f"{message.role}\0{next(folded)}\0" for message in example.messages[:-1]])
         text, last = next(folded), example.messages[-1]
         if last.role == "assistant":
-            yield example.source.line or 0, similar.digest(said), last.content, text
+            yield example.source.line or 0, similar.digest(said), last.said, text
 
 
 def meaning(folded: str) -> str:

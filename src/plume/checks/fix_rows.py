@@ -12,8 +12,9 @@ from typing import Any
 
 from plume.checks.repair import reread
 from plume.data import rows
+from plume.data.called import written
 from plume.data.compressed import DamagedArchive
-from plume.data.fields import Form, form_of, recognise
+from plume.data.fields import TOOLS, Form, form_of, recognise
 from plume.data.json_fault import Fault
 from plume.data.json_text import Value, canonical
 from plume.data.lines import first_mark
@@ -26,7 +27,7 @@ Change = dict[str, Any]
 _ENDS = ("before the closing", "is not closed")  # faults of an array after its last whole row
 _DAMAGED = "the compressed file is damaged"
 _READ = frozenset(("prompt", "completion", "messages", "text"))  # what the canonical form calls its own columns
-_SAID = frozenset(("role", "content")), frozenset(("from", "value"))
+_SAID = frozenset(("role", "content", "tool_calls", "tool_call_id", "weight")), frozenset(("from", "value"))
 
 
 @dataclass
@@ -46,12 +47,14 @@ class Row:
 def canonical_row(example: Example, extra: dict[str, Any], *, pairs: bool) -> dict[str, Any]:
     """Pairs if all rows are, else messages; then the columns that are not learnt."""
     roles = [message.role for message in example.messages]
-    if pairs and roles == ["user", "assistant"]:
+    if pairs and roles == ["user", "assistant"] and not example.tools:
         row: dict[str, Any] = {"prompt": example.messages[0].content, "completion": example.messages[1].content}
     elif roles == ["assistant"]:
         row = {"text": example.messages[0].content}
     else:
-        row = {"messages": [{"role": message.role, "content": message.content} for message in example.messages]}
+        row = {"messages": [written(message) for message in example.messages]}
+        if example.tools:
+            row["tools"] = json.loads(example.tools)
     return {**row, **extra}
 
 
@@ -100,7 +103,7 @@ def _extra(value: dict[str, Any], form: Form, example: Example, changes: list[Ch
     roles = tuple(message.role for message in example.messages)
     extra = {}
     for key, held in value.items():
-        if key in form.columns:
+        if key in form.columns and (key != TOOLS or example.tools):
             continue
         if _misread(key, roles):
             changes.append(

@@ -344,9 +344,9 @@ def asked_at(example: Example) -> int | None:
 def _around(example: Example, place: int) -> str:
     """All of a row but its last prompt: replies as they are (NFC), what else was said normalised."""
     if len(example.messages) == 2:
-        return unicodedata.normalize("NFC", example.messages[1].content)
+        return unicodedata.normalize("NFC", example.messages[1].said)
     parts = []
-    for position, (role, content) in enumerate((message.role, message.content) for message in example.messages):
+    for position, (role, content) in enumerate((message.role, message.said) for message in example.messages):
         fold = partial(unicodedata.normalize, "NFC") if role == "assistant" else similar.normalise
         parts.append(role if position == place else f"{role}\0{fold(content)}")
     return "\0".join(parts)

@@ -32,7 +32,7 @@ _NAMED = {  # one, several
     "api-key": ("a key or token", "keys or tokens"),
     "password": ("a password", "passwords"),
 }
-_PLACES = {"user": "prompt", "assistant": "completion", "system": "system turn"}
+_PLACES = {"user": "prompt", "assistant": "completion", "system": "system turn", "tool": "result of a call"}
 _FEW = 16  # rows
 _SHOWN = 4  # characters of a secret, and never more than a quarter of it
 
@@ -90,8 +90,8 @@ def _found(
     for example in batch.examples:
         by_kind: dict[str, list[tuple[str, Match]]] = {}
         for message in example.messages:
-            if may_hold(message.content):
-                for match in recognise(message.content, kinds, names):
+            if may_hold(message.said):
+                for match in recognise(message.said, kinds, names):
                     by_kind.setdefault(match.kind, []).append((message.role, match))
         for matches in by_kind.values():
             places = dict.fromkeys("text" if example.is_text else _PLACES[role] for role, _ in matches)

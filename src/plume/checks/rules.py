@@ -41,13 +41,13 @@ class Batch:
     @functools.cached_property
     def text(self) -> str:
         """Everything the rows say, a line break between messages: one search of it tells most rules to rest."""
-        return "\n".join([message.content for example in self.examples for message in example.messages])
+        return "\n".join([message.said for example in self.examples for message in example.messages])
 
     @functools.cached_property
     def digests(self) -> list[bytes]:
         """For each row a digest of all that it says, to the letter."""
         return [
-            digest("\0".join([f"{message.role}\0{message.content}" for message in example.messages]))
+            digest("\0".join([f"{message.role}\0{message.said}" for message in example.messages]))
             for example in self.examples
         ]
 
@@ -61,7 +61,7 @@ class Batch:
                 found.append(Asked(example, messages[0].content, messages[1].content))
             elif len(messages) > 2:
                 found += [
-                    Asked(example, turn.history[-1].content if turn.history else "", turn.reply.content)
+                    Asked(example, turn.history[-1].content if turn.history else "", turn.reply.said)
                     for turn in example.turns()
                 ]
         return found

@@ -55,7 +55,7 @@ class Taught:
         examples = [example for example in batch.examples if asked_at(example) is not None]
         self._wordings.add(Batch(batch.file, examples))
         self._rows.add(batch.file, [example.source.line for example in examples])
-        folded = iter(similar.normalise_all([message.content for example in examples for message in example.messages]))
+        folded = iter(similar.normalise_all([message.said for example in examples for message in example.messages]))
         lines = []
         for example in examples:
             said = ""

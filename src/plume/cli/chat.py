@@ -17,7 +17,7 @@ import typer
 from plume.cli import answers, options, output
 from plume.errors import PlumeError, UserError
 from plume.recipe import parse_settings
-from plume.types import Chunk, Sampling
+from plume.types import Chunk, Message, Sampling
 
 if TYPE_CHECKING:
     from plume import chat as chats
@@ -74,7 +74,7 @@ def chat(
     with open_store(_store_url(store)) as opened:
         tenant = behind(opened).tenant(LOCAL)
         if conversation is not None:
-            _check_persona(tenant, conversation, said)
+            _settle_persona(tenant, conversation, said)
         from plume.chat import default_sampling, one_answer
         from plume.generation.embedder import model_embedder
         from plume.generation.engine import Engine
@@ -282,12 +282,14 @@ def _stopping() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, before)
 
 
-def _check_persona(tenant: Tenant, id: str, persona: str | None) -> None:
-    """A conversation keeps its persona. Raises UserError, also when there is no such conversation."""
-    first = tenant.read(id, first=1).items
-    known = first[0].message.content if first and first[0].message.role == "system" else None
-    if persona is not None and persona != known:
+def _settle_persona(tenant: Tenant, id: str, persona: str | None) -> None:
+    """A conversation keeps the persona it began with. Raises UserError, also when there is no such conversation."""
+    known = tenant.read(id, first=1)
+    if persona is None or (known.items and known.items[0].message == Message("system", persona)):
+        return
+    if known.head:
         raise UserError(f"conversation {id} has begun with another persona", "leave --persona out, or begin a new one")
+    tenant.append(id, [Message("system", persona)], at=known.head)
 
 
 def _store_url(store: str | None) -> str:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from plume.cli import options, output
-from plume.cli.stores import DATA_DIR, WHO, DataDir, StoreUrl, day, store_url
+from plume.cli import options, output, sealing
+from plume.cli.stores import DATA_DIR, WHO, DataDir, StoreKeyFile, StoreUrl, day, open_named
 from plume.errors import UserError
 from plume.memory.store import LOCAL
 
@@ -39,12 +39,12 @@ def list_(
     limit: Annotated[int, typer.Option(metavar="N", help="At most so many of each tenant.")] = 100,
     store: StoreUrl = None,
     data_dir: DataDir = DATA_DIR,
+    store_key_file: StoreKeyFile = None,
     json: options.Json = False,
 ) -> None:
     """Show which conversations there are, newest first."""
-    from plume.memory import open_store
 
-    with open_store(store_url(store, data_dir)) as opened:
+    with open_named(store, data_dir, store_key_file) as opened:
         names = [tenant] if tenant is not None else list(_tenants(opened))
         found = [(name, one) for name in names for one in opened.tenant(name).conversations(user=user, limit=limit)]
     if json:
@@ -64,12 +64,12 @@ def show(
     tenant: Whose = LOCAL,
     store: StoreUrl = None,
     data_dir: DataDir = DATA_DIR,
+    store_key_file: StoreKeyFile = None,
     json: options.Json = False,
 ) -> None:
     """Show what was said in a conversation."""
-    from plume.memory import open_store
 
-    with open_store(store_url(store, data_dir)) as opened:
+    with open_named(store, data_dir, store_key_file) as opened:
         found = opened.tenant(tenant).read(id)
     if json:
         items = [asdict(item.message) | {"id": item.id, "created_at": item.created_at} for item in found.items]
@@ -84,11 +84,12 @@ def export(
     user: User = None,
     store: StoreUrl = None,
     data_dir: DataDir = DATA_DIR,
+    store_key_file: StoreKeyFile = None,
 ) -> None:
     """Print everything that is kept about a person or a tenant, as lines of JSON."""
-    from plume.memory import open_store, rights
+    from plume.memory import rights
 
-    with open_store(store_url(store, data_dir)) as opened:
+    with open_named(store, data_dir, store_key_file) as opened:
         for line in rights.export(opened, tenant, user, who=WHO):
             output.write(line)
 
@@ -99,15 +100,16 @@ def erase(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     store: StoreUrl = None,
     data_dir: DataDir = DATA_DIR,
+    store_key_file: StoreKeyFile = None,
     json: options.Json = False,
 ) -> None:
     """Erase everything that is kept about a person or a tenant, for good."""
-    from plume.memory import open_store, rights
+    from plume.memory import rights
 
     whose = f"everything of {tenant}" if user is None else f"everything about {user} of {tenant}"
     if not yes:
         _ask(whose)
-    with open_store(store_url(store, data_dir)) as opened:
+    with open_named(store, data_dir, store_key_file) as opened:
         receipt = rights.erase(opened, tenant, user, who=WHO)
     if json:
         output.write_json(asdict(receipt))
@@ -117,13 +119,18 @@ def erase(
         output.note(f"left to do: {left}")
 
 
-def purge(store: StoreUrl = None, data_dir: DataDir = DATA_DIR, json: options.Json = False) -> None:
+def purge(
+    store: StoreUrl = None,
+    data_dir: DataDir = DATA_DIR,
+    store_key_file: StoreKeyFile = None,
+    json: options.Json = False,
+) -> None:
     """Remove what has expired; nobody could read it any more."""
-    from plume.memory import lifetime, open_store
+    from plume.memory import lifetime
     from plume.memory.store import Counts
 
     removed = Counts()
-    with open_store(store_url(store, data_dir)) as opened:
+    with open_named(store, data_dir, store_key_file) as opened:
         while swept := lifetime.sweep(opened, _MOST, who=WHO):
             removed += swept
     if json:
@@ -138,15 +145,15 @@ def lifetime(
     forever: Annotated[bool, typer.Option("--forever", help="New conversations have no end.")] = False,
     store: StoreUrl = None,
     data_dir: DataDir = DATA_DIR,
+    store_key_file: StoreKeyFile = None,
     json: options.Json = False,
 ) -> None:
     """Show or set how long the conversations of a tenant live."""
     from plume.memory import lifetime as lifetimes
-    from plume.memory import open_store
 
     if forever and days is not None:
         raise UserError("--days and --forever were both given", "give one of them")
-    with open_store(store_url(store, data_dir)) as opened:
+    with open_named(store, data_dir, store_key_file) as opened:
         if forever or days is not None:
             lifetimes.set_lifetime(opened, tenant, None if days is None else days * 86400, who=WHO)
         found = opened.tenant(tenant).lifetime()
@@ -162,15 +169,15 @@ def audit(
     user: User = None,
     store: StoreUrl = None,
     data_dir: DataDir = DATA_DIR,
+    store_key_file: StoreKeyFile = None,
     json: options.Json = False,
 ) -> None:
     """Show who did what to whose data; names stand there as keyed hashes."""
-    from plume.memory import open_store
     from plume.memory.audit import trail
 
     if user is not None and tenant is None:
         tenant = LOCAL
-    with open_store(store_url(store, data_dir)) as opened:
+    with open_named(store, data_dir, store_key_file) as opened:
         for line in trail(opened, tenant, user):
             if json:
                 output.write_json(line._asdict())
@@ -189,6 +196,8 @@ def application(guarded: Callable[[Callable[..., None]], Callable[..., None]]) -
     app.command("purge", epilog=PURGE)(guarded(purge))
     app.command("lifetime", epilog=LIFETIME)(guarded(lifetime))
     app.command("audit", epilog=AUDIT)(guarded(audit))
+    app.command("rotate-key", epilog=sealing.ROTATE)(guarded(sealing.rotate_key))
+    app.command("verify", epilog=sealing.VERIFY)(guarded(sealing.verify))
     return app
 
 

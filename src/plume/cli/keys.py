@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from plume.cli import options, output
-from plume.cli.stores import DATA_DIR, WHO, DataDir, StoreUrl, day, store_url
+from plume.cli.stores import DATA_DIR, WHO, DataDir, StoreKeyFile, StoreUrl, day, open_named
 
 if TYPE_CHECKING:
     from plume.memory.keys import Key
@@ -27,14 +27,14 @@ def create(
     days: Annotated[float | None, typer.Option(metavar="N", help="How long it holds (else for good).")] = None,
     store: StoreUrl = None,
     data_dir: DataDir = DATA_DIR,
+    store_key_file: StoreKeyFile = None,
     json: options.Json = False,
 ) -> None:
     """Make a key and print it. It is shown this once: the store keeps a hash."""
-    from plume.memory import open_store
     from plume.memory.keys import create_key
 
     ttl = None if days is None else days * 86400
-    with open_store(store_url(store, data_dir)) as opened:
+    with open_named(store, data_dir, store_key_file) as opened:
         text, made = create_key(opened, tenant, name=name, scopes=scope or ("read", "write"), ttl=ttl, who=WHO)
     if json:
         output.write_json({"key": text, **_value(made)})
@@ -47,13 +47,13 @@ def list_(
     tenant: Annotated[str | None, typer.Option(metavar="TENANT", help="Only the keys of this tenant.")] = None,
     store: StoreUrl = None,
     data_dir: DataDir = DATA_DIR,
+    store_key_file: StoreKeyFile = None,
     json: options.Json = False,
 ) -> None:
     """Show what is known of the keys, newest first; the keys themselves nobody can show."""
-    from plume.memory import open_store
     from plume.memory.keys import list_keys
 
-    with open_store(store_url(store, data_dir)) as opened:
+    with open_named(store, data_dir, store_key_file) as opened:
         keys = list_keys(opened, tenant)
     if json:
         output.write_json({"keys": [_value(key) for key in keys]})
@@ -71,13 +71,13 @@ def revoke(
     prefix: Annotated[str, typer.Argument(metavar="PREFIX", help="The key's public part, as `plume keys list` shows.")],
     store: StoreUrl = None,
     data_dir: DataDir = DATA_DIR,
+    store_key_file: StoreKeyFile = None,
     json: options.Json = False,
 ) -> None:
     """Let a key open nothing from now on."""
-    from plume.memory import open_store
     from plume.memory.keys import revoke_key
 
-    with open_store(store_url(store, data_dir)) as opened:
+    with open_named(store, data_dir, store_key_file) as opened:
         key = revoke_key(opened, prefix, who=WHO)
     if json:
         output.write_json(_value(key))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from plume.cli import options, output
+from plume.cli.stores import StoreKeyFile, open_named
 from plume.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def serve(
     store: Annotated[
         str | None, typer.Option(metavar="URL", help="Keys and conversations (else a file under --data-dir).")
     ] = None,
+    store_key_file: StoreKeyFile = None,
     require_key: Annotated[bool, typer.Option("--require-key", help="Take no request without a known key.")] = False,
     requests_per_minute: Annotated[int | None, typer.Option(metavar="N", help="Most requests of one key.")] = None,
     tokens_per_minute: Annotated[int | None, typer.Option(metavar="N", help="Most tokens of one key.")] = None,
@@ -76,24 +78,23 @@ def serve(
 
     behind = door(redact, redact_names, vault_of)
     with held(data_dir):
-        _run(settings, behind)
+        _run(settings, store_key_file, behind)
 
 
-def _run(settings: Settings, behind: Callable[[Store], Store]) -> None:
-    from plume.memory import open_store
+def _run(settings: Settings, store_key_file: Path | None, behind: Callable[[Store], Store]) -> None:
     from plume.memory.keys import list_keys
     from plume.serving import logs
     from plume.serving.app import create_app
     from plume.serving.server import listen, make_server
 
     logs.write_to(sys.stderr)
-    with open_store(settings.store_url) as opened:
-        if settings.needs_key and not list_keys(opened):
+    with open_named(settings.store, settings.data_dir, store_key_file) as store:
+        if settings.needs_key and not list_keys(store):
             raise UserError(
                 "every request would need a key, and there is none",
                 "make one: plume keys create, or serve on 127.0.0.1",
             )
-        app = create_app(settings, behind(opened))
+        app = create_app(settings, behind(store))
         listening = listen(settings.host, settings.port)
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         url = f"http://{host}:{listening.getsockname()[1]}"
@@ -116,7 +117,9 @@ def _need_libraries() -> None:
 
 def _greet(url: str, settings: Settings, models: Models) -> None:
     """Where the server is, what it serves, and three ways to ask it."""
-    names = list(models.entries())
+    from plume.memory.store import LOCAL
+
+    names = list(models.entries(LOCAL))
     output.write(f"Plume listens on {url}/v1\n")
     output.write("models:   " + (", ".join(names) or f"none yet: put some under {settings.data_dir / 'models'}"))
     output.write("to train: " + ", ".join(models.trainable))

@@ -1,15 +1,21 @@
-"""Which store a verb works on: that of the server, unless a URL names another."""
+"""Which store a verb works on: that of the server, unless a URL names another; with its key if it is sealed."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from plume.memory.store import Store
+
 StoreUrl = Annotated[str | None, typer.Option(metavar="URL", help="The store of the server (else in --data-dir).")]
 DataDir = Annotated[Path, typer.Option(metavar="DIR", help="The server's directory.")]
+StoreKeyFile = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Key of a sealed store (else from PLUME_STORE_KEY and the like).")
+]
 DATA_DIR = Path("plume-data")
 WHO = "command line"  # in the audit trail
 
@@ -21,6 +27,13 @@ def store_url(store: str | None, data_dir: Path) -> str:
     if store is None:
         data_dir.mkdir(parents=True, exist_ok=True)
     return url
+
+
+def open_named(store: str | None, data_dir: Path, store_key_file: Path | None) -> Store:
+    from plume.memory import open_store
+    from plume.memory.master import master_keys
+
+    return open_store(store_url(store, data_dir), keys=master_keys(store_key_file))
 
 
 def day(seconds: float) -> str:

@@ -148,7 +148,11 @@ def _read(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             form = form_of(found.value, known) if isinstance(found.value, dict) else known[0]
             example, findings = rows.to_example(found.value, form, Source(name, found.line))
             faults += findings
-            if example:
+            if example and (example.tools or any(message.tool_calls for message in example.messages)):
+                message = "the row has tools: nothing would be removed from them, and all of it learnt"
+                hint = "derive from rows without tools"
+                faults.append(Finding("D110", "error", example.source, message, hint))
+            elif example:
                 yield found.line, _row(example, found.value, form)
     faults = [finding for finding in faults if finding.severity == "error"]
     if faults:

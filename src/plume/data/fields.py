@@ -14,6 +14,7 @@ from typing import Any
 PROMPTS = ("prompt", "question", "query", "instruction", "input", "demande", "consigne")
 COMPLETIONS = ("completion", "answer", "response", "output", "reponse", "reply", "target")
 CONVERSATIONS = ("messages", "conversations", "conversation")
+TOOLS, PARALLEL = "tools", "parallel_tool_calls"  # beside a conversation, as OpenAI has them
 _MOST_SHAPES = 1000  # sets of names that are told apart
 
 
@@ -31,7 +32,9 @@ class Form:
     @property
     def columns(self) -> tuple[str, ...]:
         """Every column that is read."""
-        return tuple(name for name in (self.prompt, self.context, self.completion, self.messages, self.text) if name)
+        tools = TOOLS if self.messages else ""
+        names = (self.prompt, self.context, self.completion, self.messages, self.text, tools)
+        return tuple(name for name in names if name)
 
     @property
     def simple(self) -> bool:

@@ -53,7 +53,7 @@ class Questions(Container[str]):
 
 def question_key(history: Sequence[Message]) -> str:
     """What was asked, folded: two turns with one key are the same question."""
-    return "\0".join(f"{message.role}:{similar.normalise(message.content)}" for message in history)
+    return "\0".join(f"{message.role}:{similar.normalise(message.said)}" for message in history)
 
 
 def keys_of(examples: Iterable[Example]) -> Keys:
@@ -67,11 +67,11 @@ def keys_of(examples: Iterable[Example]) -> Keys:
             key = similar.digest("\0".join(asked[:place]))
             row.append(number)
             question += key
-            answer += similar.digest(unicodedata.normalize("NFC", messages[place].content))
+            answer += similar.digest(unicodedata.normalize("NFC", messages[place].said))
             if 0 < place < replies[-1]:
                 early += key
         prompt += similar.digest("\0".join(asked[:-1]))
-        said += similar.digest("\0".join([messages[place].content for place in replies]))
+        said += similar.digest("\0".join([messages[place].said for place in replies]))
     columns = (np.frombuffer(bytes(column), dtype=np.uint64) for column in (prompt, said, answer, question, early))
     prompts, whole, answers, questions, opened = columns
     return Keys(prompts, whole, np.array(row, dtype=np.int64), answers, questions, opened)
@@ -81,7 +81,7 @@ def _folded(examples: Iterable[Example]) -> Iterator[tuple[Example, list[str]]]:
     """Each row with the key of each of its messages; plain text asks nothing, so it is not folded."""
     stream = iter(examples)
     while rows := list(islice(stream, _ROWS)):
-        contents = [message.content for example in rows for message in example.messages if not example.is_text]
+        contents = [message.said for example in rows for message in example.messages if not example.is_text]
         folded = iter(similar.normalise_all(contents))
         for example in rows:
             if example.is_text:

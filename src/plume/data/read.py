@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from plume.data import rows
-from plume.data.fields import Census, Form, form_of
+from plume.data.fields import PARALLEL, Census, Form, form_of
 from plume.data.json_fault import Fault
 from plume.data.json_text import Value
 from plume.data.lines import MAX_LINE, lines, opened
@@ -78,7 +78,7 @@ def understand(
     """
     said: set[str] = set()
     empty = whole
-    known = frozenset(column for form in forms for column in form.columns)
+    known = frozenset([PARALLEL, *(column for form in forms for column in form.columns)])
     for found in values:
         if isinstance(found, Finding):
             empty = empty and found.severity != "error"

@@ -7,11 +7,13 @@ import functools
 import re
 from typing import Any
 
-from plume.data.fields import MESSAGES, PAIR, Form
+from plume.data.called import call_faults, read_calls, read_tools
+from plume.data.fields import MESSAGES, PAIR, PARALLEL, TOOLS, Form
 from plume.data.json_text import canonical
 from plume.types import Example, Finding, Message, Role, Source
 
-_ROLES: tuple[Role, ...] = ("system", "user", "assistant")
+_ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
+_PLAIN = {"role", "content", "from", "value"}
 _NO_CHARACTER = re.compile("[\ud800-\udfff\ufdd0-\ufdef]")
 _SHARE_GPT: dict[str, Role] = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
 SHAPE = '{"prompt": "…", "completion": "…"} or {"messages": [{"role": "user", "content": "…"}, …]}'
@@ -27,15 +29,23 @@ def to_example(value: Any, form: Form, source: Source) -> tuple[Example | None, 
     if not form.named and "messages" in value and ("prompt" in value or "completion" in value):
         message = 'the row has both "messages" and "prompt"/"completion"'
         return None, [Finding("D106", "error", source, message, "keep one of the two forms")]
+    tools = ""
     if form.messages and form.messages in value:
         messages, findings = _conversation(value[form.messages], form.messages, source)
+        if not _fatal(findings):
+            tools, found = read_tools(value.get(TOOLS), source)
+            findings += found or call_faults(messages, tools, value.get(PARALLEL), source)
     elif form.text:
         messages, findings = _plain(value, form, source)
     else:
         messages, findings = _pair(value, form, source)
-    if any(finding.severity == "error" for finding in findings):
+    if _fatal(findings):
         return None, findings
-    return Example(messages, source), findings
+    return Example(messages, source, tools=tools), findings
+
+
+def _fatal(findings: list[Finding]) -> bool:
+    return any(finding.severity == "error" for finding in findings)
 
 
 def _plain_pair(value: Any, form: Form) -> tuple[Message, Message] | None:
@@ -94,7 +104,8 @@ def _conversation(value: Any, column: str, source: Source) -> tuple[tuple[Messag
             findings.append(Finding("D104", "error", source, message, 'write {"role": "…", "content": "…"}'))
             continue
         said, words = ("from", "value") if "from" in turn and "role" not in turn else ("role", "content")
-        absent = [name for name in (said, words) if name not in turn]
+        calls = said == "role" and turn.get("tool_calls") is not None  # then it need not say anything
+        absent = [name for name in (said, words) if name not in turn and not (calls and name == words)]
         if absent:
             findings += [_missing(field, turn, MESSAGES, source, f"{name}: ") for field in absent]
             continue
@@ -104,39 +115,68 @@ def _conversation(value: Any, column: str, source: Source) -> tuple[tuple[Messag
         if role not in _ROLES:
             shown = role[:80] if isinstance(role, str) else ""
             near = difflib.get_close_matches(shown, _ROLES, 1)
-            hint = f'did you mean "{near[0]}"?' if near else "the roles are system, user and assistant"
+            hint = f'did you mean "{near[0]}"?' if near else "the roles are system, user, assistant and tool"
             what = f"the unknown role {shown!r}" if isinstance(role, str) else f"{_kind(role)} as role"
             findings.append(Finding("D110", "error", source, f"{name} has {what}", hint))
             continue
-        text, found = _text(turn[words], f"{name}.{words}", source, structured=role == "assistant")
+        text, found = "", list[Finding]()
+        if not (calls and role == "assistant" and turn.get(words) in (None, "")):
+            text, found = _text(turn[words], f"{name}.{words}", source, structured=role in ("assistant", "tool"))
         findings += found
-        messages.append(Message(role, text))
-    if not findings or all(finding.severity != "error" for finding in findings):
+        if turn.keys() <= _PLAIN:
+            messages.append(Message(role, text))
+        else:
+            made, found = _turn(role, text, turn, name, source)
+            findings += found
+            messages.append(made)
+    if not _fatal(findings):
         findings += _order(messages, source)
     return tuple(messages), findings
 
 
+def _turn(role: Role, text: str, turn: dict[str, Any], name: str, source: Source) -> tuple[Message, list[Finding]]:
+    """A turn that says more than who says what."""
+    calls, findings = read_calls(turn.get("tool_calls"), f"{name}.tool_calls", source)
+    if calls and role != "assistant":
+        message = f"{name} calls tools, and is from the {role}"
+        findings.append(Finding("D110", "error", source, message, "let the assistant call them"))
+    weight, call_id = turn.get("weight", 1), turn.get("tool_call_id")
+    if type(weight) is not int or weight not in (0, 1):
+        findings.append(Finding("D104", "error", source, f"{name}.weight must be 0 or 1", "0 for what is not learnt"))
+    elif not weight and role != "assistant":
+        message = f"{name}.weight is 0: what the {role} says is never learnt"
+        findings.append(Finding("D110", "warning", source, message, "leave it out"))
+    return Message(
+        role, text, calls, call_id if role == "tool" else None, 1 if role != "assistant" else weight
+    ), findings
+
+
 def _order(messages: list[Message], source: Source) -> list[Finding]:
-    """An optional system turn first, then user and assistant in turn, ending on the assistant."""
+    """An optional system turn first, then user and assistant in turn, ending on the assistant; results of calls stand
+    between replies."""
 
     def wrong(message: str, hint: str) -> list[Finding]:
         return [Finding("D110", "error", source, message, hint)]
 
     if not any(message.role == "assistant" for message in messages):
         return wrong("the conversation has no assistant turn: there is nothing to learn", "add the reply")
+    if not any(message.weight for message in messages if message.role == "assistant"):
+        return wrong("every reply has the weight 0: there is nothing to learn", "give one the weight 1")
     expected: Role = "user"
     for position, message in enumerate(messages):
         if message.role == "system":
             if position:
                 return wrong(f"messages[{position}] is a system turn in mid-conversation", "put it first")
             continue
+        if message.role == "tool":
+            continue
         if message.role != expected:
             return wrong(
                 f"messages[{position}] is from the {message.role} where the {expected}'s is due",
                 "let user and assistant take turns; merge neighbours of the same role",
             )
-        expected = "assistant" if expected == "user" else "user"
-    if expected == "assistant":
+        expected = "assistant" if message.role == "user" or message.tool_calls else "user"
+    if messages[-1].role != "assistant":
         return wrong("the conversation ends without a reply", "add the assistant's reply, or drop the last turn")
     return []
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from plume.files import PrivateFile
-from plume.types import Example, Message, Source
+from plume.types import Example, Message, Source, ToolCall
 
 HELD = 64 * 2**20  # characters held in memory, the cost of the objects around them included
 _OBJECTS = 400  # bytes that an example takes beside its text
@@ -41,7 +41,7 @@ class Examples(Sequence[Example]):
                 self._spill()
             if self._file is None:
                 self._list.append(example)
-                self._left -= _OBJECTS + sum(len(message.content) for message in example.messages)
+                self._left -= _OBJECTS + len(example.tools) + sum(len(message.said) for message in example.messages)
             else:
                 self._write(self._file, example)
 
@@ -56,14 +56,21 @@ class Examples(Sequence[Example]):
         if source.file not in self._names[-1:]:
             self._names.append(source.file)
         said = [text for message in example.messages for text in (message.role, message.content)]
-        raw = marshal.dumps((len(self._names) - 1, source.line, source.column, example.cut, *said))
+        raw = marshal.dumps((len(self._names) - 1, source.line, source.column, example.cut, _calls(example), *said))
         file.append(raw)
         self._ends.append(self._ends[-1] + len(raw))
 
     def _read(self, raw: bytes) -> Example:
-        name, line, column, cut, *said = marshal.loads(raw)  # our own file, which nobody else can open
-        messages = tuple(Message(role, content) for role, content in zip(said[::2], said[1::2], strict=True))
-        return Example(messages, Source(self._names[name], line, column), cut)
+        name, line, column, cut, calls, *said = marshal.loads(raw)  # our own file, which nobody else can open
+        source, pairs = Source(self._names[name], line, column), zip(said[::2], said[1::2], strict=True)
+        if calls is None:
+            return Example(tuple(Message(role, content) for role, content in pairs), source, cut)
+        tools, rest = calls
+        messages = tuple(
+            Message(role, content, tuple(ToolCall(*call) for call in made), of, weight)
+            for (role, content), (made, of, weight) in zip(pairs, rest, strict=True)
+        )
+        return Example(messages, source, cut, tools)
 
     def __len__(self) -> int:
         return len(self._list) if self._file is None else len(self._ends) - 1
@@ -93,6 +100,20 @@ class Examples(Sequence[Example]):
             for place in range(first, last):
                 yield self._read(raw[self._ends[place] - start : self._ends[place + 1] - start])
             first = last
+
+
+def _calls(example: Example) -> tuple[Any, ...] | None:
+    """What few examples have: tools, calls, their results, replies that are not learnt."""
+    if not example.tools and not any(message.tool_calls or not message.weight for message in example.messages):
+        return None
+    return example.tools, tuple(
+        (
+            tuple((call.name, call.arguments, call.id) for call in message.tool_calls),
+            message.tool_call_id,
+            message.weight,
+        )
+        for message in example.messages
+    )
 
 
 class Chosen(Sequence[Example]):

@@ -13,6 +13,7 @@ from plume.data.keys import question_key
 from plume.errors import UserError
 from plume.evaluation import metrics
 from plume.generation.engine import Engine
+from plume.text.calls import tools_of
 from plume.text.template import encode_example
 from plume.types import Encoded, Example, Sampling, Score, Scored, Turn
 
@@ -47,7 +48,8 @@ def evaluate(
 def _score_chunk(
     engine: Engine, asked: Sequence[tuple[Example, Turn, int]], sampling: Sampling, validator: Any
 ) -> Iterator[Scored]:
-    likelihoods = engine.score([_last_reply(engine, example, turn) for example, turn, _ in asked])
+    rows = [_last_reply(engine, example, turn) for example, turn, _ in asked]
+    likelihoods = engine.score(rows)
     questions = [index for index, (example, _, _) in enumerate(asked) if not example.is_text]
     prompts = [_prompt(engine, asked[index][0], asked[index][1]) for index in questions]
     answers = dict(zip(questions, engine.generate(prompts, sampling), strict=True)) if questions else {}
@@ -55,7 +57,7 @@ def _score_chunk(
         if index not in answers:
             yield _text_row(example, likelihoods[index])
             continue
-        answer, reference = answers[index], turn.reply.content
+        answer, reference = answers[index], _reference(engine, rows[index], turn)
         yield Scored(
             source=example.source,
             turn=number,
@@ -74,7 +76,7 @@ def _score_chunk(
 
 def _prompt(engine: Engine, example: Example, turn: Turn) -> tuple[int, ...]:
     try:
-        return engine.prompt(turn.history)
+        return engine.prompt(turn.history, tools_of(turn.tools))
     except UserError as error:
         raise UserError(f"{example.source}: {error.message}", error.hint) from None
 
@@ -89,9 +91,17 @@ def _last_reply(engine: Engine, example: Example, turn: Turn) -> Encoded:
     bundle = engine.bundle
     if example.is_text:
         return encode_example(example, bundle.template, bundle.tokenizer)
-    whole = bundle.template.encode((*turn.history, turn.reply), bundle.tokenizer)
-    asked = len(bundle.template.encode(turn.history, bundle.tokenizer, reply=True).ids)
+    tools = tools_of(turn.tools)
+    whole = bundle.template.encode((*turn.history, turn.reply), bundle.tokenizer, tools)
+    asked = len(bundle.template.encode(turn.history, bundle.tokenizer, tools, reply=True).ids)
     return Encoded(whole.ids, tuple(flag and index >= asked for index, flag in enumerate(whole.trained)))
+
+
+def _reference(engine: Engine, row: Encoded, turn: Turn) -> str:
+    """What is to be answered: the reply, its calls as the template writes them."""
+    if not turn.reply.tool_calls:
+        return turn.reply.content
+    return engine.bundle.tokenizer.decode([id for id, learnt in zip(row.ids, row.trained, strict=True) if learnt])
 
 
 def read_schema(file: str) -> Any:

@@ -82,6 +82,7 @@ class Batch:
         self._state: State | None = None
         self._alone: dict[int, Iterator[Chunk | None]] = {}
         self.begun: list[int] = []  # the requests that the last step began
+        self.found: dict[int, int] = {}  # tokens of the prompts it has read that were known from earlier ones
         self.prefix_queries = self.prefix_hits = 0  # tokens of prompts, and those found among earlier prompts
 
     def __contains__(self, ticket: int) -> bool:
@@ -187,6 +188,7 @@ class Batch:
 
     def _read(self) -> list[Event]:
         """Read some prompts to their end, or a stretch of a long one; their first tokens come of it."""
+        self.found = {}
         if not self._reading:
             return []
         for prompt in self._reading:
@@ -207,6 +209,7 @@ class Batch:
         self._reading = self._reading[len(group) :]
         self.prefix_queries += sum(prompt.known for prompt in group)
         self.prefix_hits += sum(prompt.found for prompt in group)
+        self.found = {prompt.number: prompt.found for prompt in group if not prompt.replies[0].chunks}
         self._remember(group, state)
         rows_B = torch.arange(len(group), device=self._device)
         return self._first(group, self._model.head(hidden_BTC[rows_B, lengths_B - 1]), state)

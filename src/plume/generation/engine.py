@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from plume.errors import PlumeError, UserError
 from plume.generation import scoring
@@ -42,11 +43,12 @@ class Engine:
         """Answers that are being decoded."""
         return self._batch.running
 
-    def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        """The ids that ask for a reply. Raises UserError when they fill the model's context, or are no text."""
+    def prompt(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> tuple[int, ...]:
+        """The ids that ask for a reply, which may call `tools` (in OpenAI's form). Raises UserError when they fill the
+        model's context, are no text, or the model's template knows no calls."""
         for message in messages:
             check_text(message.content)
-        ids = self.bundle.template.encode(messages, self.bundle.tokenizer, reply=True).ids
+        ids = self.bundle.template.encode(messages, self.bundle.tokenizer, tools, reply=True).ids
         context = self.bundle.model.context_length
         if len(ids) >= context:
             raise UserError(

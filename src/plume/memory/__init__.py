@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from plume.data.sql import safe_name
 from plume.errors import UserError
 from plume.memory.store import Clock, Store
 
+if TYPE_CHECKING:
+    from plume.memory.master import MasterKey
+
 _SQL = re.compile(r"(?i)(sqlite|postgres(ql)?|mysql|mariadb)(\+\w+)?://")
 _REDIS = re.compile(r"(?i)(redis|rediss|unix)://")
 
 
-def open_store(url: str, *, clock: Clock | None = None) -> Store:
+def open_store(url: str, *, clock: Clock | None = None, keys: Sequence[MasterKey] = ()) -> Store:
     """`memory:`, `sqlite:///FILE`, `postgresql://…`, `mysql://…`, `mariadb://…` or `redis://…`.
 
-    `clock` gives seconds since 1970; without one it is the server's, so that several programs agree. Raises UserError
-    for another URL, a missing driver, and a database that cannot be used as it is.
+    `clock` gives seconds since 1970; without one it is the server's, so that several programs agree. With `keys`
+    everything is sealed (see `plume.memory.master`). Raises UserError for another URL, a missing driver, a database
+    that cannot be used as it is, and keys that do not open it.
     """
     try:
         if _SQL.match(url):
             from plume.memory.sql import SQLStore
 
-            return SQLStore(url, clock)
+            return SQLStore(url, clock, keys)
         if _REDIS.match(url):
             from plume.memory.redis_store import RedisStore
 
-            return RedisStore(url, clock)
+            return RedisStore(url, clock, keys)
     except ModuleNotFoundError as error:
         extra = "redis" if error.name == "redis" else "sql"
         raise UserError(
@@ -35,6 +41,6 @@ def open_store(url: str, *, clock: Clock | None = None) -> Store:
     if url in ("memory:", "memory://"):
         from plume.memory.in_memory import InMemoryStore
 
-        return InMemoryStore(clock)
+        return InMemoryStore(clock, keys)
     hint = "write memory:, sqlite:///FILE, postgresql://…, mysql://… or redis://…"
     raise UserError(f"{safe_name(url)} names no store", hint)

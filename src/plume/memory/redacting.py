@@ -12,6 +12,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from plume.errors import DocumentChanged, NotFound
+from plume.memory.rows import Rows
+from plume.memory.sealing import Sealing
 from plume.memory.store import Conversation, Counts, Document, Durability, Item, Line, Store, Tenant
 from plume.memory.vault import KIND, seal, unseal, vault_of
 from plume.redact import Redaction, Redactor
@@ -39,6 +41,13 @@ class RedactingStore:
 
     def tenants(self, *, after: str | None = None, limit: int = 100) -> tuple[str, ...]:
         return self._store.tenants(after=after, limit=limit)
+
+    @property
+    def sealing(self) -> Sealing:
+        return self._store.sealing
+
+    def rows(self, tenant: str) -> Rows:
+        return self._store.rows(tenant)
 
     def sweep(self, limit: int = 1000) -> Counts:
         return self._store.sweep(limit)
@@ -129,8 +138,8 @@ class RedactingTenant:
         except NotFound:
             return
 
-    def index(self, id: str, vectors: Mapping[int, bytes], *, created_at: float | None = None) -> None:
-        self._tenant.index(id, vectors, created_at=created_at)
+    def index(self, conversation: Conversation, vectors: Mapping[int, bytes]) -> None:
+        self._tenant.index(conversation, vectors)
 
     def vectors(self, id: str, *, after: int | None = None) -> Mapping[int, bytes]:
         return self._tenant.vectors(id, after=after)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
@@ -20,8 +20,13 @@ from redis.retry import Retry
 
 from plume.data.sql import safe_name, said
 from plume.errors import PlumeError, UserError
+from plume.memory.bodies import bodies_of
+from plume.memory.master import MasterKey
 from plume.memory.records import json_bytes, microseconds, seconds
+from plume.memory.redis_keys import Held
+from plume.memory.redis_rows import RedisRows
 from plume.memory.redis_tenant import BATCH, RedisTenant, counted
+from plume.memory.sealing import KEPT, PLAIN, Sealing, sealing_of
 from plume.memory.store import Clock, Counts, Durability, Line, checked_name, page_size, unsafe
 
 _FORM = 2  # of the keys
@@ -36,8 +41,8 @@ _WANTED = {"appendonly": "yes", "appendfsync": "always"}
 
 
 class RedisStore:
-    def __init__(self, url: str, clock: Clock | None = None) -> None:
-        """Connects. Raises UserError when that is impossible, or a newer Plume wrote there."""
+    def __init__(self, url: str, clock: Clock | None = None, keys: Sequence[MasterKey] = ()) -> None:
+        """Connects. Raises UserError when that is impossible, a newer Plume wrote there, or the keys are wrong."""
         self._url, self._name, self._clock = url, safe_name(url), clock
         # The client's own retries could run a script twice: an append would be there twice.
         options: dict[str, Any] = {"retry": Retry(NoBackoff(), 0), "health_check_interval": 30}
@@ -55,19 +60,29 @@ class RedisStore:
             self._redis.close()
             hint = "open it with the newer Plume: pip install --upgrade plume-lm"
             raise UserError(f"{self._name}: the keys are in form {form}, and this Plume knows only {_FORM}", hint)
+        self.keys: dict[str, bytes] = {}
+        self.sealing: Sealing = PLAIN
+        try:
+            self.sealing = sealing_of(self, self._name, keys)
+        except BaseException:
+            self.close()
+            raise
 
     def __repr__(self) -> str:
         return f"RedisStore({self._name!r})"
 
     def tenant(self, name: str) -> RedisTenant:
-        return RedisTenant(self, checked_name("tenant", name))
+        return RedisTenant(self, bodies_of(self.sealing, checked_name("tenant", name)))
+
+    def rows(self, tenant: str) -> RedisRows:
+        return RedisRows(self._redis, _root(tenant), self._failed)
 
     def tenants(self, *, after: str | None = None, limit: int = 100) -> tuple[str, ...]:
         low = "-" if after is None else b"(" + checked_name("tenant", after).encode("utf-8")
         try:
             found = self._redis.zrangebylex(_TENANTS, low, "+", start=0, num=page_size(limit))
         except redis.RedisError as error:
-            raise PlumeError(f"{self._name}: {said(error, self._url)}", "check the server, then try again") from None
+            raise self._failed(error) from None
         return tuple(name.decode("utf-8") for name in cast("list[bytes]", found))
 
     def sweep(self, limit: int = 1000) -> Counts:
@@ -103,8 +118,8 @@ class RedisStore:
             time.sleep(0.05)
         return False
 
-    def destroy_keys(self, tenant: str, user: str | None) -> bool:  # noqa: ARG002
-        return False
+    def destroy_keys(self, tenant: str, user: str | None) -> bool:
+        return self.sealing.destroy(tenant, user)
 
     def note(self, entry: Mapping[str, Any]) -> Line:
         body = json_bytes(dict(entry), "audit line")
@@ -142,12 +157,12 @@ class RedisStore:
     ) -> None:
         self.close()
 
-    def run(self, tenant: str, operation: str, *arguments: str | int | bytes) -> list[Any]:
+    def run(self, tenant: str, operation: str, *arguments: str | int | bytes, held: Held | None = None) -> list[Any]:
         """What the script says: a word, then what goes with it. Only what reads is tried a second time."""
         attempts = 2 if operation in _READS else 1
         for attempt in range(attempts):
             try:
-                word, *rest = self._call(tenant, operation, *arguments)
+                word, *rest = self._call(tenant, operation, *arguments, held=held)
                 return [word.decode(), *rest]
             except redis.RedisError as error:
                 if attempt + 1 < attempts and isinstance(error, redis.ConnectionError):
@@ -156,10 +171,15 @@ class RedisStore:
                 raise PlumeError(f"{self._name}: {said(error, self._url)}", hint) from None
         raise AssertionError
 
-    def _call(self, tenant: str, operation: str, *arguments: str | int | bytes) -> list[Any]:
+    def _failed(self, error: redis.RedisError) -> PlumeError:
+        return PlumeError(f"{self._name}: {said(error, self._url)}", "check the server, then try again")
+
+    def _call(self, tenant: str, operation: str, *arguments: str | int | bytes, held: Held | None = None) -> list[Any]:
         now = "" if self._clock is None else microseconds(self._clock())
-        root = f"plume:{{{quote(tenant, safe='')}}}"
-        return cast("list[Any]", self._script([root, _TENANTS], [operation, now, tenant, *arguments]))
+        keys, belief = [_root(tenant), _TENANTS], ["", ""] if held is None else [held.body, held.user]
+        if held is not None:
+            keys.append(f"{_root(KEPT)}:document:{quote(held.kind, safe='')}:{quote(held.id, safe='')}")
+        return cast("list[Any]", self._script(keys, [operation, now, tenant, *belief, *arguments]))
 
     def _upgrade(self) -> None:
         """Form 1 had neither the list of tenants nor those of kinds and of ends. Whoever else tries at the same moment
@@ -171,3 +191,7 @@ class RedisStore:
             tenant, _, kind = key.decode().removeprefix("plume:{").partition("}:documents:")
             self._call(unquote(tenant), "adopt documents", unquote(kind))
         self._redis.set("plume:form", _FORM)
+
+
+def _root(tenant: str) -> str:
+    return f"plume:{{{quote(tenant, safe='')}}}"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, cast
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from typing import Any, cast
 
 from plume.errors import ConversationChanged, DocumentChanged
-from plume.memory.records import json_bytes, lifetime, message_bytes, messages_of, metadata_bytes, microseconds, seconds
+from plume.memory.bodies import Bodies
+from plume.memory.records import json_bytes, lifetime, message_bytes, metadata_bytes, microseconds, seconds
+from plume.memory.redis_keys import Held, Keys, Runs, ahead, keys_of, patience, user_of
+from plume.memory.sealing import settled
 from plume.memory.store import (
     Conversation,
     Counts,
@@ -31,15 +33,9 @@ from plume.types import Message
 BATCH = 100  # conversations and documents that one run of the script removes
 
 
-class Runs(Protocol):
-    """The store, as its tenants need it."""
-
-    def run(self, tenant: str, operation: str, *arguments: str | int | bytes) -> list[Any]: ...
-
-
 class RedisTenant:
-    def __init__(self, store: Runs, name: str) -> None:
-        self.name, self._store = name, store
+    def __init__(self, store: Runs, bodies: Bodies) -> None:
+        self.name, self._store, self._bodies, self._keys = bodies.tenant, store, bodies, Keys(store, bodies)
 
     def create(
         self,
@@ -50,10 +46,18 @@ class RedisTenant:
         user: str | None = None,
     ) -> Conversation:
         id = new_id("conv") if id is None else checked_name("conversation", id)
-        word, *rest = self._on(id, "create", metadata_bytes(metadata), lifetime(ttl), checked_user(user) or "")
+        body, whose = metadata_bytes(metadata), checked_user(user)
+
+        held = self._keys.held(whose)
+        for _ in patience():
+            sealed = self._bodies.sealed_metadata(keys_of(held), whose, id, body)
+            word, *rest = self._on(id, "create", sealed, lifetime(ttl), whose or "", held=held)
+            if word != "keys":
+                break
+            held = self._keys.held(whose, anew=True)
         if word == "taken":
             raise taken(id)
-        return _conversation(id, rest[0])
+        return self._conversation(id, rest[0])
 
     def read(
         self,
@@ -66,34 +70,48 @@ class RedisTenant:
     ) -> Conversation:
         low, high, limit = bounds(after, before, first, last)
         order = "first" if last is None else "last"
-        _, fields, rows = self._on(id, "read", low, high, order, limit)
-        found = _items(rows)
-        return _conversation(id, fields, tuple(found if last is None else reversed(found)))
+
+        def read() -> Conversation:
+            _, fields, rows = self._on(id, "read", low, high, order, limit)
+            found = self._items(id, rows)
+            return self._conversation(id, fields, tuple(found if last is None else reversed(found)))
+
+        return settled(read)
 
     def item(self, id: str, item: str) -> Item:
-        word, *rest = self._on(id, "item", item if is_name(item) else "")
-        if word != "ok":
-            raise no_item(id, item)
-        return _items(rest[0])[0]
+        def read() -> Item:
+            word, *rest = self._on(id, "item", item if is_name(item) else "")
+            if word != "ok":
+                raise no_item(id, item)
+            return self._items(id, rest[0])[0]
+
+        return settled(read)
 
     def append(
         self, id: str, messages: Sequence[Message], *, at: int | None = None, ids: Sequence[str] | None = None
     ) -> tuple[Item, ...]:
         names, bodies = named(messages, ids), [message_bytes(message) for message in messages]
-        pairs = [part for pair in zip(names, bodies, strict=True) for part in pair]
-        place = "" if at is None else at
         if not messages:
             self._on(id, "show")
             return ()
-        word, *rest = self._on(id, "append", place, "", *pairs)
         known: dict[str, Item] = {}
-        if word == "known":
-            known = {item.id: item for item in _items(rest[0])}
-            for name, message in zip(names, messages, strict=True):
-                if name in known:
-                    same_message(known[name], message)
-            if len(known) < len(names):
-                word, *rest = self._on(id, "append", place, "compared", *pairs)
+        place, (held, head), width = "" if at is None else at, self._held_of(id), 1
+        named_bodies = list(zip(names, bodies, strict=True))
+        for _ in patience():
+            heads = range(head, head + width)
+            parts = self._sealed(id, held, heads, named_bodies, known)
+            sealed_for = "" if held is None else head
+            word, *rest = self._on(id, "append", place, len(known), sealed_for, len(names), *parts, held=held)
+            if word == "known":
+                known = self._compared(id, rest[0], zip(names, messages, strict=True))
+                if len(known) == len(names):
+                    break
+            elif word == "keys":
+                held, head = self._held_of(id, anew=True)
+            elif word == "moved":
+                head, width = rest[0], ahead(width, sum(map(len, bodies)))
+            else:
+                break
         if word == "changed":
             raise ConversationChanged(id, cast(int, at), rest[0])
         if word == "ok":
@@ -107,11 +125,19 @@ class RedisTenant:
         word, *rest = self._on(id, "remove", *(name if is_name(name) else "" for name in names))
         if word != "ok":
             raise no_item(id, names[rest[0]])
-        return _conversation(id, rest[0])
+        return self._conversation(id, rest[0])
 
     def update(self, id: str, metadata: Mapping[str, Any]) -> Conversation:
-        _, fields = self._on(id, "update", metadata_bytes(metadata))
-        return _conversation(id, fields)
+        body = metadata_bytes(metadata)
+
+        held, _ = self._held_of(id)
+        for _ in patience():
+            sealed = self._bodies.sealed_metadata(keys_of(held), user_of(held), id, body)
+            word, *rest = self._on(id, "update", sealed, held=held)
+            if word != "keys":
+                break
+            held, _ = self._held_of(id, anew=True)
+        return self._conversation(id, rest[0])
 
     def conversations(
         self, *, user: str | None = None, after: str | None = None, limit: int = 100
@@ -122,20 +148,34 @@ class RedisTenant:
         def show(id: str) -> list[Any]:
             return self._run("show", id)
 
-        found = self._page("", user, after, page_size(limit), show)
-        return tuple(_conversation(id, fields) for id, fields in found)
+        def read() -> tuple[Conversation, ...]:
+            found = self._page("", user, after, page_size(limit), show)
+            return tuple(self._conversation(id, fields) for id, fields in found)
+
+        return settled(read)
 
     def delete(self, id: str) -> None:
         self._on(id, "delete")
 
-    def index(self, id: str, vectors: Mapping[int, bytes], *, created_at: float | None = None) -> None:
-        pairs = [part for pair in vectors.items() for part in pair]
-        self._on(id, "index", "" if created_at is None else microseconds(created_at), *pairs)
+    def index(self, conversation: Conversation, vectors: Mapping[int, bytes]) -> None:
+        id, held = conversation.id, self._held_of(conversation.id)[0]
+        for _ in patience():
+            sealed = self._bodies.sealed_vectors(keys_of(held), user_of(held), id, vectors)
+            pairs = [part for pair in sealed.items() for part in pair]
+            word, *_ = self._on(id, "index", microseconds(conversation.created_at), *pairs, held=held)
+            if word != "keys":
+                break
+            held, _ = self._held_of(id, anew=True)
 
     def vectors(self, id: str, *, after: int | None = None) -> dict[int, bytes]:
         low, _, _ = bounds(after, None, None, None)
-        _, found = self._on(id, "vectors", low)
-        return {int(place): raw for place, raw in sorted(zip(found[::2], found[1::2], strict=True), key=_place)}
+
+        def read() -> dict[int, bytes]:
+            _, found = self._on(id, "vectors", low)
+            raws = {int(place): raw for place, raw in sorted(zip(found[::2], found[1::2], strict=True), key=_place)}
+            return self._bodies.vectors(id, raws)
+
+        return settled(read)
 
     def put(
         self,
@@ -149,15 +189,24 @@ class RedisTenant:
     ) -> Document:
         checked_name("kind", kind)
         checked_name("document", id)
-        place, whose = "" if at is None else at, checked_user(user) or ""
-        word, *rest = self._to(kind, id, "put", json_bytes(body, "document"), place, lifetime(ttl), whose)
+        raw, whose, place = json_bytes(body, "document"), checked_user(user), "" if at is None else at
+        held, revision = self._keys.held(whose), (at or 0) + 1
+        for _ in patience():
+            sealed = self._bodies.sealed_document(keys_of(held), whose, kind, id, revision, raw)
+            number = "" if held is None else revision
+            word, *rest = self._to(kind, id, "put", sealed, place, lifetime(ttl), whose or "", number, held=held)
+            if word == "keys":
+                held = self._keys.held(whose, anew=True)
+            elif word == "moved":
+                revision = rest[0] + 1
+            else:
+                break
         if word == "changed":
             raise DocumentChanged(kind, id, cast(int, at), rest[0])
-        return _document(kind, id, rest[0])
+        return self._document(kind, id, rest[0])
 
     def get(self, kind: str, id: str) -> Document:
-        _, fields = self._to(kind, id, "get")
-        return _document(kind, id, fields)
+        return settled(lambda: self._document(kind, id, self._to(kind, id, "get")[1]))
 
     def documents(
         self, kind: str, *, user: str | None = None, after: str | None = None, limit: int = 100
@@ -171,8 +220,11 @@ class RedisTenant:
         def show(id: str) -> list[Any]:
             return self._run("get", kind, id)
 
-        found = self._page(kind, user, after, size, show)
-        return tuple(_document(kind, id, fields) for id, fields in found)
+        def read() -> tuple[Document, ...]:
+            found = self._page(kind, user, after, size, show)
+            return tuple(self._document(kind, id, fields) for id, fields in found)
+
+        return settled(read)
 
     def kinds(self) -> tuple[str, ...]:
         _, names = self._run("kinds")
@@ -196,24 +248,82 @@ class RedisTenant:
             removed += found
         return removed
 
-    def _on(self, id: str, operation: str, *arguments: str | int | bytes) -> list[Any]:
+    def _on(self, id: str, operation: str, *arguments: str | int | bytes, held: Held | None = None) -> list[Any]:
         if not is_name(id):
             raise no_conversation(id)
-        answer = self._run(operation, id, *arguments)
+        answer = self._run(operation, id, *arguments, held=held)
         if answer[0] == "none":
             raise no_conversation(id)
         return answer
 
-    def _to(self, kind: str, id: str, operation: str, *arguments: str | int | bytes) -> list[Any]:
+    def _to(
+        self, kind: str, id: str, operation: str, *arguments: str | int | bytes, held: Held | None = None
+    ) -> list[Any]:
         if not is_name(kind) or not is_name(id):
             raise no_document(kind, id)
-        answer = self._run(operation, kind, id, *arguments)
+        answer = self._run(operation, kind, id, *arguments, held=held)
         if answer[0] == "none":
             raise no_document(kind, id)
         return answer
 
-    def _run(self, operation: str, *arguments: str | int | bytes) -> list[Any]:
-        return self._store.run(self.name, operation, *arguments)
+    def _run(self, operation: str, *arguments: str | int | bytes, held: Held | None = None) -> list[Any]:
+        return self._store.run(self.name, operation, *arguments, held=held)
+
+    # --- sealing: the script says when the keys or the place are not those that a body was sealed for
+
+    def _held_of(self, id: str, *, anew: bool = False) -> tuple[Held | None, int]:
+        """The keys of the person whom a conversation is about, and its head; nothing where nothing is sealed."""
+        if not self._bodies.sealing.active:
+            return None, 0
+        _, (head, *_, user) = self._on(id, "show")
+        return self._keys.held(_text(user), anew=anew), int(head)
+
+    def _sealed(
+        self,
+        id: str,
+        held: Held | None,
+        heads: Sequence[int],
+        named: Sequence[tuple[str, bytes]],
+        known: Container[str],
+    ) -> list[str | bytes]:
+        """The names, then the bodies for each head that there may be by now; of what is known, nothing."""
+        new, bodies = [(name, body) for name, body in named if name not in known], list[str | bytes]()
+        for head in heads:
+            placed = [(place, name, body) for place, (name, body) in enumerate(new, head)]
+            sealed = self._bodies.sealed_messages(keys_of(held), user_of(held), id, placed)
+            ready = {name: raw for (_, name, _), raw in zip(placed, sealed, strict=True)}
+            bodies += [ready.get(name, b"") for name, _ in named]
+        return [name for name, _ in named] + bodies
+
+    def _compared(self, id: str, rows: Sequence[bytes], named: Iterable[tuple[str, Message]]) -> dict[str, Item]:
+        known = {item.id: item for item in self._items(id, rows)}
+        for name, message in named:
+            if name in known:
+                same_message(known[name], message)
+        return known
+
+    def _items(self, id: str, packed: Sequence[bytes]) -> list[Item]:
+        rows = []
+        for row in packed:
+            place, moment, length, rest = row.split(b" ", 3)
+            name, raw = rest[: int(length)].decode(), rest[int(length) :]
+            rows.append((int(place.partition(b"-")[0]), name, seconds(int(moment)), raw))
+        messages = self._bodies.messages(id, [(place, name, raw) for place, name, _, raw in rows])
+        return [
+            Item(name, place, message, moment) for (place, name, moment, _), message in zip(rows, messages, strict=True)
+        ]
+
+    def _conversation(self, id: str, fields: list[bytes], items: tuple[Item, ...] = ()) -> Conversation:
+        head, created, updated, ends, body, field = fields
+        user = _text(field)
+        metadata = self._bodies.metadata(id, user, body)
+        return Conversation(id, int(head), *_times(created, updated, ends), metadata, user, items)
+
+    def _document(self, kind: str, id: str, fields: list[bytes]) -> Document:
+        number, created, updated, ends, raw, field = fields
+        revision, user = int(number), _text(field)
+        body = self._bodies.document(kind, id, revision, user, raw)
+        return Document(kind, id, revision, *_times(created, updated, ends), body, user)
 
     def _page(
         self, kind: str, user: str | None, after: str | None, limit: int, show: Callable[[str], list[Any]]
@@ -247,25 +357,5 @@ def _times(created: bytes, updated: bytes, ends: bytes) -> tuple[float, float, f
     return seconds(int(created)), seconds(int(updated)), seconds(int(ends)) if ends else None
 
 
-def _conversation(id: str, fields: list[bytes], items: tuple[Item, ...] = ()) -> Conversation:
-    head, created, updated, ends, body, user = fields
-    return Conversation(id, int(head), *_times(created, updated, ends), json.loads(body), _user(user), items)
-
-
-def _document(kind: str, id: str, fields: list[bytes]) -> Document:
-    revision, created, updated, ends, body, user = fields
-    return Document(kind, id, int(revision), *_times(created, updated, ends), json.loads(body), _user(user))
-
-
-def _user(field: bytes | None) -> str | None:
+def _text(field: bytes | None) -> str | None:
     return field.decode("utf-8") if field else None
-
-
-def _items(packed: Sequence[bytes]) -> list[Item]:
-    rows = [row.split(b" ", 3) for row in packed]
-    lengths = [int(row[2]) for row in rows]
-    messages = messages_of([row[3][length:] for row, length in zip(rows, lengths, strict=True)])
-    return [
-        Item(rest[:length].decode(), int(place.partition(b"-")[0]), message, seconds(int(moment)))
-        for (place, moment, _, rest), length, message in zip(rows, lengths, messages, strict=True)
-    ]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 from sqlalchemy import Connection, insert, select
 
 from plume.memory import sql_lifetime
+from plume.memory.bodies import bodies_of
+from plume.memory.master import MasterKey
 from plume.memory.records import json_bytes, seconds
+from plume.memory.sealing import PLAIN, Sealing, sealing_of
+from plume.memory.sql_rows import SQLRows
 from plume.memory.sql_tenant import SQLTenant
 from plume.memory.store import Clock, Counts, Durability, Line, checked_name, page_size
 from plume.memory.tables import audit
@@ -18,15 +22,24 @@ from plume.memory.transactions import Transactions
 
 
 class SQLStore:
-    def __init__(self, url: str, clock: Clock | None = None) -> None:
-        """Connects and brings the tables up to date. Raises UserError when that is impossible."""
+    def __init__(self, url: str, clock: Clock | None = None, keys: Sequence[MasterKey] = ()) -> None:
+        """Connects and brings the tables up to date. Raises UserError when that or the keys fail."""
         self._transactions = Transactions(url, clock)
+        self.sealing: Sealing = PLAIN
+        try:
+            self.sealing = sealing_of(self, self._transactions.name, keys)
+        except BaseException:
+            self.close()
+            raise
 
     def __repr__(self) -> str:
         return f"SQLStore({self._transactions.name!r})"
 
     def tenant(self, name: str) -> SQLTenant:
-        return SQLTenant(self._transactions, checked_name("tenant", name))
+        return SQLTenant(self._transactions, bodies_of(self.sealing, checked_name("tenant", name)))
+
+    def rows(self, tenant: str) -> SQLRows:
+        return SQLRows(self._transactions, tenant)
 
     def tenants(self, *, after: str | None = None, limit: int = 100) -> tuple[str, ...]:
         """Each name by one look at the indexes, however much every tenant has."""
@@ -46,8 +59,8 @@ class SQLStore:
     def scrub(self) -> tuple[str, ...]:
         return self._transactions.scrub()
 
-    def destroy_keys(self, tenant: str, user: str | None) -> bool:  # noqa: ARG002
-        return False
+    def destroy_keys(self, tenant: str, user: str | None) -> bool:
+        return self.sealing.destroy(tenant, user)
 
     def note(self, entry: Mapping[str, Any]) -> Line:
         body = json_bytes(dict(entry), "audit line")

@@ -5,7 +5,6 @@ Whoever writes to a conversation first locks its row; so messages get their posi
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import Any
@@ -13,16 +12,19 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, insert, update
 
 from plume.errors import ConversationChanged, DocumentChanged
+from plume.memory.bodies import Bodies
 from plume.memory.records import (
     expiry,
     json_bytes,
     lifetime,
     message_bytes,
-    messages_of,
     metadata_bytes,
     microseconds,
     seconds,
 )
+from plume.memory.sealing import settled
+from plume.memory.sql_columns import fields, is_row, shown_item, times_of, visible
+from plume.memory.sql_keys import held_keys
 from plume.memory.sql_lifetime import erase
 from plume.memory.statements import Pages
 from plume.memory.store import (
@@ -52,8 +54,8 @@ _BATCH = 500  # names in one IN (...)
 
 
 class SQLTenant:
-    def __init__(self, transactions: Transactions, name: str) -> None:
-        self.name, self._transactions = name, transactions
+    def __init__(self, transactions: Transactions, bodies: Bodies) -> None:
+        self.name, self._transactions, self._bodies = bodies.tenant, transactions, bodies
         self._statements = transactions.statements
 
     def create(
@@ -69,16 +71,17 @@ class SQLTenant:
 
         def work(connection: Connection) -> Conversation:
             old = self._locked(connection, id)
-            if old is not None and _visible(old):
+            if old is not None and visible(old):
                 raise taken(id)
             if old is not None:
                 self._delete(connection, id)
             start = {**self._transactions.clock(), "tenant": self.name}
             now, otherwise = connection.execute(self._statements.start, start).one()
             times = {"created_at": now, "updated_at": now, "expires_at": expiry(now, ttl, otherwise)}
-            row: dict[str, Any] = {"id": id, "head": 0, "body": body, "user": whose, **times}
+            sealed = self._bodies.sealed_metadata(self._keys(connection, whose), whose, id, body)
+            row: dict[str, Any] = {"id": id, "head": 0, "body": sealed, "user": whose, **times}
             connection.execute(insert(conversations), {"tenant": self.name, **row})
-            return _conversation(**row)
+            return self._conversation(**row)
 
         return self._transactions.write(work)
 
@@ -93,27 +96,30 @@ class SQLTenant:
     ) -> Conversation:
         low, high, limit = bounds(after, before, first, last)
         statement = self._statements.read_first if last is None else self._statements.read_last
-        rows: Sequence[Any] = self._rows(statement, id=id, low=low, high=high, limit=limit)
+        return settled(lambda: self._read(id, self._rows(statement, id=id, low=low, high=high, limit=limit)))
+
+    def _read(self, id: str, rows: Sequence[Any]) -> Conversation:
         top = {row[1]: row for row in rows if not row[1]}
         if not top:
             raise no_conversation(id)
         (head, _, created, body), (updated, _, ends, user) = top[b""], top[None]
         placed = sorted((row for row in rows if row[1]), key=itemgetter(0))
-        messages = messages_of([row[3] for row in placed])
-        found = tuple(
-            Item(name.decode("utf-8"), position, message, seconds(moment))
-            for (position, name, moment, _), message in zip(placed, messages, strict=True)
+        found = self._items(
+            id, [(position, name.decode("utf-8"), moment, raw) for position, name, moment, raw in placed]
         )
         times = {"created_at": created, "updated_at": updated, "expires_at": ends}
         whose = None if user is None else bytes(user).decode("utf-8")
-        return _conversation(id=id, head=head, **times, body=body, user=whose, items=found)
+        return self._conversation(id=id, head=head, **times, body=body, user=whose, items=tuple(found))
 
     def item(self, id: str, item: str) -> Item:
-        rows = self._rows(self._statements.item, id=id, item=item)
-        if not rows:
-            self._there(id)
-            raise no_item(id, item)
-        return _item(rows[0])
+        def read() -> Item:
+            rows = self._rows(self._statements.item, id=id, item=item)
+            if not rows:
+                self._there(id)
+                raise no_item(id, item)
+            return self._items(id, [shown_item(rows[0])])[0]
+
+        return settled(read)
 
     def append(
         self, id: str, messages: Sequence[Message], *, at: int | None = None, ids: Sequence[str] | None = None
@@ -130,21 +136,22 @@ class SQLTenant:
             if new and at is not None and at != row.head:
                 raise ConversationChanged(id, at, row.head)
             moment = max(row.now, row.updated_at)
-            common = {"tenant": self.name, "conversation": id, "created_at": moment}
-            placed: list[dict[str, Any]] = [
-                {"position": position, "id": name, "body": body}
-                for position, (name, _, body) in enumerate(new, row.head)
-            ]
+            placed = [(position, name, body) for position, (name, _, body) in enumerate(new, row.head)]
             if new:
-                rows = [{**common, **place} for place in placed]
+                common = {"tenant": self.name, "conversation": id, "created_at": moment}
+                sealed = self._bodies.sealed_messages(self._keys(connection, row.user), row.user, id, placed)
+                rows = [
+                    {**common, "position": position, "id": name, "body": body}
+                    for (position, name, _), body in zip(placed, sealed, strict=True)
+                ]
                 connection.execute(self._statements.add, rows if len(rows) > 1 else rows[0])
                 change = {"whose": self.name, "which": id, "moved": row.head + len(new), "moment": moment}
                 connection.execute(self._statements.advance, change)
-            for place, (name, message, _) in zip(placed, new, strict=True):
-                known[name] = Item(name, place["position"], message, seconds(moment))
+            for (position, name, _), (_, message, _) in zip(placed, new, strict=True):
+                known[name] = Item(name, position, message, seconds(moment))
             return tuple(known[name] for name in names)
 
-        return self._transactions.write(work)
+        return settled(lambda: self._transactions.write(work))
 
     def remove(self, id: str, items: Sequence[str]) -> Conversation:
         def work(connection: Connection) -> Conversation:
@@ -156,18 +163,19 @@ class SQLTenant:
             self._take_out(connection, id, [item.position for item in known.values()])
             changed = {"head": row.head + bool(items), "updated_at": max(row.now, row.updated_at)}
             self._change(connection, id, **changed)
-            return _conversation(**{**_fields(row), **changed})
+            return self._conversation(**{**fields(row), **changed})
 
-        return self._transactions.write(work)
+        return settled(lambda: self._transactions.write(work))
 
     def update(self, id: str, metadata: Mapping[str, Any]) -> Conversation:
         body = metadata_bytes(metadata)
 
         def work(connection: Connection) -> Conversation:
             row = self._present(connection, id)
-            changed = {"body": body, "updated_at": max(row.now, row.updated_at)}
+            sealed = self._bodies.sealed_metadata(self._keys(connection, row.user), row.user, id, body)
+            changed = {"body": sealed, "updated_at": max(row.now, row.updated_at)}
             self._change(connection, id, **changed)
-            return _conversation(**{**_fields(row), **changed})
+            return self._conversation(**{**fields(row), **changed})
 
         return self._transactions.write(work)
 
@@ -177,8 +185,12 @@ class SQLTenant:
         wanted: dict[str, Any] = {"limit": page_size(limit)}
         if after is not None:
             wanted |= {"created_at": self._there(after).created_at, "after": after}
-        rows = self._page(self._statements.conversations, user, wanted)
-        return tuple(_conversation(**_fields(row)) for row in rows)
+
+        def read() -> tuple[Conversation, ...]:
+            rows = self._page(self._statements.conversations, user, wanted)
+            return tuple(self._conversation(**fields(row)) for row in rows)
+
+        return settled(read)
 
     def delete(self, id: str) -> None:
         def work(connection: Connection) -> None:
@@ -187,13 +199,14 @@ class SQLTenant:
 
         self._transactions.write(work)
 
-    def index(self, id: str, vectors: Mapping[int, bytes], *, created_at: float | None = None) -> None:
+    def index(self, conversation: Conversation, vectors: Mapping[int, bytes]) -> None:
         def work(connection: Connection) -> None:
-            row = self._present(connection, id)
-            if created_at is not None and row.created_at != microseconds(created_at):
-                raise no_conversation(id)
-            one = {"whose": self.name, "which": id}
-            rows = [{**one, "place": place, "raw": raw} for place, raw in vectors.items()]
+            row = self._present(connection, conversation.id)
+            if row.created_at != microseconds(conversation.created_at):
+                raise no_conversation(conversation.id)
+            one, keys = {"whose": self.name, "which": conversation.id}, self._keys(connection, row.user)
+            sealed = self._bodies.sealed_vectors(keys, row.user, conversation.id, vectors)
+            rows = [{**one, "place": place, "raw": raw} for place, raw in sealed.items()]
             if rows:
                 connection.execute(self._statements.index, rows)
 
@@ -201,10 +214,14 @@ class SQLTenant:
 
     def vectors(self, id: str, *, after: int | None = None) -> dict[int, bytes]:
         low, _, _ = bounds(after, None, None, None)
-        rows = self._rows(self._statements.vectors, id=id, low=low)
-        if not rows:
-            self._there(id)
-        return {row.position: bytes(row.vector) for row in rows}
+
+        def read() -> dict[int, bytes]:
+            rows = self._rows(self._statements.vectors, id=id, low=low)
+            if not rows:
+                self._there(id)
+            return self._bodies.vectors(id, {row.position: bytes(row.vector) for row in rows})
+
+        return settled(read)
 
     def put(
         self,
@@ -217,12 +234,12 @@ class SQLTenant:
         user: str | None = None,
     ) -> Document:
         key = {"kind": checked_name("kind", kind), "id": checked_name("document", id), "tenant": self.name}
-        raw, whose, mine = json_bytes(body, "document"), checked_user(user), _is(documents, **key)
+        raw, whose, mine = json_bytes(body, "document"), checked_user(user), is_row(documents, **key)
 
         def work(connection: Connection) -> Document:
             row = self._locked_document(connection, kind, id)
             now = row.now if row else self._transactions.now(connection)
-            old = row if row and _visible(row) else None
+            old = row if row and visible(row) else None
             revision = old.revision if old else 0
             if at is not None and at != revision:
                 raise DocumentChanged(kind, id, at, revision)
@@ -231,20 +248,23 @@ class SQLTenant:
                 "created_at": old.created_at if old else now,
                 "updated_at": now,
                 "expires_at": expiry(now, ttl),
-                "body": raw,
+                "body": self._bodies.sealed_document(self._keys(connection, whose), whose, kind, id, revision + 1, raw),
                 "user": whose,
             }
             statement = insert(documents).values(**key) if row is None else update(documents).where(*mine)
             connection.execute(statement.values(**values))
-            return _document(kind=kind, id=id, **values)
+            return self._document(kind=kind, id=id, **values)
 
         return self._transactions.write(work)
 
     def get(self, kind: str, id: str) -> Document:
-        rows = self._rows(self._statements.document, kind=kind, id=id)
-        if not rows:
-            raise no_document(kind, id)
-        return _document(**_fields(rows[0]))
+        def read() -> Document:
+            rows = self._rows(self._statements.document, kind=kind, id=id)
+            if not rows:
+                raise no_document(kind, id)
+            return self._document(**fields(rows[0]))
+
+        return settled(read)
 
     def documents(
         self, kind: str, *, user: str | None = None, after: str | None = None, limit: int = 100
@@ -252,8 +272,12 @@ class SQLTenant:
         wanted: dict[str, Any] = {"limit": page_size(limit), "kind": kind}
         if after is not None:
             wanted |= {"created_at": microseconds(self.get(kind, after).created_at), "after": after}
-        rows = self._page(self._statements.documents, user, wanted)
-        return tuple(_document(**_fields(row)) for row in rows)
+
+        def read() -> tuple[Document, ...]:
+            rows = self._page(self._statements.documents, user, wanted)
+            return tuple(self._document(**fields(row)) for row in rows)
+
+        return settled(read)
 
     def kinds(self) -> tuple[str, ...]:
         last, found = "", []
@@ -265,9 +289,9 @@ class SQLTenant:
     def discard(self, kind: str, id: str) -> None:
         def work(connection: Connection) -> None:
             row = self._locked_document(connection, kind, id)
-            if row is None or not _visible(row):
+            if row is None or not visible(row):
                 raise no_document(kind, id)
-            connection.execute(delete(documents).where(*_is(documents, tenant=self.name, kind=kind, id=id)))
+            connection.execute(delete(documents).where(*is_row(documents, tenant=self.name, kind=kind, id=id)))
 
         self._transactions.write(work)
 
@@ -313,16 +337,17 @@ class SQLTenant:
 
     def _present(self, connection: Connection, id: str) -> Row[Any]:
         row = self._locked(connection, id)
-        if row is None or not _visible(row):
+        if row is None or not visible(row):
             raise no_conversation(id)
         return row
 
     def _known(self, connection: Connection, id: str, names: Sequence[str]) -> dict[str, Item]:
-        asked, found = [name for name in names if is_name(name)], {}
+        asked = [name for name in names if is_name(name)]
+        found: dict[str, Item] = {}
         for start in range(0, len(asked), _BATCH):
             parameters = {"tenant": self.name, "id": id, "names": asked[start : start + _BATCH]}
-            for row in connection.execute(self._statements.known, parameters):
-                found[row.id] = _item(row)
+            rows = connection.execute(self._statements.known, parameters).all()
+            found |= {item.id: item for item in self._items(id, [shown_item(row) for row in rows])}
         return found
 
     def _locked_document(self, connection: Connection, kind: str, id: str) -> Row[Any] | None:
@@ -331,45 +356,35 @@ class SQLTenant:
         parameters = {**self._transactions.clock(), "tenant": self.name, "kind": kind, "id": id}
         return connection.execute(self._statements.locked_document, parameters).one_or_none()
 
+    def _keys(self, connection: Connection, user: str | None) -> bytes:
+        return held_keys(connection, self._transactions, self._bodies, user)
+
+    def _items(self, id: str, rows: Sequence[tuple[int, str, int, bytes]]) -> list[Item]:
+        messages = self._bodies.messages(id, [(position, name, raw) for position, name, _, raw in rows])
+        return [
+            Item(name, position, message, seconds(moment))
+            for (position, name, moment, _), message in zip(rows, messages, strict=True)
+        ]
+
+    def _conversation(
+        self, *, id: str, user: str | None, body: bytes, items: tuple[Item, ...] = (), **values: Any
+    ) -> Conversation:
+        metadata = self._bodies.metadata(id, user, body)
+        return Conversation(id, **times_of(values), **values, user=user, metadata=metadata, items=items)
+
+    def _document(self, *, kind: str, id: str, revision: int, user: str | None, body: bytes, **values: Any) -> Document:
+        opened = self._bodies.document(kind, id, revision, user, body)
+        return Document(kind, id, revision, **times_of(values), **values, user=user, body=opened)
+
     def _take_out(self, connection: Connection, id: str, positions: Sequence[int]) -> None:
         for start in range(0, len(positions), _BATCH):
             batch = items.c.position.in_(positions[start : start + _BATCH])
-            connection.execute(delete(items).where(*_is(items, tenant=self.name, conversation=id), batch))
+            connection.execute(delete(items).where(*is_row(items, tenant=self.name, conversation=id), batch))
 
     def _change(self, connection: Connection, id: str, **values: Any) -> None:
-        mine = _is(conversations, tenant=self.name, id=id)
+        mine = is_row(conversations, tenant=self.name, id=id)
         connection.execute(update(conversations).where(*mine).values(**values))
 
     def _delete(self, connection: Connection, id: str) -> None:
-        connection.execute(delete(items).where(*_is(items, tenant=self.name, conversation=id)))
-        connection.execute(delete(conversations).where(*_is(conversations, tenant=self.name, id=id)))
-
-
-def _is(table: Any, **values: Any) -> list[Any]:
-    return [table.c[name] == value for name, value in values.items()]
-
-
-def _visible(row: Row[Any]) -> bool:
-    return row.expires_at is None or row.expires_at > row.now
-
-
-def _fields(row: Row[Any]) -> dict[str, Any]:
-    return {name: value for name, value in row._mapping.items() if name not in ("tenant", "now")}
-
-
-def _item(row: Any) -> Item:
-    return Item(row.id, row.position, messages_of([row.body])[0], seconds(row.created_at))
-
-
-def _times(values: dict[str, Any]) -> dict[str, Any]:
-    ends = values.pop("expires_at")
-    times = {name: seconds(values.pop(name)) for name in ("created_at", "updated_at")}
-    return {**times, "expires_at": None if ends is None else seconds(ends)}
-
-
-def _conversation(*, body: bytes, items: tuple[Item, ...] = (), **values: Any) -> Conversation:
-    return Conversation(**_times(values), **values, metadata=json.loads(body), items=items)
-
-
-def _document(*, body: bytes, **values: Any) -> Document:
-    return Document(**_times(values), **values, body=json.loads(body))
+        connection.execute(delete(items).where(*is_row(items, tenant=self.name, conversation=id)))
+        connection.execute(delete(conversations).where(*is_row(conversations, tenant=self.name, id=id)))

@@ -82,6 +82,7 @@ class Statements:
         kept = and_(_d.tenant == tenant, _d.kind == kind, _d.id == id)
         self.document = select(documents).where(kept, seen)
         self.locked_document = select(documents, now.label("now")).where(kept).with_for_update()
+        self.held_document = select(_d.body).where(kept).with_for_update(read=True)
         self.documents = _pages(documents, [_d.tenant == tenant, _d.kind == kind, seen])
         self.next_kind = _next(_d.kind, _d.tenant == tenant)
         firsts = [_next(table.c.tenant).subquery() for table in (conversations, documents)]

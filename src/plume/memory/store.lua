@@ -1,9 +1,11 @@
 -- Every operation of the Redis store, one call each: Redis runs nothing else meanwhile, so it is done wholly or not at all.
 -- Everything is checked before anything is written, because Redis does not roll back.
 --
--- KEYS: 1 the tenant's root, with which all its keys begin, 2 the names of all tenants.
--- ARGV: 1 the operation, 2 the time in microseconds, empty for the server's own, 3 the tenant's name; then what the
--- operation needs: first the id, or the kind and the id.
+-- KEYS: 1 the tenant's root, with which all its keys begin, 2 the names of all tenants; of who seals also 3 the document
+-- with the keys.
+-- ARGV: 1 the operation, 2 the time in microseconds, empty for the server's own, 3 the tenant's name, 4 what who seals
+-- takes the body of that document for, 5 whose keys these are; then what the operation needs: first the id, or the
+-- kind and the id.
 --
 -- ROOT:conversation:ID   hash        ROOT:conversations             ids by age
 -- ROOT:messages:ID       stream      ROOT:conversations:of:USER     those about a person
@@ -141,11 +143,20 @@ local function move(id, found, head)
   redis.call('HSET', key('conversation', id), 'head', text(head), 'updated_at', text(moment))
 end
 
+-- Did who seals take the keys of another person, or keys that have been replaced? Then nothing is written.
+local function outdated(id)
+  return KEYS[3] and (redis.call('HGET', KEYS[3], 'body') ~= ARGV[4]
+    or id and (redis.call('HGET', key('conversation', id), 'user') or '') ~= ARGV[5])
+end
+
 local run = {}
 
 function run.create(id, body, lifetime, user)
   if visible(key('conversation', id)) then
     return { 'taken' }
+  end
+  if outdated() then
+    return { 'keys' }
   end
   drop_conversation(id)
   lifetime = lifetime ~= '' and lifetime or redis.call('GET', root .. ':lifetime') or ''
@@ -181,35 +192,46 @@ function run.item(id, name)
   return position and { 'ok', packed({ entry(id, position) }) } or { 'no item' }
 end
 
--- Names and bodies follow in turns. Messages whose names are known are returned for the caller to compare, and
--- nothing is written, unless the caller says that it has compared them.
-function run.append(id, at, compared)
+-- So many names follow, then as many bodies, and as many again for each further head that they are sealed for. Messages
+-- whose names are known are returned for the caller to compare, and nothing is written, unless the caller says that it has
+-- compared as many.
+function run.append(id, at, compared, sealed_for, count)
   local hash, messages, positions = key('conversation', id), key('messages', id), key('positions', id)
-  local found, known, first = visible(hash, 'head', 'updated_at'), {}, 7
+  local found, known, rows, first = visible(hash, 'head', 'updated_at'), {}, {}, 11
   if not found then
     return { 'none' }
   end
-  for i = first, #ARGV, 2 do
+  for i = first, first + count - 1 do
     local position = redis.call('HGET', positions, ARGV[i])
     if position then
-      known[ARGV[i]] = entry(id, position)
+      known[i] = entry(id, position)
+      rows[#rows + 1] = known[i]
     end
   end
-  if next(known) and compared == '' then
-    local rows = {}
-    for _, row in pairs(known) do
-      rows[#rows + 1] = row
-    end
+  if #rows ~= tonumber(compared) then
     return { 'known', packed(rows) }
   end
   local head = tonumber(found[2])
   if at ~= '' and tonumber(at) ~= head then
     return { 'changed', head }
   end
-  local moment, rows = text(math.max(now, tonumber(found[3]))), {}
-  for i = first, #ARGV, 2 do
-    if not known[ARGV[i]] then
-      redis.call('XADD', messages, text(head) .. '-1', 'id', ARGV[i], 'at', moment, 'body', ARGV[i + 1])
+  if outdated(id) then
+    return { 'keys' }
+  end
+  local skipped = sealed_for == '' and 0 or (head - tonumber(sealed_for)) * count
+  if skipped < 0 or first + count + skipped > #ARGV then
+    return { 'moved', head }
+  end
+  for i = first, first + count - 1 do
+    if not known[i] and ARGV[i + count + skipped] == '' then -- one that the caller knew has been removed
+      return { 'known', packed(rows) }
+    end
+  end
+  local moment = text(math.max(now, tonumber(found[3])))
+  rows = {}
+  for i = first, first + count - 1 do
+    if not known[i] then
+      redis.call('XADD', messages, text(head) .. '-1', 'id', ARGV[i], 'at', moment, 'body', ARGV[i + count + skipped])
       redis.call('HSET', positions, ARGV[i], text(head))
       rows[#rows + 1] = { text(head), moment }
       head = head + 1
@@ -220,7 +242,7 @@ function run.append(id, at, compared)
 end
 
 function run.remove(id)
-  local found, places, first = visible(key('conversation', id), 'head', 'updated_at'), {}, 5
+  local found, places, first = visible(key('conversation', id), 'head', 'updated_at'), {}, 7
   if not found then
     return { 'none' }
   end
@@ -239,11 +261,14 @@ function run.remove(id)
   return { 'ok', conversation(id) }
 end
 
--- Positions and vectors follow in turns. The conversation must be the one made at that time, if one is given.
+-- Positions and vectors follow in turns. The conversation must be the one made at that time.
 function run.index(id, created)
-  local found, first = visible(key('conversation', id), 'created_at'), 6
-  if not found or (created ~= '' and found[2] ~= created) then
+  local found, first = visible(key('conversation', id), 'created_at'), 8
+  if not found or found[2] ~= created then
     return { 'none' }
+  end
+  if outdated(id) then
+    return { 'keys' }
   end
   for i = first, #ARGV, 2 do
     if entry(id, ARGV[i]) then
@@ -272,6 +297,9 @@ function run.update(id, body)
   if not found then
     return { 'none' }
   end
+  if outdated(id) then
+    return { 'keys' }
+  end
   redis.call('HSET', key('conversation', id), 'body', body)
   move(id, found, tonumber(found[2]))
   return { 'ok', conversation(id) }
@@ -289,11 +317,17 @@ local function document(kind, id)
   return redis.call('HMGET', document_key(kind, id), 'revision', 'created_at', 'updated_at', 'expires_at', 'body', 'user')
 end
 
-function run.put(kind, id, body, at, lifetime, user)
+function run.put(kind, id, body, at, lifetime, user, sealed_for)
   local found = visible(document_key(kind, id), 'revision', 'created_at')
   local revision = found and tonumber(found[2]) or 0
   if at ~= '' and tonumber(at) ~= revision then
     return { 'changed', revision }
+  end
+  if outdated() then
+    return { 'keys' }
+  end
+  if sealed_for ~= '' and tonumber(sealed_for) ~= revision + 1 then
+    return { 'moved', revision }
   end
   local created = found and found[3] or text(now)
   drop_document(kind, id)
@@ -410,4 +444,4 @@ run['adopt documents'] = function(kind)
   return { 'ok' }
 end
 
-return run[operation](unpack(ARGV, 4, math.min(#ARGV, 9)))
+return run[operation](unpack(ARGV, 6, math.min(#ARGV, 12)))

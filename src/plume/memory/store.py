@@ -10,10 +10,14 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 from plume.errors import AlreadyExists, NotFound, UserError, shown
 from plume.types import Message
+
+if TYPE_CHECKING:
+    from plume.memory.rows import Rows
+    from plume.memory.sealing import Sealing
 
 Clock = Callable[[], float]
 
@@ -187,10 +191,9 @@ class Tenant(Protocol):
         """Delete the conversation with all its messages."""
         ...
 
-    def index(self, id: str, vectors: Mapping[int, bytes], *, created_at: float | None = None) -> None:
+    def index(self, conversation: Conversation, vectors: Mapping[int, bytes]) -> None:
         """Keep a vector with each message by its position, in the place of what it had. Messages that are no longer
-        there get none, and neither does a conversation made at another time than `created_at`: who has read its
-        predecessor finds nothing. Head and times stay as they are."""
+        there get none; NotFound where the conversation is another than was read. Head and times stay as they are."""
         ...
 
     def vectors(self, id: str, *, after: int | None = None) -> Mapping[int, bytes]:
@@ -254,6 +257,15 @@ class Store(Protocol):
     def tenants(self, *, after: str | None = None, limit: int = 100) -> tuple[str, ...]:
         """The names of those who have anything, be it expired, in the order of their bytes; `after` is the name that
         the last page ended with."""
+        ...
+
+    @property
+    def sealing(self) -> Sealing:
+        """Who seals what is stored."""
+        ...
+
+    def rows(self, tenant: str) -> Rows:
+        """What is stored as it lies there, for who seals it anew or examines it."""
         ...
 
     def sweep(self, limit: int = 1000) -> Counts:

@@ -16,6 +16,7 @@ from multiprocessing.process import BaseProcess
 
 from plume.errors import ConversationChanged
 from plume.memory import open_store
+from plume.memory.master import MasterKey
 from plume.memory.store import Tenant
 from plume.types import Message
 
@@ -25,6 +26,7 @@ _PRELOAD = [
     "plume.memory.storm",
     "plume.memory.sql",
     "plume.memory.redis_store",
+    "plume.memory.keyring",
     "alembic.script",
     "psycopg",
     "pymysql",
@@ -42,14 +44,14 @@ def context() -> SpawnContext | ForkServerContext:
 
 @contextmanager
 def writer(
-    url: str, tenant: str, ids: Sequence[str], number: int, count: int
+    url: str, tenant: str, ids: Sequence[str], number: int, count: int, keys: Sequence[MasterKey] = ()
 ) -> Iterator[tuple[BaseProcess, Connection]]:
     """A process that writes `count` turns and says each one, once the store has acknowledged it, on the connection.
 
     It is killed when it is left, if it still runs.
     """
     here, there = context().Pipe(duplex=False)
-    process = context().Process(target=write, args=(url, tenant, list(ids), number, count, there))
+    process = context().Process(target=write, args=(url, tenant, list(ids), number, count, there, keys))
     process.start()
     there.close()
     try:
@@ -60,10 +62,18 @@ def writer(
         here.close()
 
 
-def write(url: str, tenant: str, ids: Sequence[str], number: int, count: int, acknowledged: Connection) -> None:
+def write(
+    url: str,
+    tenant: str,
+    ids: Sequence[str],
+    number: int,
+    count: int,
+    acknowledged: Connection,
+    keys: Sequence[MasterKey] = (),
+) -> None:
     """Every second turn insists on the head that it has read, and reads again when somebody was faster."""
     chance = random.Random(number)
-    with open_store(url) as store:
+    with open_store(url, keys=keys) as store:
         mine = store.tenant(tenant)
         for turn in range(count):
             id = chance.choice(ids)
@@ -93,9 +103,9 @@ def received(acknowledged: Connection) -> list[Turn]:
         return turns
 
 
-def slow_writer(url: str, tenant: str, id: str, pipe: Connection) -> None:
+def slow_writer(url: str, tenant: str, id: str, pipe: Connection, keys: Sequence[MasterKey] = ()) -> None:
     """Reads, says so, and writes when it is told to what it would have written at once."""
-    with open_store(url) as store:
+    with open_store(url, keys=keys) as store:
         mine = store.tenant(tenant)
         head = mine.read(id).head
         pipe.send(head)
@@ -107,9 +117,9 @@ def slow_writer(url: str, tenant: str, id: str, pipe: Connection) -> None:
             pipe.send(changed.head)
 
 
-def eraser(url: str, tenant: str, user: str, begun: Connection) -> None:
+def eraser(url: str, tenant: str, user: str, begun: Connection, keys: Sequence[MasterKey] = ()) -> None:
     """Says when it begins, and erases all that is about a person."""
-    with open_store(url) as store:
+    with open_store(url, keys=keys) as store:
         begun.send(None)
         store.tenant(tenant).erase(user)
 

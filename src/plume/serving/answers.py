@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from fastapi import Request as HttpRequest
 from openai.types import CompletionUsage
+from openai.types.completion_usage import PromptTokensDetails
 from starlette.requests import ClientDisconnect
 
 from plume.errors import PlumeError
@@ -90,7 +91,14 @@ async def told(events: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
 
 
 def usage_of(prompt: int, written: int) -> CompletionUsage:
-    return CompletionUsage(prompt_tokens=prompt, completion_tokens=written, total_tokens=prompt + written)
+    """What the current request took; of the prompt's tokens, those that were known need not be read again."""
+    details = PromptTokensDetails(cached_tokens=record.current().cached)
+    return CompletionUsage(
+        prompt_tokens=prompt,
+        completion_tokens=written,
+        total_tokens=prompt + written,
+        prompt_tokens_details=details,
+    )
 
 
 def account(service: Service, caller: Caller, prompt: int, written: int) -> CompletionUsage:

@@ -69,7 +69,9 @@ def create_app(settings: Settings, store: Store, sources: Iterable[Source] = ())
     check(settings)
     tasks = Tasks(settings.data_dir, settings.jobs_at_once)
     models = Models(settings, [*sources, tasks.jobs.entries])
-    service = Service(settings, models, Limits(settings), store, Metrics(models), _tracing(settings))
+    measured = Metrics(models)
+    measured.watch_jobs(tasks.jobs.states)
+    service = Service(settings, models, Limits(settings), store, measured, _tracing(settings))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

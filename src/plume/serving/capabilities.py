@@ -76,7 +76,8 @@ def _endpoints(app: FastAPI) -> list[Endpoint]:
 
 def _parameters(operation: dict[str, Any], document: dict[str, Any]) -> list[str]:
     """The keys of the body that may say something."""
+    known = document["components"]["schemas"]
     kinds = operation.get("requestBody", {}).get("content", {}).values()
-    names = [kind["schema"].get("$ref", "").rpartition("/")[2] for kind in kinds]
-    found = [document["components"]["schemas"].get(name, {}).get("properties", {}) for name in names]
+    schemas = [known.get(kind["schema"].get("$ref", "").rpartition("/")[2], kind["schema"]) for kind in kinds]
+    found = [schema.get("properties", {}) for schema in schemas]
     return [key for properties in found for key, value in properties.items() if value.get("type") != "null"]

@@ -61,7 +61,7 @@ class Plan:
 async def create(body: ChatBody, request: Request, service: ServiceDep, caller: Writer) -> Response:
     """The next message of a conversation, whole or as a stream of `chat.completion.chunk`."""
     messages = messages_of(body.messages)
-    loaded = await service.models.open(body.model)
+    loaded = await service.models.open(body.model, caller.tenant)
     plan = await loaded.prepare(partial(planned, body, messages, loaded, caller))
     service.limits.tokens(caller, len(plan.request.ids))
     head = Head.new(body.model, loaded.fingerprint, bool(body.logprobs), loaded.bundle)
@@ -87,6 +87,7 @@ def planned(body: ChatBody, messages: tuple[Message, ...], loaded: Loaded, calle
             messages_param="messages",
             limit_param="max_completion_tokens",
             shape_param="response_format",
+            tool_param="tools[{}].function.parameters",
         ),
         bundle,
     )

@@ -66,7 +66,7 @@ async def create(body: CompletionBody, request: Request, service: ServiceDep, ca
     with `logprobs` how likely their tokens are too. Token ids are taken as they are: no BOS is added."""
     if body.best_of is not None and body.stream:
         raise invalid("best_of", "best_of cannot be streamed: which answers are best is known at the end")
-    loaded = await service.models.open(body.model)
+    loaded = await service.models.open(body.model, caller.tenant)
     plan = await loaded.prepare(partial(planned, body, loaded, caller))
     service.limits.tokens(caller, plan.tokens)
     head = Head.new(body.model, loaded)

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter
 from openai.types.conversations import Conversation, ConversationDeletedResource
-from pydantic import BaseModel, Field
+from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
-from plume.errors import NotFound
+from plume.errors import AlreadyExists, NotFound
 from plume.memory import store as memory
-from plume.memory.store import Item, Tenant
-from plume.serving.cursors import NewestPage, NoQuery, Page, PageQuery, page
+from plume.memory.store import Item, Tenant, new_id
 from plume.serving.errors import from_plume
-from plume.serving.items import InputItem, Named, named, show
+from plume.serving.idempotency import IdempotencyKey, reserved
+from plume.serving.items import ITEM, LISTED, InputItem, Named, named, show
 from plume.serving.keys import Reader, Writer
 from plume.serving.metadata import Metadata
+from plume.serving.pages import Newest, NoQuery, Ordered, OrderedQuery, Page, page_of, part_of
 from plume.serving.sampling import Body
 from plume.serving.service import ServiceDep
 
@@ -46,32 +47,34 @@ class ItemsBody(Body):
     items: Annotated[Items, Field(min_length=1)]
 
 
-class ConversationList(BaseModel):
-    """Not OpenAI's, whose API has no list of conversations; it has the shape of its other lists."""
-
-    object: Literal["list"]
-    data: list[Conversation]
-    first_id: str
-    last_id: str
-    has_more: bool
-
-
 @router.post("/v1/conversations")
-async def create(body: ConversationBody, service: ServiceDep, caller: Writer) -> Conversation:
-    """A new conversation, with its first items if there are any."""
+async def create(
+    body: ConversationBody, service: ServiceDep, caller: Writer, idempotency_key: IdempotencyKey = None
+) -> Conversation:
+    """A new conversation, with its first items if there are any. The same `Idempotency-Key` with the same body gives
+    the conversation that it has made already."""
     tenant = service.store.tenant(caller.tenant)
-    return await asyncio.to_thread(_create, tenant, body)
+    items, request = named(body.items or ()), {"path": "conversations", **body.model_dump()}
+
+    def created() -> Conversation:
+        id, *ids = reserved(tenant, idempotency_key, request, [new_id("conv"), *(one.id for one in items)])
+        own = [one._replace(id=own) for one, own in zip(items, ids, strict=True)]
+        return _create(tenant, id, body, own)
+
+    async with service.turn(caller.tenant, idempotency_key):
+        return await asyncio.to_thread(created)
 
 
 @router.get("/v1/conversations")
-async def list_conversations(service: ServiceDep, caller: Reader, query: NewestPage) -> ConversationList:
-    """The conversations of whoever asks, newest first."""
+async def list_conversations(service: ServiceDep, caller: Reader, query: Newest) -> Page[Conversation]:
+    """The conversations of whoever asks, newest first. OpenAI's API has no such list."""
     tenant = service.store.tenant(caller.tenant)
     try:
         found = await asyncio.to_thread(tenant.conversations, after=query.after, limit=query.limit + 1)
     except NotFound as error:
         raise from_plume(error, "after") from None
-    return ConversationList(**page([_shown(one) for one in found], query.limit, lambda one: one.id))
+    part, more = part_of(found, None, query.limit)
+    return page_of([_shown(one) for one in part], [one.id for one in part], more=more)
 
 
 @router.get("/v1/conversations/{conversation_id}")
@@ -95,28 +98,35 @@ async def delete(conversation_id: str, service: ServiceDep, caller: Writer) -> C
     return ConversationDeletedResource(id=conversation_id, object="conversation.deleted", deleted=True)
 
 
-@router.post("/v1/conversations/{conversation_id}/items", response_model=None)
+@router.post("/v1/conversations/{conversation_id}/items", response_model=None, responses=LISTED)
 async def create_items(
     conversation_id: str,
     body: ItemsBody,
     service: ServiceDep,
     caller: Writer,
     query: NoQuery,  # noqa: ARG001
+    idempotency_key: IdempotencyKey = None,
 ) -> Response:
-    """Add items at the end, all of them or none."""
+    """Add items at the end, all of them or none. The same `Idempotency-Key` with the same body adds them once."""
     tenant = service.store.tenant(caller.tenant)
+    items, request = named(body.items), {"path": conversation_id, **body.model_dump()}
+
+    def added() -> tuple[Item, ...]:
+        ids = reserved(tenant, idempotency_key, request, [one.id for one in items])
+        return _append(tenant, conversation_id, [one._replace(id=own) for one, own in zip(items, ids, strict=True)])
+
     async with service.turn(caller.tenant, conversation_id):
-        return _listed(await asyncio.to_thread(_append, tenant, conversation_id, named(body.items)), _TOGETHER)
+        return _listed(await asyncio.to_thread(added), _TOGETHER)
 
 
-@router.get("/v1/conversations/{conversation_id}/items", response_model=None)
-async def list_items(conversation_id: str, service: ServiceDep, caller: Reader, query: Page) -> Response:
+@router.get("/v1/conversations/{conversation_id}/items", response_model=None, responses=LISTED)
+async def list_items(conversation_id: str, service: ServiceDep, caller: Reader, query: Ordered) -> Response:
     """The items of a conversation, the newest first unless asked otherwise."""
     tenant = service.store.tenant(caller.tenant)
     return _listed(await asyncio.to_thread(_items, tenant, conversation_id, query), query.limit)
 
 
-@router.get("/v1/conversations/{conversation_id}/items/{item_id}", response_model=None)
+@router.get("/v1/conversations/{conversation_id}/items/{item_id}", response_model=None, responses=ITEM)
 async def retrieve_item(
     conversation_id: str,
     item_id: str,
@@ -137,9 +147,12 @@ async def delete_item(conversation_id: str, item_id: str, service: ServiceDep, c
         return _shown(await asyncio.to_thread(tenant.remove, conversation_id, [item_id]))
 
 
-def _create(tenant: Tenant, body: ConversationBody) -> Conversation:
-    items = named(body.items or ())
-    made = tenant.create(metadata=body.metadata or {}, user=body.user)
+def _create(tenant: Tenant, id: str, body: ConversationBody, items: Sequence[Named]) -> Conversation:
+    try:
+        made = tenant.create(id, metadata=body.metadata or {}, user=body.user)
+    except AlreadyExists:  # by an earlier request with the same key, which may have been cut off just here
+        made = tenant.read(id, last=1)
+        items = () if made.items else items
     if items:
         try:
             _append(tenant, made.id, items)
@@ -153,7 +166,7 @@ def _append(tenant: Tenant, id: str, items: Sequence[Named]) -> tuple[Item, ...]
     return tenant.append(id, [one.message for one in items], ids=[one.id for one in items])
 
 
-def _items(tenant: Tenant, id: str, query: PageQuery) -> tuple[Item, ...]:
+def _items(tenant: Tenant, id: str, query: OrderedQuery) -> tuple[Item, ...]:
     """One more than the page has, if there are so many."""
     place = None if query.after is None else tenant.item(id, query.after).position
     if query.order == "asc":
@@ -162,9 +175,9 @@ def _items(tenant: Tenant, id: str, query: PageQuery) -> tuple[Item, ...]:
 
 
 def _listed(items: Sequence[Item], limit: int) -> Response:
-    fields = page(items, limit, lambda item: item.id)
-    fields["data"] = [shown for item in fields["data"] for shown in _shown_items(item)]
-    return JSONResponse(fields)
+    part, more = part_of(items, None, limit)
+    shown = [one for item in part for one in _shown_items(item)]
+    return JSONResponse(page_of(shown, [item.id for item in part], more=more).model_dump())
 
 
 def _shown_items(item: Item) -> list[dict[str, Any]]:

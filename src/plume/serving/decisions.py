@@ -107,7 +107,7 @@ async def create(body: DecisionBody, request: Request, service: ServiceDep, call
     predicate is answered by `true` or `false`, a choice by its values, a score by the labels of its levels, which
     count from 0. Nothing is generated; with a calibration beside the model, its temperature is in the probabilities."""
     request.state.model = body.model
-    loaded = await service.models.open(body.model)
+    loaded = await service.models.open(body.model, caller.tenant)
     asked = await loaded.prepare(partial(_asked, body, loaded.bundle))
     rows = [row for one in asked for row in one.rows]
     tokens = sum(len(row.ids) for row in rows)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,7 +18,7 @@ from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field
 
 from plume.errors import NotFound, UserError, shown
-from plume.files import atomic_directory, remove_leftovers, write_atomic
+from plume.files import atomic_directory, remove_directory, remove_leftovers, write_atomic
 
 DOCUMENT = "document.json"
 
@@ -102,13 +101,11 @@ class Documents(Generic[R]):
     def remove(self, id: str) -> None:
         """Raises NotFound."""
         path = self.path(id)
-        gone = path.with_name(f".{id}.old-{secrets.token_hex(4)}")
         try:
-            path.rename(gone)
+            remove_directory(path)
         except FileNotFoundError:
             raise self._missing(id) from None
         self._known.pop(id, None)
-        shutil.rmtree(gone, ignore_errors=True)
 
     def remove_leftovers(self) -> None:
         """Delete what a killed process left half-made. Only for whoever holds the data directory."""

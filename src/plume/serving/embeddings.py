@@ -59,7 +59,7 @@ async def create(body: EmbeddingBody, request: Request, service: ServiceDep, cal
     """A vector of length 1 for each text or row of token ids: the mean of the model's last hidden states over its
     tokens. As numbers, or with `base64` as the bytes of little-endian float32."""
     request.state.model = body.model
-    loaded = await service.models.open(body.model)
+    loaded = await service.models.open(body.model, caller.tenant)
     rows = await loaded.prepare(partial(_rows, body, loaded.bundle))
     tokens = sum(map(len, rows))
     service.limits.tokens(caller, tokens)

@@ -7,19 +7,21 @@ import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, get_args
 
 from fastapi import APIRouter, Query, Request
 from openai.types import FileDeleted
+from pydantic import Field
 from starlette.responses import FileResponse, Response
 
 from plume.files import atomic_directory, write_atomic
 from plume.serving.documents import DOCUMENT
 from plume.serving.errors import ApiError, invalid
+from plume.serving.idempotency import IdempotencyKey, digest_of, key_of, same_request
 from plume.serving.keys import Caller, Reader, Writer
-from plume.serving.pages import Page, page_of, part_of, refuse_other_parameters
-from plume.serving.stored import FileRecord, Files, StoredFile, Uploaded, content_name, no_room, shape_of
-from plume.serving.tasks import TasksDep
+from plume.serving.pages import OrderedQuery, Page, page_of, part_of
+from plume.serving.stored import FileRecord, StoredFile, Uploaded, content_name, expired, no_room, shape_of
+from plume.serving.tasks import Tasks, TasksDep
 from plume.serving.uploads import Upload
 
 router = APIRouter(tags=["files"])
@@ -47,11 +49,19 @@ _BODY: dict[str, Any] = {
 }
 
 
+class FileQuery(OrderedQuery):
+    purpose: str | None = None
+    limit: Annotated[int, Field(ge=1, le=10_000)] = 10_000
+
+
 @router.post("/v1/files", openapi_extra=_BODY)
-async def create(request: Request, tasks: TasksDep, caller: Writer) -> StoredFile:
-    """Keep a file. One for fine-tuning is checked: `status` says whether it can be used, `status_details` why not."""
-    record = await _received(request, tasks.files, caller)
-    if record.status == "uploaded":
+async def create(
+    request: Request, tasks: TasksDep, caller: Writer, idempotency_key: IdempotencyKey = None
+) -> StoredFile:
+    """Keep a file. One for fine-tuning is checked: `status` says whether it can be used, `status_details` why not. The
+    same `Idempotency-Key` with the same upload gives the file that it has made already."""
+    record, is_new = await _received(request, tasks, caller, key_of(idempotency_key))
+    if record.status == "uploaded" and is_new:
         checking = tasks.background(tasks.check(record))
         if record.bytes <= _WAITED_FOR:
             record = await asyncio.shield(checking)
@@ -59,19 +69,10 @@ async def create(request: Request, tasks: TasksDep, caller: Writer) -> StoredFil
 
 
 @router.get("/v1/files")
-def list_files(
-    request: Request,
-    tasks: TasksDep,
-    caller: Reader,
-    purpose: str | None = None,
-    after: str | None = None,
-    limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
-    order: Literal["asc", "desc"] = "desc",
-) -> Page[StoredFile]:
+def list_files(tasks: TasksDep, caller: Reader, query: Annotated[FileQuery, Query()]) -> Page[StoredFile]:
     """Your files, newest first."""
-    refuse_other_parameters(request, ("purpose", "after", "limit", "order"))
-    found = [record for record in tasks.files.all(caller.tenant) if purpose in (None, record.purpose)]
-    part, more = part_of(found if order == "desc" else found[::-1], after, limit)
+    found = [record for record in tasks.files.all(caller.tenant) if query.purpose in (None, record.purpose)]
+    part, more = part_of(found if query.order == "desc" else found[::-1], query.after, query.limit)
     return page_of([record.wire() for record in part], [record.id for record in part], more=more)
 
 
@@ -96,20 +97,37 @@ def delete(file_id: str, tasks: TasksDep, caller: Writer) -> FileDeleted:
     return FileDeleted(id=file_id, deleted=True, object="file")
 
 
-async def _received(request: Request, files: Files, caller: Caller) -> FileRecord:
-    """The body as a file, whole and on the disk. Raises ApiError; then nothing of it is left."""
-    id = files.documents.new_id()
+class _Known(Exception):
+    """The key of an upload has made this file already."""
+
+    def __init__(self, record: FileRecord) -> None:
+        super().__init__(record.id)
+        self.record = record
+
+
+async def _received(request: Request, tasks: Tasks, caller: Caller, key: str | None) -> tuple[FileRecord, bool]:
+    """The body as a file, whole and on the disk, and whether it is new. Raises ApiError; then nothing of it is left."""
+    documents = tasks.files.documents
+    id = documents.new_id()
     try:
-        with atomic_directory(files.documents.path(id)) as building, _uploading(request, building) as upload:
-            async for piece in request.stream():
-                await asyncio.to_thread(upload.feed, piece)
-            await asyncio.to_thread(upload.finish)
-            record = _described(id, upload, caller)
-            (building / "upload").rename(building / content_name(record))
-            write_atomic(building / DOCUMENT, record.model_dump_json(indent=1))
+        async with contextlib.AsyncExitStack() as held:  # to the end, when the file is in its place
+            with atomic_directory(documents.path(id)) as building, _uploading(request, building) as upload:
+                async for piece in request.stream():
+                    await asyncio.to_thread(upload.feed, piece)
+                await asyncio.to_thread(upload.finish)
+                record = _described(id, upload, caller, key)
+                if key is not None:
+                    await held.enter_async_context(tasks.keyed_uploads)
+                    known = await asyncio.to_thread(documents.created_under, key, caller.tenant)
+                    if known is not None and not expired(known):
+                        raise _Known(same_request(known, known.request, record.request))
+                (building / "upload").rename(building / content_name(record))
+                write_atomic(building / DOCUMENT, record.model_dump_json(indent=1))
+    except _Known as found:
+        return found.record, False
     except OSError as error:
         raise no_room(error) from None
-    return record
+    return record, True
 
 
 @contextlib.contextmanager
@@ -121,7 +139,7 @@ def _uploading(request: Request, building: Path) -> Iterator[Upload]:
         upload.close()
 
 
-def _described(id: str, upload: Upload, caller: Caller) -> FileRecord:
+def _described(id: str, upload: Upload, caller: Caller, key: str | None) -> FileRecord:
     purpose: Any = upload.fields.get("purpose")
     if purpose is None:
         raise ApiError(400, "purpose is missing", param="purpose", code="missing_required_parameter")
@@ -133,6 +151,8 @@ def _described(id: str, upload: Upload, caller: Caller) -> FileRecord:
         id=id,
         tenant=caller.tenant,
         created_ns=now,
+        idempotency=key,
+        request=digest_of({"filename": filename, "sha256": upload.sha256.hexdigest(), **upload.fields}) if key else "",
         filename=filename,
         bytes=upload.size,
         purpose=purpose,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import APIRouter, Query, Request
 from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent
 from openai.types.fine_tuning.jobs import FineTuningJobCheckpoint
 from openai.types.fine_tuning.jobs.fine_tuning_job_checkpoint import Metrics
@@ -17,22 +17,19 @@ from starlette.responses import JSONResponse, Response
 
 from plume.errors import NotFound
 from plume.serving import sse
-from plume.serving.documents import R
 from plume.serving.errors import ApiError, invalid, unsupported
+from plume.serving.idempotency import IdempotencyKey, digest_of, key_of, same_request
 from plume.serving.jobs import events
-from plume.serving.jobs.records import JobRecord, Jobs, Wished, checkpoint_name, digest_of
+from plume.serving.jobs.records import JobRecord, Jobs, Wished, checkpoint_name
 from plume.serving.keys import Caller, Reader, Writer
-from plume.serving.pages import Page, page_of, part_of, refuse_other_parameters
+from plume.serving.metadata import Metadata
+from plume.serving.pages import NewestQuery, Page, page_of, part_of
 from plume.serving.sampling import Body
 from plume.serving.service import Service, ServiceDep
 from plume.serving.stored import FileRecord, storing
 from plume.serving.tasks import Tasks, TasksDep
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])
-Metadata = Annotated[
-    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)
-]
-IdempotencyKey = Annotated[str | None, Header(max_length=255)]
 _LOOK = 0.2  # seconds between two looks at the events of a job that are streamed
 _FIELD = re.compile(r"metadata\[([^\]]{1,64})\]")
 
@@ -66,13 +63,21 @@ class JobBody(Body):
     metadata: Metadata | None = None
 
 
+class EventQuery(NewestQuery):
+    limit: Annotated[int, Field(ge=1, le=1000)] = 20
+    stream: bool = False
+
+
+class CheckpointQuery(NewestQuery):
+    limit: Annotated[int, Field(ge=1, le=100)] = 10
+
+
 @router.post("")
 async def create(
     body: JobBody, service: ServiceDep, tasks: TasksDep, caller: Writer, idempotency_key: IdempotencyKey = None
 ) -> FineTuningJob:
     """Begin a job. The same `Idempotency-Key` with the same body gives the job that it has begun already."""
-    origin, root = _origin(service, body.model)
-    record = await asyncio.to_thread(_created, body, origin, root, tasks, caller, idempotency_key)
+    record = await asyncio.to_thread(_created, body, service, tasks, caller, idempotency_key)
     tasks.supervisor.wake()
     return record.wire()
 
@@ -130,38 +135,28 @@ def resume(job_id: str, tasks: TasksDep, caller: Writer) -> FineTuningJob:
 
 @router.get("/{job_id}/events", response_model=Page[FineTuningJobEvent])
 async def list_events(
-    request: Request,
     job_id: str,
     service: ServiceDep,
     tasks: TasksDep,
     caller: Reader,
-    after: str | None = None,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 20,
-    stream: bool = False,
+    query: Annotated[EventQuery, Query()],
 ) -> Response:
     """What a job has to tell, newest first; with `stream`, oldest first as it happens, until the job is over."""
-    refuse_other_parameters(request, ("after", "limit", "stream"))
     await asyncio.to_thread(tasks.jobs.documents.find, job_id, caller.tenant)
-    if stream:
+    if query.stream:
         return sse.EventStream(_told(tasks.jobs, job_id, service), service.settings.ping_seconds)
     found = await asyncio.to_thread(events.read, tasks.jobs.path(job_id))
-    part, more = part_of(found[::-1], after, limit)
+    part, more = part_of(found[::-1], query.after, query.limit)
     return JSONResponse(page_of(part, [one.id for one in part], more=more).model_dump(mode="json"))
 
 
 @router.get("/{job_id}/checkpoints")
 def list_checkpoints(
-    request: Request,
-    job_id: str,
-    tasks: TasksDep,
-    caller: Reader,
-    after: str | None = None,
-    limit: Annotated[int, Query(ge=1, le=100)] = 10,
+    job_id: str, tasks: TasksDep, caller: Reader, query: Annotated[CheckpointQuery, Query()]
 ) -> Page[FineTuningJobCheckpoint]:
     """The latest models that were saved on the way, each of which can be asked."""
-    refuse_other_parameters(request, ("after", "limit"))
     record = tasks.jobs.documents.find(job_id, caller.tenant)
-    part, more = part_of(tasks.jobs.checkpoints(job_id), after, limit)
+    part, more = part_of(tasks.jobs.checkpoints(job_id), query.after, query.limit)
     data = [
         FineTuningJobCheckpoint(
             id=one.id,
@@ -177,14 +172,11 @@ def list_checkpoints(
     return page_of(data, [one.id for one in part], more=more)
 
 
-def _origin(service: Service, name: str) -> tuple[str, str]:
-    """What a recipe calls the model that a job starts from, and the first ancestor's name. Raises ApiError."""
-    entries = service.models.entries()
+def _origin(service: Service, name: str, tenant: str) -> tuple[str, str]:
+    """What a recipe calls the model that a job starts from, and the name of the first of its line. Raises ApiError."""
+    entries = service.models.entries(tenant)
     if name in entries:
-        root = name
-        while root in entries and entries[root].base:
-            root = entries[root].base or ""
-        return str(entries[name].directory.absolute()), root
+        return str(entries[name].directory.absolute()), entries[name].root or name
     if name in service.models.trainable:
         return name, name
     known = ", ".join([*service.models.trainable, *entries])
@@ -193,47 +185,39 @@ def _origin(service: Service, name: str) -> tuple[str, str]:
     )
 
 
-def _created(
-    body: JobBody, origin: str, root: str, tasks: Tasks, caller: Caller, idempotency_key: str | None
-) -> JobRecord:
+def _created(body: JobBody, service: Service, tasks: Tasks, caller: Caller, idempotency_key: str | None) -> JobRecord:
+    key, request = key_of(idempotency_key), digest_of(body.model_dump())
+    with tasks.creating:
+        known = tasks.jobs.documents.created_under(key, caller.tenant)
+        if known is not None:
+            return same_request(known, known.request, request)
+        return _new(body, service, tasks, caller, {"idempotency": key, "request": request})
+
+
+def _new(body: JobBody, service: Service, tasks: Tasks, caller: Caller, under: Mapping[str, Any]) -> JobRecord:
+    """A job that is on the disk. Raises ApiError."""
+    origin, root = _origin(service, body.model, caller.tenant)
     training = _file(tasks, caller, "training_file", body.training_file)
     validation = _file(tasks, caller, "validation_file", body.validation_file) if body.validation_file else None
     id = tasks.jobs.documents.new_id()
     suffix = re.sub(r"[^\w.-]+", "-", body.suffix or "")
-    key, request = key_of(idempotency_key), digest_of(body.model_dump())
     record = JobRecord(
         id=id,
         tenant=caller.tenant,
-        idempotency=key,
+        **under,
         metadata=body.metadata,
         base=body.model,
         origin=origin,
+        root=root,
         name=f"ft:{root}:{caller.tenant}:{suffix}:{id.removeprefix('ftjob-')[:12]}",
         training_file=training.id,
         validation_file=validation.id if validation else None,
         seed=secrets.randbelow(2**31) if body.seed is None else body.seed,
         wished=_wished(body),
-        request=request,
         result_file=tasks.files.documents.new_id(),
     )
-    with tasks.creating:
-        known = tasks.jobs.documents.created_under(key, caller.tenant)
-        if known is not None:
-            return same_request(known, known.request, request)
-        storing(lambda: tasks.jobs.add(record, training, validation))
+    storing(lambda: tasks.jobs.add(record, training, validation))
     return record
-
-
-def key_of(idempotency_key: str | None) -> str | None:
-    return digest_of({"key": idempotency_key}) if idempotency_key else None
-
-
-def same_request(known: R, before: str, now: str) -> R:
-    """What a key has created. Raises ApiError where it was something else."""
-    if before != now:
-        message = f"this Idempotency-Key has created {known.id} from another body: choose a new key"
-        raise ApiError(400, message, param="Idempotency-Key", code="idempotency_key_reused")
-    return known
 
 
 def _file(tasks: Tasks, caller: Caller, param: str, id: str) -> FileRecord:

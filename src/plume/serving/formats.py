@@ -119,29 +119,35 @@ def chosen(tools: Sequence[Tool], choice: ToolChoice | None) -> tuple[Sequence[T
     return tools, choice or "auto"
 
 
-def call_grammar(tools: Sequence[Tool], key: str, bundle: Bundle) -> Grammar:
-    """An object with a tool's name and, under `key`, arguments that its schema allows. Raises ApiError."""
+def call_grammar(tools: Sequence[Tool], key: str, bundle: Bundle, places: Mapping[str, str]) -> Grammar:
+    """An object with a tool's name and, under `key`, arguments that its schema allows. `places` says where the request
+    has the parameters of each. Raises ApiError."""
     several = len(tools) > 1
+    alone = {tool.function.name: _parameters(tool, places[tool.function.name]) for tool in tools}
     calls = []
-    for number, tool in enumerate(tools):
+    for number, (name, parameters) in enumerate(alone.items()):
         place = (f"/anyOf/{number}" if several else "") + f"/properties/{key}"
         calls.append(
             {
                 "type": "object",
-                "properties": {"name": {"const": tool.function.name}, key: moved(_parameters(tool, number), place)},
+                "properties": {"name": {"const": name}, key: moved(parameters, place)},
                 "required": ["name", key],
                 "additionalProperties": False,
             }
         )
-    return schema_grammar({"anyOf": calls} if several else calls[0], bundle, "tools")
+    try:
+        return schema_grammar({"anyOf": calls} if several else calls[0], bundle, "tools")
+    except ApiError:
+        for name, parameters in alone.items():  # each by itself, so that the one at fault is named
+            schema_grammar(parameters, bundle, places[name])
+        raise
 
 
-def _parameters(tool: Tool, number: int) -> dict[str, Any]:
+def _parameters(tool: Tool, where: str) -> dict[str, Any]:
     given = tool.function.parameters
     if not given:
         return {"type": "object", "properties": {}, "additionalProperties": False}
     if given.get("type", "object") != "object":
-        where = f"tools[{number}].function.parameters"
         raise invalid(where, f"{where}: the arguments of a function are an object")
     return {**given, "type": "object"}
 

@@ -13,9 +13,10 @@ from openai.types.responses import (
     ResponseOutputMessage,
     ResponseOutputText,
 )
-from pydantic import Discriminator, Field, Tag, TypeAdapter
+from pydantic import BaseModel, Discriminator, Field, Tag, TypeAdapter
 
 from plume.memory.store import new_id
+from plume.serving.pages import Page
 from plume.serving.sampling import Body
 from plume.types import Message, ToolCall
 
@@ -23,6 +24,18 @@ Status = Literal["in_progress", "completed", "incomplete"]
 Shown = (
     ResponseInputMessageItem | ResponseOutputMessage | ResponseFunctionToolCallItem | ResponseFunctionToolCallOutputItem
 )
+
+
+class DescribedItem(BaseModel):
+    """An item as the OpenAPI document has it: with all the kinds that OpenAI knows, it would take seconds to make."""
+
+    id: str
+    type: Literal["message", "function_call", "function_call_output"]
+    status: Status
+
+
+ITEM: dict[int | str, dict[str, Any]] = {200: {"model": DescribedItem}}
+LISTED: dict[int | str, dict[str, Any]] = {200: {"model": Page[DescribedItem]}}
 
 
 class TextOfItem(Body):

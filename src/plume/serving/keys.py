@@ -65,3 +65,4 @@ def allowed(scope: Scope) -> Callable[..., Coroutine[Any, Any, Caller]]:
 
 Reader = Annotated[Caller, Depends(allowed("read"))]
 Writer = Annotated[Caller, Depends(allowed("write"))]
+Admin = Annotated[Caller, Depends(allowed("admin"))]

@@ -15,7 +15,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from starlette.responses import PlainTextResponse, Response
 
-from plume.serving.keys import Reader
+from plume.serving.keys import Admin
 from plume.serving.record import Record
 from plume.serving.service import ServiceDep
 
@@ -136,6 +136,6 @@ class _Jobs:
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
-async def metrics(service: ServiceDep, caller: Reader) -> Response:  # noqa: ARG001 - it may ask
-    """Prometheus's text format."""
+async def metrics(service: ServiceDep, caller: Admin) -> Response:  # noqa: ARG001 - it may ask
+    """All that the server measures, the names of everybody's models in it, in Prometheus's text format."""
     return Response(generate_latest(service.metrics.registry), headers={"content-type": CONTENT_TYPE_LATEST})

@@ -32,13 +32,15 @@ _FALLBACK = 2 * 2**30  # bytes, where the system does not say what is free
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A model that can be asked for: `id` on the wire, and where it lies. `base` names what it was trained from."""
+    """A model that can be asked for: `id` on the wire, and where it lies. `tenant` is whose it is, None for
+    everybody's; `root` the model that all the training began from."""
 
     id: str
     directory: Path
     created: int
     owned_by: str = "plume"
-    base: str | None = None
+    tenant: str | None = None
+    root: str | None = None
 
 
 Source = Callable[[], Iterable[Entry]]
@@ -73,8 +75,8 @@ class Loaded:
             self._preparing -= 1
 
     def retire(self) -> None:
+        """No new request gets it. Those that have it already can still prepare: that thread ends with the last."""
         self.worker.retire()
-        self._thread.shutdown(wait=False)
 
 
 class Models:
@@ -100,17 +102,18 @@ class Models:
         """Names of architectures, from which a job may start with nothing."""
         return tuple(CATALOG)
 
-    def entries(self) -> dict[str, Entry]:
-        """What can be asked for, by name; of two with one name the first source's counts."""
+    def entries(self, tenant: str) -> dict[str, Entry]:
+        """What a tenant can ask for, by name; of two with one name the first source's counts."""
         found: dict[str, Entry] = {}
         for source in self.sources:
             for entry in source():
-                found.setdefault(entry.id, entry)
+                if entry.tenant in (None, tenant):
+                    found.setdefault(entry.id, entry)
         return found
 
-    def find(self, name: str) -> Entry:
-        """Raises ApiError 404."""
-        entry = self.entries().get(name)
+    def find(self, name: str, tenant: str) -> Entry:
+        """Raises ApiError 404, also for what is another tenant's."""
+        entry = self.entries(tenant).get(name)
         if entry is not None:
             return entry
         if name in CATALOG:
@@ -120,11 +123,11 @@ class Models:
                 param="model",
                 code="model_not_trained",
             )
-        raise not_found(f"there is no model {name!r} here", param="model", code="model_not_found")
+        raise no_model(name)
 
-    async def open(self, name: str) -> Loaded:
+    async def open(self, name: str, tenant: str) -> Loaded:
         """The model in memory. Raises ApiError 404 for an unknown one, 503 where there is no room for it now."""
-        entry = self.find(name)
+        entry = self.find(name, tenant)
         record.current().model = entry.id
         loaded = self._current(entry)
         if loaded is None:
@@ -133,12 +136,18 @@ class Models:
         loaded.used = time.monotonic()
         return loaded
 
-    def default(self) -> Entry:
+    def default(self, tenant: str) -> Entry:
         """The first model, for questions that name none. Raises ApiError 404."""
-        entries = self.entries()
+        entries = self.entries(tenant)
         if not entries:
             raise not_found("no model is served here", code="model_not_found")
         return next(iter(entries.values()))
+
+    def drop(self, entry: Entry) -> None:
+        """Forget a model that is no more; what it is just saying it says to its end."""
+        loaded = self._loaded.get(entry.id)
+        if loaded is not None and loaded.entry == entry:
+            self._loaded.pop(entry.id).retire()
 
     def abort(self, error: PlumeError) -> None:
         """End all answers that are under way with an error."""
@@ -193,6 +202,10 @@ class Models:
             del self._loaded[dropped.entry.id]
             dropped.retire()
             log.info("dropped %s", dropped.entry.id)
+
+
+def no_model(name: str) -> ApiError:
+    return not_found(f"there is no model {name!r} here", param="model", code="model_not_found")
 
 
 def _given(name: str) -> Entry:

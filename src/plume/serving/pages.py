@@ -1,14 +1,14 @@
-"""Lists that come a page at a time, the cursor being the id of the last thing seen."""
+"""Lists that come a page at a time, as OpenAI's cursors turn them: the cursor is the id of the last thing seen."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import Generic, Literal, Protocol, TypeVar
+from collections.abc import Sequence
+from typing import Annotated, Generic, Literal, Protocol, TypeVar
 
-from fastapi import Request
-from pydantic import BaseModel
+from fastapi import Query
+from pydantic import BaseModel, ConfigDict, Field
 
-from plume.serving.errors import invalid, unsupported
+from plume.serving.errors import invalid
 
 
 class Identified(Protocol):
@@ -20,11 +20,35 @@ I = TypeVar("I", bound=Identified)  # noqa: E741 - an item
 W = TypeVar("W")
 
 
+class AnyQuery(BaseModel):
+    """A parameter that would not be honoured is refused here too."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class NewestQuery(AnyQuery):
+    """Which part of a list that begins with what is newest: at most so many, behind the one with the id `after`."""
+
+    after: str | None = None
+    limit: Annotated[int, Field(ge=1, le=100)] = 20
+
+
+class OrderedQuery(NewestQuery):
+    order: Literal["asc", "desc"] = "desc"
+
+
+NoQuery = Annotated[AnyQuery, Query()]
+Newest = Annotated[NewestQuery, Query()]
+Ordered = Annotated[OrderedQuery, Query()]
+
+
 class Page(BaseModel, Generic[W]):
+    """The ids of an empty list are empty texts, because the types of some clients allow no null there."""
+
     object: Literal["list"] = "list"
     data: list[W]
-    first_id: str | None
-    last_id: str | None
+    first_id: str
+    last_id: str
     has_more: bool
 
 
@@ -39,11 +63,4 @@ def part_of(items: Sequence[I], after: str | None, limit: int) -> tuple[Sequence
 
 
 def page_of(data: Sequence[W], ids: Sequence[str], *, more: bool) -> Page[W]:
-    return Page(data=list(data), first_id=ids[0] if ids else None, last_id=ids[-1] if ids else None, has_more=more)
-
-
-def refuse_other_parameters(request: Request, known: Collection[str]) -> None:
-    """Raises ApiError for a query that would not be honoured."""
-    for name in request.query_params:
-        if name not in known:
-            raise unsupported(name)
+    return Page(data=list(data), first_id=ids[0] if ids else "", last_id=ids[-1] if ids else "", has_more=more)

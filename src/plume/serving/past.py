@@ -26,14 +26,15 @@ class Past:
     head: int | None = None
 
 
-def past(tenant: Tenant, previous: str | None, conversation: str | None, most: int) -> Past:
-    """At most so many messages: more would not fit a context of as many tokens. Raises ApiError."""
+def past(tenant: Tenant, previous: str | None, conversation: str | None, most: int, *, cut: bool) -> Past:
+    """At most so many messages: more would not fit a context of as many tokens. Raises ApiError where there are more,
+    unless the oldest are to be left out."""
     if conversation is not None:
         try:
             found = tenant.read(conversation, last=most + 1)
         except NotFound as error:
             raise from_plume(error, "conversation") from None
-        return Past(_bounded(found.messages, most, "conversation"), found.head)
+        return Past(_bounded(found.messages, most, "conversation", cut=cut), found.head)
     turns: list[Sequence[Message]] = []
     id, count = previous, 0
     while id is not None:
@@ -45,7 +46,7 @@ def past(tenant: Tenant, previous: str | None, conversation: str | None, most: i
             break
         id = body["response"].get("previous_response_id")
     messages = tuple(message for turn in reversed(turns) for message in turn)
-    return Past(_bounded(messages, most, "previous_response_id"))
+    return Past(_bounded(messages, most, "previous_response_id", cut=cut))
 
 
 def keep(tenant: Tenant, response: Response, given: Sequence[Named], before: Past, *, store: bool) -> None:
@@ -103,7 +104,9 @@ def _previous(tenant: Tenant, id: str, asked: str) -> dict[str, Any]:
     return body
 
 
-def _bounded(messages: tuple[Message, ...], most: int, param: str) -> tuple[Message, ...]:
+def _bounded(messages: tuple[Message, ...], most: int, param: str, *, cut: bool) -> tuple[Message, ...]:
+    if cut:
+        return messages[-most:]
     if len(messages) > most:
         message = f"the model's context is {most} tokens; more than {most} messages do not fit"
         raise ApiError(400, message, param=param, code="context_length_exceeded")

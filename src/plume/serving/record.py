@@ -34,6 +34,11 @@ class Record:
         return self.tickets[0].submitted if self.tickets else None
 
     @property
+    def cached(self) -> int:
+        """Tokens of the prompts that were known from earlier ones, those of a call's second reading left out."""
+        return self.tickets[0].cached if self.tickets else 0
+
+    @property
     def begun(self) -> float | None:
         """When it had waited long enough and the model began to read the prompt."""
         return self.tickets[0].begun if self.tickets else None

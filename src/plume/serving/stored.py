@@ -37,6 +37,7 @@ class FileRecord(Record):
     status: Status = "processed"
     status_details: str | None = None
     expires_at: int | None = None
+    request: str = Field(default="", description="What was uploaded under a key, by which its repetition is known.")
     shape: str = Field(default="", description="The suffix of its name, if it is one that says how to read it.")
 
     def wire(self) -> StoredFile:

@@ -32,6 +32,7 @@ class Tasks:
         self.jobs = Jobs(data_dir, self.files)
         self.batches = Batches(data_dir, self.files)
         self.creating = threading.Lock()  # held while it is looked up whether a key has created something already
+        self.keyed_uploads = asyncio.Lock()  # the same, for a file that is there but has not got its place
         self._supervisor: Supervisor | None = None
         self._runner: Runner | None = None
         self._background: set[asyncio.Task[Any]] = set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Callable
@@ -20,7 +21,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f\u2028\u2029\ud800-\udfff]")
 
 
 class Upload:
-    """Reads a body piece by piece. `fields` are its texts, `filename` and `size` those of its file."""
+    """Reads a body piece by piece. `fields` are its texts, `filename`, `size` and `sha256` those of its file."""
 
     def __init__(self, content_type: str, target: Path) -> None:
         """Raises ApiError for a body that is not multipart."""
@@ -30,6 +31,7 @@ class Upload:
         self.fields: dict[str, str] = {}
         self.filename: str | None = None
         self.size = 0
+        self.sha256 = hashlib.sha256()  # of the file
         self._target = target
         self._file: BinaryIO | None = None
         self._whole = False
@@ -94,6 +96,7 @@ class Upload:
         if self._part == "file" and self._file is not None:
             self.size += end - start
             self._file.write(data[start:end])
+            self.sha256.update(data[start:end])
         else:
             self._text.extend(data[start:end])
             if len(self._text) > _LONGEST:

@@ -53,7 +53,8 @@ class Ticket:
         self.answers = sum(_answers(request) for request in requests)
         self.whole = whole
         self.submitted = time.monotonic()
-        self.begun: float | None = None  # set by the thread, before the first chunk
+        self.begun: float | None = None  # this and the next are set by the thread, before the first chunk
+        self.cached = 0  # tokens of the prompts that were known from earlier ones
         self.first: float | None = None  # from here on by the thread where the ticket is `whole`
         self.last: float | None = None
         self.written = 0
@@ -294,6 +295,8 @@ class Worker:
         for number in self._batch.begun:
             ticket, _ = self._owners[number]
             ticket.begun = ticket.begun or began
+        for number, known in self._batch.found.items():
+            self._owners[number][0].cached += known
         sent: list[tuple[Ticket, int, Chunk | Exception | None]] = []
         now = time.monotonic()
         for number, event in events:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -55,6 +56,12 @@ def _call(text: str, start: int, key: str) -> tuple[ToolCall, int] | None:
     if not isinstance(value, dict) or not isinstance(value.get("name"), str) or not isinstance(value.get(key), dict):
         return None
     return ToolCall(value["name"], json.dumps(value[key], ensure_ascii=False)), after
+
+
+@functools.lru_cache(maxsize=64)  # the rows of a file often have the same
+def tools_of(text: str) -> tuple[Mapping[str, Any], ...]:
+    """The tools of an example, as templates are given them."""
+    return tuple(json.loads(text)) if text else ()
 
 
 def row_of(message: Message, guard: Callable[[str], str]) -> dict[str, Any]:

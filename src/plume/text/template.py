@@ -149,14 +149,15 @@ class ChatTemplate:
         said = any(message.tool_calls or message.role == "tool" for message in messages)
         if (tools or said) and self.call_syntax is None:
             raise UserError(
-                "the model's chat template has no way to write calls of tools", "ask without them, or another model"
+                "the model's chat template has no way to write calls of tools", "leave tools out, or take another model"
             )
         text, spans = self._render(messages, tools, reply=reply)
+        weights = [message.weight > 0 for message in messages if message.role == "assistant"]
         ids: list[int] = []
         trained: list[bool] = []
         position = 0
-        for span in (*spans, _Span(len(text), len(text))):
-            for piece, learnt in ((text[position : span.start], False), (text[span.start : span.end], True)):
+        for span, counts in zip((*spans, _Span(len(text), len(text))), (*weights, False), strict=True):
+            for piece, learnt in ((text[position : span.start], False), (text[span.start : span.end], counts)):
                 found = _encode_piece(piece, tokenizer)
                 ids += found
                 trained += [learnt] * len(found)
@@ -240,7 +241,7 @@ def read_persona(file: Path) -> str:
 
 def encode_example(example: Example, template: Template, tokenizer: Tokenizer) -> Encoded:
     """A whole example; a stretch cut from a longer text comes without the end token."""
-    whole = template.encode(example.messages, tokenizer)
+    whole = template.encode(example.messages, tokenizer, calls.tools_of(example.tools))
     return Encoded(whole.ids[:-1], whole.trained[:-1]) if example.cut else whole
 
 

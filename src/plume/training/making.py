@@ -122,7 +122,7 @@ def _text_facts(train: Iterable[Example]) -> plan.TextFacts:
     is_text, characters = False, 0
     for example in train:
         is_text = is_text or example.is_text
-        characters += sum(len(message.content) for message in example.messages)
+        characters += len(example.tools) + sum(len(message.said) for message in example.messages)
     return plan.TextFacts(is_text, characters)
 
 
@@ -144,7 +144,9 @@ def _facts(
 def _sample(train: Iterable[Example]) -> Iterator[str]:
     """Enough text to learn a vocabulary from, in pieces that keep line ends."""
     left = _TOKENIZER_SAMPLE
-    for text in (message.content for example in train for message in example.messages):
+    for text in (
+        text for example in train for text in (example.tools, *(one.said for one in example.messages)) if text
+    ):
         if left <= 0:
             return
         yield text[:left]

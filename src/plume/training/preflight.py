@@ -20,6 +20,7 @@ from plume.events import Preflight, Seconds
 from plume.generation.engine import Engine
 from plume.models import memory as machine
 from plume.models.bundle import Bundle
+from plume.text.calls import tools_of
 from plume.training import memory, plan
 from plume.training.batches import collate
 from plume.training.epochs import EpochPlan, epoch_plan, lines_of
@@ -228,7 +229,7 @@ class _Asking:
 
     def _encoded(self, example: Example) -> Encoded:
         bundle = self._engine.bundle
-        return bundle.template.encode(example.messages, bundle.tokenizer)
+        return bundle.template.encode(example.messages, bundle.tokenizer, tools_of(example.tools))
 
     def seconds(self, examples: Sequence[Example], *, stops: bool) -> float:
         """To score and ask these rows; a model that does not stop decodes up to the limit."""
@@ -241,7 +242,7 @@ class _Asking:
             return cost
         tokenizer, limit = self._engine.bundle.tokenizer, self._prepared.bundle.max_new_tokens
         lengths = [
-            min(limit, len(tokenizer.encode(turn.reply.content)) + 1) if stops else limit
+            min(limit, len(tokenizer.encode(turn.reply.said)) + 1) if stops else limit
             for example in sampled
             for turn in example.turns()
         ]
@@ -261,7 +262,8 @@ def _during(prepared: Prepared) -> Sequence[Example]:
 
 
 def _prompt(engine: Engine, example: Example) -> tuple[int, ...]:
-    return engine.prompt(next(islice(example.turns(), 1)).history)
+    first = next(islice(example.turns(), 1))
+    return engine.prompt(first.history, tools_of(first.tools))
 
 
 def _timed(work: Callable[[], object]) -> float:

@@ -7,6 +7,7 @@ import torch
 from plume.errors import RunFailed
 from plume.generation.engine import Engine
 from plume.models.bundle import Bundle
+from plume.text.calls import tools_of
 from plume.training.prepare import Prepared
 from plume.types import Sampling
 
@@ -30,8 +31,10 @@ def prove_reloaded(prepared: Prepared, made: Bundle, reloaded: Bundle) -> None:
     sampling = Sampling(max_new_tokens=min(32, made.max_new_tokens))
     ours, theirs = Engine(made), Engine(reloaded)
     turns = [turn for example in prepared.split.train[:_PROBES] for turn in example.turns() if turn.history]
-    prompts = [ours.prompt(turn.history) for turn in turns[:_PROBES]] or [prepared.rows[0].ids[:16]]
-    if [theirs.prompt(turn.history) for turn in turns[:_PROBES]] != prompts[: len(turns)]:
+    prompts = [ours.prompt(turn.history, tools_of(turn.tools)) for turn in turns[:_PROBES]] or [
+        prepared.rows[0].ids[:16]
+    ]
+    if [theirs.prompt(turn.history, tools_of(turn.tools)) for turn in turns[:_PROBES]] != prompts[: len(turns)]:
         raise RunFailed("the reloaded tokenizer or template reads a question differently")
     before = [answer.ids for answer in ours.generate(prompts, sampling)]
     if [answer.ids for answer in theirs.generate(prompts, sampling)] != before:

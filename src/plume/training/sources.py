@@ -62,7 +62,9 @@ def _rows_digest(url: str, recipe: Recipe) -> str:
     digest = hashlib.sha256()
     for item in read(url, reading(recipe)):
         if isinstance(item, Example):
-            digest.update(canonical([[message.role, message.content] for message in item.messages]).encode())
+            digest.update(
+                canonical([item.tools, *([each.role, each.said, each.weight] for each in item.messages)]).encode()
+            )
     return digest.hexdigest()
 
 

@@ -10,6 +10,7 @@ import pytest
 from plume.data.sql import safe_name
 from plume.errors import UserError
 from plume.memory import open_store
+from plume.memory.master import MasterKey, master_keys
 from plume.memory.store import Clock, Store, Tenant, new_id
 
 URLS = [url for url in os.environ.get("PLUME_TEST_STORES", "memory:").split(",") if url]
@@ -21,9 +22,15 @@ def url(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def store(url: str) -> Iterator[Store]:
+def keys() -> tuple[MasterKey, ...]:
+    """Those that the stores are sealed with, from the environment."""
+    return master_keys()
+
+
+@pytest.fixture(scope="session")
+def store(url: str, keys: tuple[MasterKey, ...]) -> Iterator[Store]:
     try:
-        opened = open_store(url)
+        opened = open_store(url, keys=keys)
     except UserError as error:
         if os.environ.get("PLUME_REQUIRE_SERVICES") == "1":
             raise
@@ -46,12 +53,12 @@ def persistent(url: str, store: Store) -> str:  # noqa: ARG001
 
 
 @pytest.fixture
-def timed(url: str, store: Store) -> Iterator[Callable[[Clock], Store]]:  # noqa: ARG001
+def timed(url: str, store: Store, keys: tuple[MasterKey, ...]) -> Iterator[Callable[[Clock], Store]]:  # noqa: ARG001
     """Opens the store with another clock."""
     opened: list[Store] = []
 
     def again(clock: Clock) -> Store:
-        opened.append(open_store(url, clock=clock))
+        opened.append(open_store(url, clock=clock, keys=keys))
         return opened[-1]
 
     yield again

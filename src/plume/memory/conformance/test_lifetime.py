@@ -78,7 +78,7 @@ def test_several_sweeps_at_once_remove_each_thing_once(timed: Callable[[Clock], 
     now = 1e5  # before the other sweep
     stores = [timed(lambda: now)] if url.startswith("memory:") else [timed(lambda: now) for _ in range(3)]
     tenant = stores[0].tenant(new_id("tenant"))
-    for place in range(40):
+    for place in range(25):
         id = tenant.create(ttl=1).id
         tenant.append(id, said("a", "b"))
         tenant.put("note", str(place), place, ttl=1)
@@ -102,7 +102,7 @@ def test_several_sweeps_at_once_remove_each_thing_once(timed: Callable[[Clock], 
         thread.join()
     while left := stores[0].sweep():
         found.append(left)
-    assert sum(found, start=Counts()) == Counts(40, 80, 40)
+    assert sum(found, start=Counts()) == Counts(25, 50, 25)
     assert len(tenant.read(alive).items) == 10
 
 

@@ -13,6 +13,7 @@ from plume.errors import DocumentChanged, NotFound, PlumeError, UserError
 from plume.memory import open_store
 from plume.memory.conformance.examples import refusal, said
 from plume.memory.keys import create_key, find_key, list_keys, revoke_key
+from plume.memory.master import MasterKey
 from plume.memory.store import Clock, Conversation, Document, Store, Tenant, new_id
 
 
@@ -35,8 +36,8 @@ def calls(tenant: Tenant, id: str, item: str) -> dict[str, Callable[[], object]]
         "first": 2,
         "last": 2,
         "before": 3,
-        "vectors": {0: b"a"},
-        "created_at": 1e9,
+        "conversation": Conversation(id, 0, 0, 0),
+        "vectors": {0: b"raw"},
     }
     positions = {"read": {"after": 1}, "vectors": {"after": 1}}  # where a name means something else
     made: dict[str, Callable[[], object]] = {}
@@ -257,10 +258,12 @@ def test_nothing_of_a_keys_secret_is_stored_and_no_key_speaks_for_plume(store: S
 # --- what lasts -------------------------------------------------------------------------------------
 
 
-def test_what_was_acknowledged_is_there_when_the_store_is_opened_again(persistent: str, tenant: Tenant) -> None:
+def test_what_was_acknowledged_is_there_when_the_store_is_opened_again(
+    persistent: str, tenant: Tenant, keys: tuple[MasterKey, ...]
+) -> None:
     id = tenant.create(metadata={"a": 1}).id
     items = tenant.append(id, said("a", "é\0🐦"))
-    with open_store(persistent) as again:
+    with open_store(persistent, keys=keys) as again:
         assert again.tenant(tenant.name).read(id).items == items
         assert again.tenant(tenant.name).read(id).metadata == {"a": 1}
 

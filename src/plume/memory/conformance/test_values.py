@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from plume.errors import AlreadyExists, ConversationChanged, NotFound, UserError
-from plume.memory.conformance.examples import HOSTILE, PLANES, refusal, said
+from plume.memory.conformance.examples import HOSTILE, refusal, said
 from plume.memory.store import Clock, Store, Tenant, new_id
 from plume.types import Message
 
@@ -173,7 +173,7 @@ def test_conversations_are_listed_newest_first_in_pages(timed: Callable[[Clock],
 def test_what_is_about_a_person_is_found_by_the_person(timed: Callable[[Clock], Store]) -> None:
     now = 1e9
     tenant = timed(lambda: now).tenant(new_id("tenant"))
-    people = [None, "zoé", "zoe", "'; --", "*", *PLANES[:4]]
+    people = [None, "zoé", "zoe", "*"]
     for turn in range(3):
         for user in people:
             now += turn  # those of the first turn are of one moment
@@ -205,7 +205,7 @@ def test_what_is_about_a_person_is_found_by_the_person(timed: Callable[[Clock], 
 
 def test_tenants_and_kinds_are_listed_as_long_as_they_have_anything(store: Store) -> None:
     prefix = new_id("t")
-    names = sorted((prefix + name for name in HOSTILE if len(name.encode()) < 150), key=str.encode)
+    names = sorted((prefix + name for name in HOSTILE[::2] if len(name.encode()) < 150), key=str.encode)
     for place, name in enumerate(names):
         one = store.tenant(name)
         if place % 2:
@@ -226,8 +226,11 @@ def test_tenants_and_kinds_are_listed_as_long_as_they_have_anything(store: Store
         else:
             store.tenant(name).discard("note", "a")
     assert not [name for name in store.tenants(after=prefix, limit=50) if name.startswith(prefix)]
+    assert store.tenants(limit=0) == ()
+    for wrong in ({"limit": -1}, {"after": ""}, {"after": "\ud800"}):
+        assert refusal(partial(store.tenants, **wrong))[0] is UserError
     one = store.tenant(new_id("tenant"))
-    kinds = sorted((name for name in HOSTILE if len(name.encode()) < 150), key=str.encode)
+    kinds = sorted((name for name in HOSTILE[1::2] if len(name.encode()) < 150), key=str.encode)
     for kind in kinds:
         one.put(kind, "a", 1)
         one.put(kind, "b", 1)

@@ -13,6 +13,7 @@ import pytest
 from plume.errors import ConversationChanged, DocumentChanged, NotFound, UserError
 from plume.memory import storm
 from plume.memory.conformance.examples import refusal, said
+from plume.memory.master import MasterKey
 from plume.memory.store import Tenant
 from plume.types import Message
 
@@ -91,19 +92,22 @@ def test_threads_lose_and_double_nothing(tenant: Tenant) -> None:
     assert (tenant.get("count", "1").body, tenant.get("count", "1").revision) == (64, 65)
 
 
-def test_processes_lose_and_double_nothing(persistent: str, tenant: Tenant) -> None:
+def test_processes_lose_and_double_nothing(persistent: str, tenant: Tenant, keys: tuple[MasterKey, ...]) -> None:
     ids = [tenant.create().id for _ in range(3)]
     with contextlib.ExitStack() as stack:
-        pipes = [stack.enter_context(storm.writer(persistent, tenant.name, ids, n, 12))[1] for n in range(4)]
+        writers = [storm.writer(persistent, tenant.name, ids, number, 12, keys) for number in range(4)]
+        pipes = [stack.enter_context(writer)[1] for writer in writers]
         acknowledged = [turn for pipe in pipes for turn in storm.received(pipe)]
     assert len(acknowledged) == 48
     assert storm.faults(tenant, ids, acknowledged, complete=True) == []
 
 
-def test_a_killed_writer_leaves_whole_turns_and_all_that_was_acknowledged(persistent: str, tenant: Tenant) -> None:
+def test_a_killed_writer_leaves_whole_turns_and_all_that_was_acknowledged(
+    persistent: str, tenant: Tenant, keys: tuple[MasterKey, ...]
+) -> None:
     ids, chance, acknowledged = [tenant.create().id for _ in range(2)], random.Random(0), []
     for number in range(3):
-        with storm.writer(persistent, tenant.name, ids, number, 10_000) as (process, pipe):
+        with storm.writer(persistent, tenant.name, ids, number, 10_000, keys) as (process, pipe):
             acknowledged += [pipe.recv() for _ in range(chance.randrange(1, 9))]
             pipe.poll(chance.uniform(0, 0.02))
             process.kill()
@@ -113,10 +117,12 @@ def test_a_killed_writer_leaves_whole_turns_and_all_that_was_acknowledged(persis
     assert tenant.read(ids[0], last=1).items[0].id == "a-99-0"
 
 
-def test_a_writer_that_was_stopped_meanwhile_is_told(persistent: str, tenant: Tenant) -> None:
+def test_a_writer_that_was_stopped_meanwhile_is_told(
+    persistent: str, tenant: Tenant, keys: tuple[MasterKey, ...]
+) -> None:
     id = tenant.create().id
     here, there = storm.context().Pipe()
-    process = storm.context().Process(target=storm.slow_writer, args=(persistent, tenant.name, id, there))
+    process = storm.context().Process(target=storm.slow_writer, args=(persistent, tenant.name, id, there, keys))
     process.start()
     there.close()
     try:
@@ -134,17 +140,19 @@ def test_a_writer_that_was_stopped_meanwhile_is_told(persistent: str, tenant: Te
     assert [message.content for message in tenant.read(id).messages] == ["plus vite"]
 
 
-def test_a_killed_erasure_leaves_whole_conversations_and_is_repeated(persistent: str, tenant: Tenant) -> None:
+def test_a_killed_erasure_leaves_whole_conversations_and_is_repeated(
+    persistent: str, tenant: Tenant, keys: tuple[MasterKey, ...]
+) -> None:
     chance = random.Random(1)
     mine = [tenant.create(user="bob").id for _ in range(3)]
     kept = [tenant.append(id, said("a", "b")) for id in mine]
-    for place in range(120):
-        tenant.append(tenant.create(user="zoé").id, said(*map(str, range(20))))
+    for place in range(110):  # more than one transaction
+        tenant.append(tenant.create(user="zoé").id, said(*map(str, range(5))))
         if place % 3 == 0:
             tenant.put("note", str(place), place, user="zoé")
     for _ in range(3):
         here, there = storm.context().Pipe(duplex=False)
-        process = storm.context().Process(target=storm.eraser, args=(persistent, tenant.name, "zoé", there))
+        process = storm.context().Process(target=storm.eraser, args=(persistent, tenant.name, "zoé", there, keys))
         process.start()
         there.close()
         here.recv()
@@ -153,7 +161,7 @@ def test_a_killed_erasure_leaves_whole_conversations_and_is_repeated(persistent:
         process.join()
         here.close()
         for one in tenant.conversations(user="zoé", limit=500):
-            assert (one.head, len(tenant.read(one.id).items)) == (20, 20)
+            assert (one.head, len(tenant.read(one.id).items)) == (5, 5)
     tenant.erase("zoé")
     assert not tenant.erase("zoé")
     assert {one.id for one in tenant.conversations()} == set(mine)

@@ -11,8 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from openai.types import Batch, BatchError, BatchRequestCounts
+from openai.types import Batch, BatchError, BatchRequestCounts, BatchUsage
 from openai.types.batch import Errors
+from openai.types.batch_usage import InputTokensDetails, OutputTokensDetails
 from pydantic import Field
 
 from plume.serving.documents import Documents, Record
@@ -40,6 +41,7 @@ class BatchRecord(Record):
     times: dict[str, int] = Field(default_factory=dict)
     errors: list[dict[str, Any]] = Field(default_factory=list)
     lines: int = 0
+    usage: BatchUsage | None = None
 
     @property
     def final(self) -> bool:
@@ -101,6 +103,7 @@ class Batches:
             error_file_id=record.error_file if over and failed else None,
             errors=Errors(data=errors, object="list") if errors else None,
             metadata=record.metadata,
+            usage=record.usage,
             request_counts=BatchRequestCounts(completed=done, failed=failed, total=record.lines),
         )
 
@@ -118,6 +121,26 @@ class Batches:
                             size += len(line)
                     file.truncate(size)
         return found
+
+    def usage(self, id: str) -> BatchUsage:
+        """What all answers so far took together."""
+        read = cached = written = 0
+        path = self.answers(id, OUTPUT)
+        if path.exists():
+            with path.open("rb") as file:
+                for line in file:
+                    one = json.loads(line)["response"]["body"]["usage"]
+                    details = one.get("prompt_tokens_details") or one.get("input_tokens_details") or {}
+                    read += one.get("prompt_tokens", one.get("input_tokens", 0))
+                    written += one.get("completion_tokens", one.get("output_tokens", 0))
+                    cached += details.get("cached_tokens", 0)
+        return BatchUsage(
+            input_tokens=read,
+            input_tokens_details=InputTokensDetails(cached_tokens=cached),
+            output_tokens=written,
+            output_tokens_details=OutputTokensDetails(reasoning_tokens=0),
+            total_tokens=read + written,
+        )
 
     def _count(self, id: str, kind: str) -> int:
         path = self.answers(id, kind)

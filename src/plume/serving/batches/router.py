@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 from openai.types import Batch
 from pydantic import Field
 
 from plume.errors import NotFound
 from plume.serving.batches.records import BatchRecord
 from plume.serving.errors import ApiError, invalid
-from plume.serving.fine_tuning import IdempotencyKey, Metadata, key_of, same_request
-from plume.serving.jobs.records import digest_of
+from plume.serving.idempotency import IdempotencyKey, digest_of, key_of, same_request
 from plume.serving.keys import Caller, Reader, Writer
-from plume.serving.pages import Page, page_of, part_of, refuse_other_parameters
+from plume.serving.metadata import Metadata
+from plume.serving.pages import Newest, Page, page_of, part_of
 from plume.serving.sampling import Body
 from plume.serving.stored import storing
 from plume.serving.tasks import Tasks, TasksDep
@@ -49,16 +49,9 @@ async def create(
 
 
 @router.get("")
-def list_batches(
-    request: Request,
-    tasks: TasksDep,
-    caller: Reader,
-    after: str | None = None,
-    limit: Annotated[int, Query(ge=1, le=100)] = 20,
-) -> Page[Batch]:
+def list_batches(tasks: TasksDep, caller: Reader, query: Newest) -> Page[Batch]:
     """Your batches, newest first."""
-    refuse_other_parameters(request, ("after", "limit"))
-    part, more = part_of(tasks.batches.documents.all(caller.tenant), after, limit)
+    part, more = part_of(tasks.batches.documents.all(caller.tenant), query.after, query.limit)
     return page_of([tasks.batches.wire(one) for one in part], [one.id for one in part], more=more)
 
 

@@ -116,7 +116,8 @@ class Runner:
             record = await self._change(id, "finalizing")
         await asyncio.to_thread(self._publish, record, late=late)
         endings = {"in_progress": "expired", "finalizing": "completed", "cancelling": "cancelled"}
-        record = await self._change(id, endings[record.status])
+        usage = await asyncio.to_thread(self._batches.usage, id)
+        record = await self._change(id, endings[record.status], usage=usage)
 
     def _publish(self, record: BatchRecord, *, late: bool) -> None:
         done = self._batches.answered(record.id)

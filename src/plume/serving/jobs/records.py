@@ -7,10 +7,10 @@ never changed again.
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,11 +45,12 @@ class Wished(BaseModel):
 
 class JobRecord(Record):
     """`base` is the model as it was asked for, `origin` what the recipe calls it: an architecture or a directory.
-    `name` is that of the model to come, `result_file` the id of the file to come. `deaths` counts how often its
-    process ended without a word since `step`, the last that was saved."""
+    `root` is the first of the line that it continues. `name` is that of the model to come, `result_file` the id of
+    the file to come. `deaths` counts how often its process ended without a word since `step`, the last saved."""
 
     base: str
     origin: str
+    root: str
     name: str
     training_file: str
     validation_file: str | None
@@ -206,18 +207,36 @@ class Jobs:
     def entries(self) -> Iterator[Entry]:
         """The models of jobs: results, and what was saved on the way."""
         for record in self.documents.all():
-            if record.status == "succeeded":
-                directory = self.run(record.id) / "model"
-                yield Entry(record.name, directory, record.finished_at or record.created_at, record.tenant, record.base)
+            owner = {"owned_by": record.tenant, "tenant": record.tenant, "root": record.root}
+            result = self.run(record.id) / "model"
+            if record.status == "succeeded" and result.is_dir():
+                yield Entry(record.name, result, record.finished_at or record.created_at, **owner)
             for one in self.checkpoints(record.id):
                 directory = self.checkpoints_of(record.id) / f"step-{one.step:06d}"
-                yield Entry(checkpoint_name(record, one), directory, one.created_at, record.tenant, record.base)
+                yield Entry(checkpoint_name(record, one), directory, one.created_at, **owner)
+
+    def using(self, directory: Path) -> JobRecord | None:
+        """A job that is not over and makes this model, or starts from it."""
+        path = str(directory.absolute())
+        return next(
+            (
+                one
+                for one in self.documents.all()
+                if not one.final and (one.origin == path or directory.is_relative_to(self.path(one.id)))
+            ),
+            None,
+        )
+
+    def states(self) -> Counter[str]:
+        """How many jobs there are of each status."""
+        return Counter(record.status for record in self.documents.all())
 
     def remove_leftovers(self) -> None:
         """Delete what killed processes left half-made. Only for whoever holds the data directory."""
         self.documents.remove_leftovers()
         for record in self.documents.all():
             remove_leftovers(self.path(record.id))
+            remove_leftovers(self.run(record.id))
             remove_leftovers(self.checkpoints_of(record.id))
 
     def _link(self, record: FileRecord, target: Path) -> None:
@@ -230,11 +249,6 @@ class Jobs:
 
 def checkpoint_name(record: JobRecord, checkpoint: Checkpoint) -> str:
     return f"{record.name}:ckpt-step-{checkpoint.step}"
-
-
-def digest_of(values: Mapping[str, Any]) -> str:
-    """By which two requests are told apart."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _checkpoint(path: Path) -> Checkpoint | None:
