@@ -14,6 +14,7 @@ import pytest
 from plume.errors import PlumeError, UserError
 from plume.generation.embedder import model_embedder, sentence_embedder
 from plume.memory import approximate, open_store
+from plume.memory.master import master_key
 from plume.memory.recall import Found, Recall
 from plume.memory.store import Store
 from plume.memory.vectors import Embedder, Matrix, vector_bytes, vector_of
@@ -184,6 +185,20 @@ def test_what_another_process_deletes_or_adds_is_followed(tmp_path: Path) -> Non
         assert {one.conversation for one in recall.search("alice", "phare", limit=50)} == {kept}
         elsewhere.tenant("alice").append(kept, [Message("user", "Un phare nouveau")])
         assert "Un phare nouveau" in texts(recall.search("alice", "phare"))
+
+
+def test_recall_works_the_same_on_a_sealed_store_and_leaves_nothing_plain(tmp_path: Path) -> None:
+    url, keys = f"sqlite:///{tmp_path}/plume.db", [master_key(bytes(range(32)))]
+    with open_store(url, keys=keys) as store:
+        filled(store)
+        assert texts(Recall(store, BAG).search("alice", "Où est le phare", limit=1)) == [SAID[0]]
+    with open_store(url, keys=keys) as store:
+        counting = Counting()
+        assert texts(Recall(store, counting.embedder()).search("alice", "thé vert", limit=1)) == [SAID[2]]
+        assert counting.asked == ["thé vert"]
+    raw = b"".join(file.read_bytes() for file in tmp_path.iterdir())
+    for plain in (b"phare", vector_bytes("bag", BAG.unit([SAID[0]])[0]), b"\x02\x00\x03bag"):
+        assert plain not in raw
 
 
 def test_a_message_that_goes_between_search_and_reading_is_not_given() -> None:

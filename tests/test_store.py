@@ -28,7 +28,7 @@ import servers
 from plume.data.sql import address as sql_address
 from plume.errors import PlumeError, UserError
 from plume.memory import connect, migrate, open_store, storm, tables
-from plume.memory.conformance.conftest import persistent, store, tenant, timed  # noqa: F401
+from plume.memory.conformance.conftest import keys, persistent, store, tenant, timed  # noqa: F401
 from plume.memory.conformance.examples import refusal, said
 from plume.memory.conformance.test_lifetime import *  # noqa: F403
 from plume.memory.conformance.test_tenants import *  # noqa: F403

@@ -89,9 +89,9 @@ def chat(
         check_for(sampling, bundle.model.vocab_size)
         answers.remarks(sampling, json=json)
         recalls = Recall(opened, model_embedder(bundle)) if recall else None
-        names = None if redact_names is None else str(redact_names)
+        names, key_file = (None if path is None else str(path) for path in (redact_names, store_key_file))
         resume = ["plume", "chat", model, *_given("--store", store), *_given("--quantization", quantization)]
-        resume += [*_given("--store-key-file", store_key_file and str(store_key_file)), *["--recall"] * recall]
+        resume += [*_given("--store-key-file", key_file), *["--recall"] * recall]
         resume += [*_given("--redact", redact), *_given("--redact-names", names)]
         talk = _Talk(Engine(bundle), tenant, sampling, said, summary, recalls, json, resume, conversation)
         talk.run()

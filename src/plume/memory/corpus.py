@@ -150,7 +150,7 @@ class Corpus:
             for place, vector in zip(missing, made, strict=True):
                 found[place] = vector
             new = {items[place].position: vector_bytes(embedder.model, made[n]) for n, place in enumerate(missing)}
-            self._tenant.index(conversation.id, new, created_at=conversation.created_at)
+            self._tenant.index(conversation, new)
         return np.stack([vector for vector in found if vector is not None])
 
     def _fill(self, first: int, vectors: Matrix) -> None:

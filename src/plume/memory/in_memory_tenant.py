@@ -184,13 +184,13 @@ class InMemoryTenant:
             self._find(id, now)
             del self.kept[id]
 
-    def index(self, id: str, vectors: Mapping[int, bytes], *, created_at: float | None = None) -> None:
+    def index(self, conversation: Conversation, vectors: Mapping[int, bytes]) -> None:
         with self._now() as now:
-            kept = self._find(id, now)
-            if created_at not in (None, kept.conversation.created_at):
-                raise no_conversation(id)
+            kept = self._find(conversation.id, now)
+            if kept.conversation.created_at != conversation.created_at:
+                raise no_conversation(conversation.id)
             user, there = kept.conversation.user, {place: raw for place, raw in vectors.items() if place in kept.items}
-            kept.vectors |= self._bodies.sealed_vectors(self._keys(user), user, id, there)
+            kept.vectors |= self._bodies.sealed_vectors(self._keys(user), user, conversation.id, there)
 
     def vectors(self, id: str, *, after: int | None = None) -> dict[int, bytes]:
         low, _, _ = bounds(after, None, None, None)

@@ -138,8 +138,8 @@ class RedactingTenant:
         except NotFound:
             return
 
-    def index(self, id: str, vectors: Mapping[int, bytes], *, created_at: float | None = None) -> None:
-        self._tenant.index(id, vectors, created_at=created_at)
+    def index(self, conversation: Conversation, vectors: Mapping[int, bytes]) -> None:
+        self._tenant.index(conversation, vectors)
 
     def vectors(self, id: str, *, after: int | None = None) -> Mapping[int, bytes]:
         return self._tenant.vectors(id, after=after)

@@ -157,12 +157,12 @@ class RedisTenant:
     def delete(self, id: str) -> None:
         self._on(id, "delete")
 
-    def index(self, id: str, vectors: Mapping[int, bytes], *, created_at: float | None = None) -> None:
-        held, made = self._held_of(id)[0], "" if created_at is None else microseconds(created_at)
+    def index(self, conversation: Conversation, vectors: Mapping[int, bytes]) -> None:
+        id, held = conversation.id, self._held_of(conversation.id)[0]
         for _ in patience():
             sealed = self._bodies.sealed_vectors(keys_of(held), user_of(held), id, vectors)
             pairs = [part for pair in sealed.items() for part in pair]
-            word, *_ = self._on(id, "index", made, *pairs, held=held)
+            word, *_ = self._on(id, "index", microseconds(conversation.created_at), *pairs, held=held)
             if word != "keys":
                 break
             held, _ = self._held_of(id, anew=True)

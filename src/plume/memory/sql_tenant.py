@@ -199,13 +199,13 @@ class SQLTenant:
 
         self._transactions.write(work)
 
-    def index(self, id: str, vectors: Mapping[int, bytes], *, created_at: float | None = None) -> None:
+    def index(self, conversation: Conversation, vectors: Mapping[int, bytes]) -> None:
         def work(connection: Connection) -> None:
-            row = self._present(connection, id)
-            if created_at is not None and row.created_at != microseconds(created_at):
-                raise no_conversation(id)
-            one, keys = {"whose": self.name, "which": id}, self._keys(connection, row.user)
-            sealed = self._bodies.sealed_vectors(keys, row.user, id, vectors)
+            row = self._present(connection, conversation.id)
+            if row.created_at != microseconds(conversation.created_at):
+                raise no_conversation(conversation.id)
+            one, keys = {"whose": self.name, "which": conversation.id}, self._keys(connection, row.user)
+            sealed = self._bodies.sealed_vectors(keys, row.user, conversation.id, vectors)
             rows = [{**one, "place": place, "raw": raw} for place, raw in sealed.items()]
             if rows:
                 connection.execute(self._statements.index, rows)

@@ -261,10 +261,10 @@ function run.remove(id)
   return { 'ok', conversation(id) }
 end
 
--- Positions and vectors follow in turns. The conversation must be the one made at that time, if one is given.
+-- Positions and vectors follow in turns. The conversation must be the one made at that time.
 function run.index(id, created)
   local found, first = visible(key('conversation', id), 'created_at'), 8
-  if not found or (created ~= '' and found[2] ~= created) then
+  if not found or found[2] ~= created then
     return { 'none' }
   end
   if outdated(id) then

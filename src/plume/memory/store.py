@@ -190,10 +190,9 @@ class Tenant(Protocol):
         """Delete the conversation with all its messages."""
         ...
 
-    def index(self, id: str, vectors: Mapping[int, bytes], *, created_at: float | None = None) -> None:
+    def index(self, conversation: Conversation, vectors: Mapping[int, bytes]) -> None:
         """Keep a vector with each message by its position, in the place of what it had. Messages that are no longer
-        there get none, and neither does a conversation made at another time than `created_at`: who has read its
-        predecessor finds nothing. Head and times stay as they are."""
+        there get none; NotFound where the conversation is another than was read. Head and times stay as they are."""
         ...
 
     def vectors(self, id: str, *, after: int | None = None) -> Mapping[int, bytes]:

@@ -36,8 +36,8 @@ def calls(tenant: Tenant, id: str, item: str) -> dict[str, Callable[[], object]]
         "first": 2,
         "last": 2,
         "before": 3,
-        "vectors": {0: b"a"},
-        "created_at": 1e9,
+        "conversation": Conversation(id, 0, 0, 0),
+        "vectors": {0: b"raw"},
     }
     positions = {"read": {"after": 1}, "vectors": {"after": 1}}  # where a name means something else
     made: dict[str, Callable[[], object]] = {}
