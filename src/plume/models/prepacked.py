@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from plume.models.one_row import of_packed
 
 _ROWS = 16  # that the layout is made for; the one made for a single row serves no other number well
-_ONE_CORE = 2**25  # bytes of weights up to which one thread decodes a few rows about as fast as two
+_ONE_CORE = 2**22  # bytes of weights: one thread served 0.2 M parameters twice as fast as two, and 5 M more slowly
 _WORTH = 2**17  # weights of a layer from which on the product saves more than the call costs
 
 
