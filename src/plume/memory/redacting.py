@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
 from plume.errors import DocumentChanged, NotFound
 from plume.memory.rows import Rows
 from plume.memory.sealing import Sealing
-from plume.memory.store import Conversation, Counts, Document, Durability, Item, Line, Store, Tenant
-from plume.memory.vault import KIND, seal, unseal, vault_of
+from plume.memory.store import VAULT, Conversation, Counts, Document, Durability, Item, Line, Store, Tenant
+from plume.memory.vault import seal, unseal, vault_of
 from plume.redact import Redaction, Redactor
 from plume.types import Message
 
@@ -131,12 +132,7 @@ class RedactingTenant:
         return self._tenant.put(kind, id, body, at=at, ttl=ttl, user=user)
 
     def delete(self, id: str) -> None:
-        """With its vault."""
         self._tenant.delete(id)
-        try:
-            self._tenant.discard(KIND, id)
-        except NotFound:
-            return
 
     def index(self, conversation: Conversation, vectors: Mapping[int, bytes]) -> None:
         self._tenant.index(conversation, vectors)
@@ -201,7 +197,19 @@ class RedactingTenant:
     def _in(self, whose: Conversation, work: Callable[[Redactor], Any]) -> Any:
         """The vault of a conversation is about the same person, and ends when it ends."""
         ends = whose.expires_at
-        return self._written(whose.id, work, lambda now: None if ends is None else ends - now, whose.user)
+        made = self._written(whose.id, work, lambda now: None if ends is None else ends - now, whose.user)
+        self._there(whose.id)
+        return made
+
+    def _there(self, id: str) -> None:
+        """Raises NotFound for a conversation that was deleted before its vault was written: nothing else would take
+        that one away."""
+        try:
+            self._tenant.read(id, last=0)
+        except NotFound:
+            with suppress(NotFound):
+                self._tenant.discard(VAULT, id)
+            raise
 
     def _written(
         self,
@@ -224,16 +232,16 @@ class RedactingTenant:
             body = seal(redactor.values, self._key, self.name, id).body()
             try:
                 # The store's own time is known only from what it writes.
-                put = self._tenant.put(KIND, id, body, at=old.revision if old else 0, user=user)
+                put = self._tenant.put(VAULT, id, body, at=old.revision if old else 0, user=user)
                 lives = ttl(put.updated_at)
                 if lives is not None:
-                    self._tenant.put(KIND, id, body, at=put.revision, ttl=max(lives, 1e-6), user=user)
+                    self._tenant.put(VAULT, id, body, at=put.revision, ttl=max(lives, 1e-6), user=user)
             except DocumentChanged:
                 continue
             return made
 
     def _vault(self, id: str) -> Document | None:
         try:
-            return self._tenant.get(KIND, id)
+            return self._tenant.get(VAULT, id)
         except NotFound:
             return None
