@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from plume.errors import DocumentChanged, NotFound
+from plume.memory.records import message_bytes, metadata_bytes
 from plume.memory.rows import Rows
 from plume.memory.sealing import Sealing
 from plume.memory.store import VAULT, Conversation, Counts, Document, Durability, Item, Line, Store, Tenant
@@ -101,18 +102,21 @@ class RedactingTenant:
         ttl: float | None = None,
         user: str | None = None,
     ) -> Conversation:
+        metadata_bytes(metadata)  # refused before anything is made
         made = self._tenant.create(id, ttl=ttl, user=user)
         return self.update(made.id, metadata) if metadata else made
 
     def append(
         self, id: str, messages: Sequence[Message], *, at: int | None = None, ids: Sequence[str] | None = None
     ) -> tuple[Item, ...]:
+        for message in messages:
+            message_bytes(message)  # what is no message is refused before it is read
         whose = self._tenant.read(id, last=0)
         marked = self._in(whose, lambda redactor: [redactor.message(message) for message in messages])
         return self._tenant.append(id, marked, at=at, ids=ids)
 
     def update(self, id: str, metadata: Mapping[str, Any]) -> Conversation:
-        text = json.dumps(dict(metadata), ensure_ascii=False)
+        text = metadata_bytes(metadata).decode("utf-8")
         marked = self._in(self._tenant.read(id, last=0), lambda redactor: redactor.text(text))
         return self._tenant.update(id, json.loads(marked))
 
