@@ -6,7 +6,7 @@ import contextlib
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -89,10 +89,8 @@ def chat(
         check_for(sampling, bundle.model.vocab_size)
         answers.remarks(sampling, json=json)
         recalls = Recall(opened, model_embedder(bundle)) if recall else None
-        names, key_file = (None if path is None else str(path) for path in (redact_names, store_key_file))
-        resume = ["plume", "chat", model, *_given("--store", store), *_given("--quantization", quantization)]
-        resume += [*_given("--store-key-file", key_file), *["--recall"] * recall]
-        resume += [*_given("--redact", redact), *_given("--redact-names", names)]
+        given = {"--store": store, "--store-key-file": store_key_file, "--quantization": quantization}
+        resume = _command(model, {**given, "--redact": redact, "--redact-names": redact_names}, recall=recall)
         talk = _Talk(Engine(bundle), tenant, sampling, said, summary, recalls, json, resume, conversation)
         talk.run()
 
@@ -294,8 +292,9 @@ def _settle_persona(tenant: Tenant, id: str, persona: str | None) -> None:
     tenant.append(id, [Message("system", persona)], at=known.head)
 
 
-def _given(option: str, value: str | None) -> list[str]:
-    """An option as it was given, without the password of a URL."""
+def _command(model: str, given: Mapping[str, object], *, recall: bool) -> list[str]:
+    """What to type to go on, without the password of a URL."""
     from plume.data.sql import safe_name
 
-    return [] if value is None else [option, safe_name(value)]
+    pairs = [part for option, value in given.items() if value is not None for part in (option, safe_name(str(value)))]
+    return ["plume", "chat", model, *pairs, *["--recall"] * recall]
