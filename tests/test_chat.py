@@ -498,7 +498,7 @@ def test_a_talk_that_redacts_and_recalls(talk: Talk, tmp_path: Path, monkeypatch
     names = ["--redact", "all", "--redact-names", str(tmp_path / "noms.txt")]
     code, _, err = talk("Je suis Rose, rose@phare.fr\nEt le bateau ?\n", *names, "--recall")
     assert code == 0, err
-    assert f"--redact all --redact-names {tmp_path / 'noms.txt'} --recall --conversation {id_in(err)}" in err
+    assert f"--recall --redact all --redact-names {tmp_path / 'noms.txt'} --conversation {id_in(err)}" in err
     code, _, later = talk("Écris à ROSE@phare.fr et luc@phare.fr\n", *names, "--recall", "--conversation", id_in(err))
     assert code == 0, later
     with open_store(f"sqlite:///{tmp_path / 'plume-data' / 'plume.db'}") as store:
@@ -525,7 +525,7 @@ def test_a_talk_that_redacts_on_a_sealed_store_goes_on_in_another_process(
     sealed = ["--store", url, "--store-key-file", str(key), "--recall", "--redact", "all"]
     code, _, err = talk("Je suis marie@phare.fr\n", *sealed)
     assert code == 0, err
-    assert f"--store-key-file {key} --redact all --recall --conversation {id_in(err)}" in err
+    assert f"--store-key-file {key} --redact all --conversation {id_in(err)}" in err
     command = [sys.executable, "-m", "plume", "chat", str(model), *sealed, "--conversation", id_in(err)]
     given = "luc@phare.fr et MARIE@phare.fr\n/history\n"
     done = subprocess.run(
