@@ -175,6 +175,25 @@ def test_nothing_of_it_is_lost_on_the_way(tmp_path: Path) -> None:
     assert next(one for one in read(fixed) if isinstance(one, Example)).messages == found.messages, ran.output
 
 
+def test_what_is_private_in_a_call_is_repaired_and_the_row_stays(tmp_path: Path) -> None:
+    said = '{"to": "ann@harbour-office.fr", "card": 4539578763621486, "note": "\\u00e9t\\u00e9"}'
+    private = changed(lambda row: row["messages"][4]["tool_calls"][0]["function"].update(arguments=said))
+    private["messages"][6]["content"] = "Envoyé à ann@harbour-office.fr &amp; lu."
+    read_rows(tmp_path, ROW, private)
+    fixed = tmp_path / "fixed.jsonl"
+    ran = CliRunner().invoke(app, ["check", str(tmp_path / "calls.jsonl"), "--fix", str(fixed)])
+    found = [one for one in read(fixed) if isinstance(one, Example)]
+    assert len(found) == 2, ran.output
+    assert found[0].messages[4].tool_calls[0].arguments == '{"what": "boat"}'
+    arguments = found[1].messages[4].tool_calls[0].arguments
+    assert arguments == '{"to": "<email-1>", "card": "<card-1>", "note": "\\u00e9t\\u00e9"}'
+    assert found[1].messages[6].content == "Envoyé à <email-1> & lu."
+    journal = "".join(path.read_text(encoding="utf-8") for path in tmp_path.glob("fixed*"))
+    assert "ann@" not in journal
+    assert "4539578763621486" not in journal
+    assert '"message": 4' in journal
+
+
 def test_rows_that_call_other_things_are_other_rows(tmp_path: Path) -> None:
     other = changed(lambda row: row["messages"][4]["tool_calls"][0]["function"].update(arguments='{"what": "bell"}'))
     for row in (ROW, other):

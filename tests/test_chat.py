@@ -27,6 +27,7 @@ from plume.chat import Kept, Told, begin, history, regenerate, turn, undo
 from plume.errors import ContextExceeded, ConversationChanged, NotFound, PlumeError, UserError
 from plume.generation.engine import Engine
 from plume.memory import open_store
+from plume.memory.master import master_keys
 from plume.memory.store import LOCAL, Tenant
 from plume.memory.vault import find_vault, restore
 from plume.models.bundle import load, save
@@ -506,6 +507,39 @@ def test_a_talk_that_redacts_and_recalls(talk: Talk, tmp_path: Path, monkeypatch
         assert kept == ["Je suis [NOM], [EMAIL]", "Et le bateau ?", "Écris à [EMAIL] et [EMAIL_2]"]
         assert len(tenant.vectors(id_in(err))) >= 2
         assert restore("[EMAIL_2]", find_vault(tenant, id_in(err)), bytes(range(32))) == "luc@phare.fr"
+
+
+@pytest.mark.parametrize("url", ["sqlite", "redis"], indirect=True)
+def test_a_talk_that_redacts_on_a_sealed_store_goes_on_in_another_process(
+    url: str,  # noqa: F811
+    talk: Talk,
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    url = f"{url}.sealed" if url.startswith("sqlite") else f"{url.rpartition('/')[0]}/1"  # an empty one
+    monkeypatch.setenv("PLUME_VAULT_KEY", bytes(range(32)).hex())
+    key = tmp_path / "store.key"
+    key.write_text("5e" * 32, encoding="ascii")
+    key.chmod(0o600)
+    sealed = ["--store", url, "--store-key-file", str(key), "--recall", "--redact", "all"]
+    code, _, err = talk("Je suis marie@phare.fr\n", *sealed)
+    assert code == 0, err
+    assert f"--store-key-file {key} --redact all --conversation {id_in(err)}" in err
+    command = [sys.executable, "-m", "plume", "chat", str(model), *sealed, "--conversation", id_in(err)]
+    given = "luc@phare.fr et MARIE@phare.fr\n/history\n"
+    done = subprocess.run(
+        [*command, "--set", "max_new_tokens=8"], input=given, capture_output=True, encoding="utf-8", check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "user: Je suis [EMAIL]\n" in done.stdout
+    assert "user: [EMAIL_2] et [EMAIL]\n" in done.stdout
+    with open_store(url, keys=master_keys(key)) as store:
+        tenant = store.tenant(LOCAL)
+        assert restore("[EMAIL_2]", find_vault(tenant, id_in(err)), bytes(range(32))) == "luc@phare.fr"
+        assert len(tenant.vectors(id_in(err))) >= 1
+    code, _, err = talk("bonjour\n", "--store", url)
+    assert (code, "no key was given" in err) == (2, True)
 
 
 def test_a_talk_that_is_to_redact_without_a_key_does_not_begin(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from plume.errors import NotFound, PlumeError, UserError
-from plume.memory import open_store
+from plume.memory import open_store, rights
 from plume.memory.redacting import RedactingStore
-from plume.memory.store import Tenant
+from plume.memory.store import Counts, Document, Tenant
 from plume.memory.vault import Vault, find_vault, read_key, restore, seal, unseal
 from plume.redact import Redaction, listed
 from plume.serving.past import vault_of
@@ -101,6 +101,34 @@ def test_a_vault_goes_with_its_conversation_in_time_and_by_hand() -> None:
     tenant.delete(id)
     with pytest.raises(NotFound):
         find_vault(tenant, id)
+
+
+def test_a_vault_goes_with_its_conversation_on_the_store_behind_the_door(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/plume.db"
+    with redacting(url) as door, open_store(url) as bare:
+        tenant = door.tenant("alice")
+        deleted, erased = tenant.create().id, tenant.create(user="marie").id
+        for id in (deleted, erased):
+            tenant.append(id, [Message("user", "marie@phare.fr")])
+        bare.tenant("alice").delete(deleted)
+        assert [one.id for one in bare.tenant("alice").documents("vault")] == [erased]
+        assert rights.erase(bare, "alice", "marie").removed == Counts(1, 1, 1)
+        assert not bare.tenant("alice").kinds()
+
+
+def test_no_vault_is_left_of_a_conversation_that_is_deleted_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store("memory:")
+    bare = store.tenant("alice")
+    id, put = bare.create().id, bare.put
+
+    def deleted_before(*arguments: Any, **options: Any) -> Document:
+        bare.delete(id)
+        return put(*arguments, **options)
+
+    monkeypatch.setattr(bare, "put", deleted_before)
+    with pytest.raises(NotFound):
+        RedactingStore(store, WANTED, KEY).tenant("alice").append(id, [Message("user", "marie@phare.fr")])
+    assert not bare.documents("vault")
 
 
 def test_two_doors_at_once_give_no_mark_twice(tmp_path: Path) -> None:

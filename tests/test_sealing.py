@@ -6,14 +6,15 @@ import contextlib
 import os
 import random
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import sealed_writers
 from plume.errors import PlumeError, UserError
-from plume.memory import keyring, open_store, storm
+from plume.memory import keyring, open_store, rights, storm
 from plume.memory.bodies import messages_section
 from plume.memory.conformance.conftest import persistent, store, tenant, timed  # noqa: F401
 from plume.memory.conformance.examples import refusal, said
@@ -24,11 +25,17 @@ from plume.memory.conformance.test_vectors import *  # noqa: F403
 from plume.memory.conformance.test_writers import *  # noqa: F403
 from plume.memory.envelope import KEY_ID, DataKey
 from plume.memory.master import MasterKey, master_key
+from plume.memory.recall import Recall
+from plume.memory.redacting import RedactingStore
 from plume.memory.rotation import open_to_seal, rotate
 from plume.memory.rows import Change, RawMessage
 from plume.memory.sealing import KEPT, MARK, Damaged, KeyGone
-from plume.memory.store import Store, Tenant, new_id
+from plume.memory.store import VAULT, Counts, Store, Tenant, new_id
+from plume.memory.vault import find_vault, restore
+from plume.memory.vectors import Embedder, Matrix, vector_bytes
 from plume.memory.verify import Fault, verify
+from plume.redact import Redaction
+from plume.types import Message
 from stores import admin, started  # noqa: F401
 from test_store import url  # noqa: F401
 
@@ -71,6 +78,57 @@ def faults(store: Store, *tenants: str) -> list[tuple[str, str, int]]:
         for fault in found
         if fault.section.tenant in tenants
     ]
+
+
+# --- redaction and recall before and over a sealed store -------------------------------------------
+
+
+def test_a_sealed_store_behind_the_door_that_redacts(store: Store, tenant: Tenant) -> None:
+    """The vault is sealed twice: who has the store's key reads marks, and only who has the vault's restores."""
+    key = bytes(range(32))
+    door = RedactingStore(store, Redaction(), key).tenant(tenant.name)
+    id = door.create(metadata={"title": "pour marie@phare.fr"}, ttl=1000, user="zoé").id
+    door.append(id, [Message("user", "marie@phare.fr, 06 12 34 56 78")])
+    again = RedactingStore(store, Redaction(), key).tenant(tenant.name)
+    again.append(id, [Message("user", "luc@phare.fr et MARIE@phare.fr")])
+    assert [one.content for one in tenant.read(id).messages] == ["[EMAIL], [TEL]", "[EMAIL_2] et [EMAIL]"]
+    assert restore("[EMAIL_2], [TEL]", find_vault(tenant, id), key) == "luc@phare.fr, 06 12 34 56 78"
+    kept = tenant.get(VAULT, id)
+    assert kept.user == "zoé"
+    assert kept.expires_at == pytest.approx(tenant.read(id).expires_at, abs=60)
+    raw = [one.body for one in store.rows(tenant.name).documents(None)]
+    assert not [body for body in raw if kept.body["sealed"].encode() in body]
+    assert faults(store, tenant.name) == []
+    gone = door.create().id
+    door.append(gone, [Message("user", "luc@phare.fr")])
+    tenant.delete(gone)
+    assert [one.id for one in tenant.documents(VAULT)] == [id]
+    assert rights.erase(store, tenant.name, "zoé").removed == Counts(1, 2, 1)
+    assert not tenant.kinds()
+
+
+def test_recall_on_a_sealed_store(store: Store, tenant: Tenant) -> None:
+    def bag(texts: Sequence[str]) -> Matrix:
+        rows = np.zeros((len(texts), 64), np.float32)
+        for row, text in zip(rows, texts, strict=True):
+            for word in text.casefold().split():
+                row[sum(place * ord(sign) for place, sign in enumerate(word, 1)) % 64] += 1
+        return rows
+
+    embedder = Embedder("bag", bag)
+    id = tenant.create(user="zoé").id
+    tenant.append(id, said("Le phare est sur l’îlot", "Le bateau part à midi", "Élodie préfère le thé vert"))
+    found = Recall(store, embedder).search(tenant.name, "où est le phare", limit=1)
+    assert (found[0].conversation, found[0].item.message.content) == (id, "Le phare est sur l’îlot")
+    plain = vector_bytes("bag", embedder.unit(["Le phare est sur l’îlot"])[0])
+    assert tenant.vectors(id)[0] == plain
+    lying = raw_messages(store, tenant.name, id)
+    assert not [row for row in lying if row.vector is None or plain in row.vector]
+    late = Recall(store, embedder)  # as another process finds the vectors
+    assert late.search(tenant.name, "thé vert", limit=1)[0].item.position == 2
+    assert Recall(store, embedder).search(new_id("other"), "phare") == ()
+    rights.erase(store, tenant.name, "zoé")
+    assert late.search(tenant.name, "phare") == ()
 
 
 # --- what is not what was sealed for its place ------------------------------------------------------

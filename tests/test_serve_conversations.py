@@ -23,6 +23,7 @@ from plume.memory.keys import create_key
 from plume.memory.store import Store
 from plume.serving.sweeping import sweeping
 from plume.text.template import with_persona
+from plume.text.window import fit_window
 from plume.types import Message
 from serving import FIND, Running, caller, running, untrained
 
@@ -144,6 +145,32 @@ def test_responses_go_on_with_a_conversation_and_add_to_it(client: openai.OpenAI
     assert newest.id == second.output[0].id
     with pytest.raises(openai.BadRequestError, match=id):  # what was said before it is the conversation's
         client.responses.create(input="x", previous_response_id=second.id, **asked)
+
+
+def test_a_conversation_longer_than_the_context_is_answered_without_its_oldest_turns(tmp_path: Path) -> None:
+    """The persona stays, and the model is told what a window of the whole conversation holds."""
+    store, small = open_store("memory:"), untrained(context=128)
+    tenant, most = store.tenant("local"), 128 - 8
+    id = tenant.create(user="zoé").id
+    turns = [(Message("user", f"u{number}"), Message("assistant", "oui")) for number in range(100)]
+    tenant.append(id, [Message("system", PERSONA), *(one for turn in turns for one in turn)])
+    window = fit_window([*tenant.read(id).messages, Message("user", ASKED)], small.template, small.tokenizer, most)
+    assert window.messages[0].content == PERSONA
+    with running(tmp_path, {"any": small}, store=store) as server, server.client() as client:
+        asked: Any = {"model": "any", "max_output_tokens": 8}
+        with pytest.raises(openai.BadRequestError) as refused:
+            client.responses.create(conversation=id, input=ASKED, **asked)
+        assert (refused.value.code, refused.value.param) == ("context_length_exceeded", "conversation")
+        made = client.responses.create(conversation=id, input=ASKED, truncation="auto", **asked)
+        told: Any = [{"role": one.role, "content": one.content} for one in window.messages]
+        again = client.responses.create(input=told, **asked)
+        assert made.usage is not None
+        assert made.usage.input_tokens == len(window.ids)
+        assert (made.output_text, made.usage.input_tokens) == (
+            again.output_text,
+            again.usage and again.usage.input_tokens,
+        )
+    assert len(tenant.read(id).items) == 203
 
 
 def test_calls_and_their_results_are_items(client: openai.OpenAI) -> None:
@@ -299,6 +326,17 @@ def test_what_a_person_said_is_found_by_the_person(client: openai.OpenAI, store:
     tenant = store.tenant("local")
     assert [one.id for one in tenant.conversations(user="zoé")] == [made.id]
     assert {one.id for one in tenant.documents("response", user="zoé")} == {one.id for one in answers}
+
+
+def test_a_response_is_about_whom_what_came_before_it_is_about(client: openai.OpenAI, store: Store) -> None:
+    asked: Any = {"model": "any", "input": ASKED, "max_output_tokens": 4}
+    conversation = client.conversations.create(extra_body={"user": "léa"})
+    made = [client.responses.create(conversation=conversation.id, **asked)]
+    made.append(client.responses.create(user="léa", **asked))
+    made.append(client.responses.create(previous_response_id=made[-1].id, **asked))
+    made.append(client.responses.create(previous_response_id=made[-1].id, **asked))
+    tenant = store.tenant("local")
+    assert {one.id for one in tenant.documents("response", user="léa")} == {one.id for one in made}
 
 
 def test_a_response_lives_no_longer_than_the_tenants_conversations(client: openai.OpenAI, store: Store) -> None:

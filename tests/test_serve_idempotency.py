@@ -10,6 +10,9 @@ import pytest
 
 from plume.memory import open_store
 from plume.memory.keys import create_key
+from plume.memory.store import LOCAL
+from plume.serving.idempotency import digest_of
+from plume.serving.items import MessageItem
 from serving import Running, running, untrained
 
 KEY = "2f1c0a"
@@ -109,6 +112,24 @@ def test_a_key_that_could_not_be_honoured_is_refused(client: openai.OpenAI) -> N
         with pytest.raises(openai.BadRequestError) as refused:
             response(client, **change, **keyed("never"))
         assert (refused.value.code, refused.value.param) == ("unsupported_parameter", "Idempotency-Key")
+
+
+def test_what_is_kept_of_a_request_goes_with_the_person_and_tells_nothing(tmp_path: Path) -> None:
+    with open_store("memory:") as store, running(tmp_path, {"any": untrained()}, store=store) as server:
+        with server.client() as client:
+            asked: Any = {"items": [SAID], "extra_body": {"user": "zoé"}}
+            id = client.conversations.create(**asked, **keyed("made")).id
+            client.conversations.items.create(id, items=[SAID], **keyed("more"))
+            response(client, "phare", user="zoé", **keyed("one"))
+            response(client, "phare", safety_identifier="zoé", **keyed("two"))
+        tenant = store.tenant(LOCAL)
+        kept = [one.body for one in tenant.documents("idempotency_key")]
+        assert [one.user for one in tenant.documents("idempotency_key")] == ["zoé"] * 4
+        said = {"path": id, "items": [MessageItem.model_validate(SAID).model_dump()]}
+        assert not {digest_of(said), digest_of({})} & {body["request"] for body in kept}
+        assert len({body["request"] for body in kept}) == 4
+        tenant.erase("zoé")
+        assert not tenant.kinds()
 
 
 def test_keys_belong_to_a_tenant(tmp_path: Path) -> None:

@@ -147,6 +147,7 @@ class History:
     head: int
     items: tuple[Item, ...]
     metadata: Mapping[str, Any]
+    user: str | None = None
     unread: int = 0
 
     @property
@@ -167,7 +168,7 @@ def history(tenant: Tenant, id: str, most: int, *, whole: bool = False) -> Histo
             after = persona[-1].position + 1 if persona else 0
             unread = (newest[0].position if newest else found.head) - after
             items = (*persona, *newest)
-    return History(id, found.head, items, found.metadata, unread)
+    return History(id, found.head, items, found.metadata, found.user, unread)
 
 
 @dataclass(frozen=True, slots=True)

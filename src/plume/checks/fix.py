@@ -219,21 +219,26 @@ def _told(planned: Plan, finding: Finding) -> str:
 def _repair(example: Example, number: int, row: Row, planned: Plan, excepted: Exceptions) -> Example | str:
     """The example after every repair called for, or the code of the one that left nothing of it.
 
-    A conversation of several replies is not given up for one: it stays without that repair.
+    A conversation of several replies is not given up for one: it stays without that repair. The journal shows nothing
+    of a row with personal data or secrets, which stand there until their repair.
     """
-    for code, repair, flagged in planned.repairs:
-        if (flagged is not None and number not in flagged) or (row.line, code) in excepted:
-            continue
+    due = [
+        (code, repair)
+        for code, repair, flagged in planned.repairs
+        if (flagged is None or number in flagged) and (row.line, code) not in excepted
+    ]
+    private = any(code in _PRIVATE for code, _ in due)
+    for code, repair in due:
         repaired = repair(example)
         if repaired is None:
             if len(example.messages) > 3:
                 continue
             return code
         for position, (old, new) in enumerate(zip(example.messages, repaired.messages, strict=True)):
-            if old.content != new.content:
+            if old.said != new.said:
                 change: Change = {"code": code, "message": position, "role": old.role}
-                if code not in _PRIVATE:
-                    change |= {"before": old.content, "after": new.content}
+                if not private:
+                    change |= {"before": old.said, "after": new.said}
                 row.changes.append(change)
         example = repaired
     return example

@@ -7,7 +7,7 @@ import html
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ import ftfy
 import json_repair
 
 from plume.data.json_text import canonical
-from plume.redact import Marks, Names, redact
+from plume.redact import Marks, Names, redact, redact_json
 from plume.types import Example, Message
 
 Repair = Callable[[Example], Example | None]  # None: nothing sensible is left
@@ -42,13 +42,19 @@ _COMMENT = re.compile(r'"(?:[^"\\]|\\.)*"|//[^\n]*|/\*.*?\*/|#[^\n]*', re.DOTALL
 
 
 def each(change: Callable[[str], str]) -> Repair:
-    """A repair of every message by itself; a message of which nothing is left leaves nothing of the row."""
+    """A repair of every message by itself."""
 
     def repair(example: Example) -> Example | None:
-        messages = tuple(replace(message, content=change(message.content)) for message in example.messages)
-        return replace(example, messages=messages) if all(message.content.strip() for message in messages) else None
+        return _kept(example, [replace(message, content=change(message.content)) for message in example.messages])
 
     return repair
+
+
+def _kept(example: Example, messages: Sequence[Message]) -> Example | None:
+    """A message of which nothing is left leaves nothing of the row."""
+    pairs = zip(example.messages, messages, strict=True)
+    emptied = any(before.said.strip() and not after.said.strip() for before, after in pairs)
+    return None if emptied else replace(example, messages=tuple(messages))
 
 
 def replies(change: Callable[[str, str], str]) -> Repair:
@@ -60,8 +66,7 @@ def replies(change: Callable[[str, str], str]) -> Repair:
             before = messages[-1].content if messages else ""
             changed = change(before, message.content) if message.role == "assistant" else message.content
             messages.append(replace(message, content=changed))
-        kept = all(message.content.strip() for message in messages)
-        return replace(example, messages=tuple(messages)) if kept else None
+        return _kept(example, messages)
 
     return repair
 
@@ -127,8 +132,7 @@ def ended(affixes: Collection[Affix]) -> Repair:
             for affix in affixes:
                 text = affix.removed(text) if affix.role == message.role else text
             messages.append(replace(message, content=text))
-        kept = all(message.content.strip() for message in messages)
-        return replace(example, messages=tuple(messages)) if kept else None
+        return _kept(example, messages)
 
     return repair
 
@@ -166,7 +170,8 @@ def as_json(example: Example) -> Example | None:
     """Replies that are JSON, or can be made JSON without a letter lost; None when one cannot."""
     messages = []
     for message in example.messages:
-        if message.role == "assistant" and not isinstance(parsed(message.content), dict | list):
+        said = message.role == "assistant" and bool(message.content or not message.tool_calls)
+        if said and not isinstance(parsed(message.content), dict | list):
             value = reread(message.content)
             if not isinstance(value, dict | list):
                 return None
@@ -219,8 +224,15 @@ def _refuse(name: str) -> None:
 
 
 def private(kinds: Collection[str], names: Names, marks: Marks) -> Repair:
-    """Marks in the place of personal data or secrets, the same for the same value in the whole file."""
-    return each(lambda text: redact(text, kinds, names, marks))
+    """Marks in the place of personal data or secrets, the same for the same value in the whole file, also in what
+    tools are called with."""
+
+    def marked(message: Message) -> Message:
+        content = redact(message.content, kinds, names, marks)
+        calls = (replace(one, arguments=redact_json(one.arguments, kinds, names, marks)) for one in message.tool_calls)
+        return replace(message, content=content, tool_calls=tuple(calls))
+
+    return lambda example: _kept(example, [marked(message) for message in example.messages])
 
 
 # What repairs one sort of fault of a row that has it, in the order of application.

@@ -61,7 +61,7 @@ class InMemoryStore:
         removed, size = Counts(), page_size(limit)
         with self._lock:
             for tenant in self._tenants.values():
-                removed += tenant.sweep(size - removed.conversations - removed.documents)
+                removed += tenant.sweep(max(0, size - removed.conversations - removed.documents))
         return removed
 
     def scrub(self) -> tuple[str, ...]:

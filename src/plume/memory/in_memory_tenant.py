@@ -15,6 +15,7 @@ from plume.memory.bodies import Bodies
 from plume.memory.records import expiry, json_bytes, lifetime, message_bytes, metadata_bytes, microseconds, seconds
 from plume.memory.sealing import MARK
 from plume.memory.store import (
+    VAULT,
     Clock,
     Conversation,
     Counts,
@@ -83,6 +84,8 @@ class InMemoryTenant:
         with self._now() as now:
             if id in self.kept and _visible(self.kept[id].conversation, now):
                 raise taken(id)
+            if id in self.kept:
+                self._drop([id], ())
             ends = expiry(now, self._lifetime if ttl is None else ttl)
             ended = None if ends is None else seconds(ends)
             made = Conversation(id, 0, seconds(now), seconds(now), ended, {}, user)
@@ -182,7 +185,7 @@ class InMemoryTenant:
     def delete(self, id: str) -> None:
         with self._now() as now:
             self._find(id, now)
-            del self.kept[id]
+            self._drop([id], ())
 
     def index(self, conversation: Conversation, vectors: Mapping[int, bytes]) -> None:
         with self._now() as now:
@@ -303,9 +306,10 @@ class InMemoryTenant:
 
     def _drop(self, ids: Sequence[str], documents: Sequence[tuple[str, str]]) -> Counts:
         messages = sum(len(self.kept.pop(id).items) for id in ids)
-        for key in documents:
+        gone = {*documents, *((VAULT, id) for id in ids)} & self.documents_kept.keys()
+        for key in gone:
             del self.documents_kept[key]
-        return Counts(len(ids), messages, len(documents))
+        return Counts(len(ids), messages, len(gone))
 
     @contextmanager
     def _now(self) -> Iterator[int]:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
 from plume.errors import DocumentChanged, NotFound
+from plume.memory.records import message_bytes, metadata_bytes
 from plume.memory.rows import Rows
 from plume.memory.sealing import Sealing
-from plume.memory.store import Conversation, Counts, Document, Durability, Item, Line, Store, Tenant
-from plume.memory.vault import KIND, seal, unseal, vault_of
+from plume.memory.store import VAULT, Conversation, Counts, Document, Durability, Item, Line, Store, Tenant
+from plume.memory.vault import seal, unseal, vault_of
 from plume.redact import Redaction, Redactor
 from plume.types import Message
 
@@ -100,18 +102,21 @@ class RedactingTenant:
         ttl: float | None = None,
         user: str | None = None,
     ) -> Conversation:
+        metadata_bytes(metadata)  # refused before anything is made
         made = self._tenant.create(id, ttl=ttl, user=user)
         return self.update(made.id, metadata) if metadata else made
 
     def append(
         self, id: str, messages: Sequence[Message], *, at: int | None = None, ids: Sequence[str] | None = None
     ) -> tuple[Item, ...]:
+        for message in messages:
+            message_bytes(message)  # what is no message is refused before it is read
         whose = self._tenant.read(id, last=0)
         marked = self._in(whose, lambda redactor: [redactor.message(message) for message in messages])
         return self._tenant.append(id, marked, at=at, ids=ids)
 
     def update(self, id: str, metadata: Mapping[str, Any]) -> Conversation:
-        text = json.dumps(dict(metadata), ensure_ascii=False)
+        text = metadata_bytes(metadata).decode("utf-8")
         marked = self._in(self._tenant.read(id, last=0), lambda redactor: redactor.text(text))
         return self._tenant.update(id, json.loads(marked))
 
@@ -131,12 +136,7 @@ class RedactingTenant:
         return self._tenant.put(kind, id, body, at=at, ttl=ttl, user=user)
 
     def delete(self, id: str) -> None:
-        """With its vault."""
         self._tenant.delete(id)
-        try:
-            self._tenant.discard(KIND, id)
-        except NotFound:
-            return
 
     def index(self, conversation: Conversation, vectors: Mapping[int, bytes]) -> None:
         self._tenant.index(conversation, vectors)
@@ -201,7 +201,19 @@ class RedactingTenant:
     def _in(self, whose: Conversation, work: Callable[[Redactor], Any]) -> Any:
         """The vault of a conversation is about the same person, and ends when it ends."""
         ends = whose.expires_at
-        return self._written(whose.id, work, lambda now: None if ends is None else ends - now, whose.user)
+        made = self._written(whose.id, work, lambda now: None if ends is None else ends - now, whose.user)
+        self._there(whose.id)
+        return made
+
+    def _there(self, id: str) -> None:
+        """Raises NotFound for a conversation that was deleted before its vault was written: nothing else would take
+        that one away."""
+        try:
+            self._tenant.read(id, last=0)
+        except NotFound:
+            with suppress(NotFound):
+                self._tenant.discard(VAULT, id)
+            raise
 
     def _written(
         self,
@@ -224,16 +236,16 @@ class RedactingTenant:
             body = seal(redactor.values, self._key, self.name, id).body()
             try:
                 # The store's own time is known only from what it writes.
-                put = self._tenant.put(KIND, id, body, at=old.revision if old else 0, user=user)
+                put = self._tenant.put(VAULT, id, body, at=old.revision if old else 0, user=user)
                 lives = ttl(put.updated_at)
                 if lives is not None:
-                    self._tenant.put(KIND, id, body, at=put.revision, ttl=max(lives, 1e-6), user=user)
+                    self._tenant.put(VAULT, id, body, at=put.revision, ttl=max(lives, 1e-6), user=user)
             except DocumentChanged:
                 continue
             return made
 
     def _vault(self, id: str) -> Document | None:
         try:
-            return self._tenant.get(KIND, id)
+            return self._tenant.get(VAULT, id)
         except NotFound:
             return None

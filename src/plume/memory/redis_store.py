@@ -87,10 +87,10 @@ class RedisStore:
 
     def sweep(self, limit: int = 1000) -> Counts:
         left, removed, after = page_size(limit), Counts(), None
-        while left and (names := self.tenants(after=after)):
+        while left > 0 and (names := self.tenants(after=after)):
             after = names[-1]
             for name in names:
-                while left and (found := counted(self.run(name, "sweep", min(left, BATCH)))):
+                while left > 0 and (found := counted(self.run(name, "sweep", min(left, BATCH)))):
                     removed += found
                     left -= found.conversations + found.documents
         return removed

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, delete, select
 
-from plume.memory.store import Counts
+from plume.memory.store import VAULT, Counts
 from plume.memory.tables import conversations, documents, items, settings
 from plume.memory.transactions import Transactions
 
@@ -56,13 +56,15 @@ def _drop_conversations(
 ) -> Counts:
     mine = select(conversations.c.tenant, conversations.c.id).where(*which).limit(limit)
     rows = connection.execute(mine.with_for_update(skip_locked=skip_locked)).all()
-    messages = 0
+    messages = vaults = 0
     for tenant, group in groupby(sorted(rows), key=attrgetter("tenant")):
         ids = [row.id for row in group]
         held = delete(items).where(items.c.tenant == tenant, items.c.conversation.in_(ids))
         messages += connection.execute(held).rowcount
+        own = (documents.c.tenant == tenant, documents.c.kind == VAULT, documents.c.id.in_(ids))
+        vaults += connection.execute(delete(documents).where(*own)).rowcount
         connection.execute(delete(conversations).where(conversations.c.tenant == tenant, conversations.c.id.in_(ids)))
-    return Counts(len(rows), messages)
+    return Counts(len(rows), messages, vaults)
 
 
 def _drop_documents(

@@ -28,6 +28,7 @@ from plume.memory.sql_keys import held_keys
 from plume.memory.sql_lifetime import erase
 from plume.memory.statements import Pages
 from plume.memory.store import (
+    VAULT,
     Conversation,
     Counts,
     Document,
@@ -387,4 +388,5 @@ class SQLTenant:
 
     def _delete(self, connection: Connection, id: str) -> None:
         connection.execute(delete(items).where(*is_row(items, tenant=self.name, conversation=id)))
+        connection.execute(delete(documents).where(*is_row(documents, tenant=self.name, kind=VAULT, id=id)))
         connection.execute(delete(conversations).where(*is_row(conversations, tenant=self.name, id=id)))

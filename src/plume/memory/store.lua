@@ -107,17 +107,20 @@ local function leave(kind, id, user)
   end
 end
 
+-- Each gives how much was there.
+local function drop_document(kind, id)
+  local user = redis.call('HGET', document_key(kind, id), 'user')
+  local count = redis.call('DEL', document_key(kind, id))
+  leave(kind, id, user)
+  return count
+end
+
+-- With its vault: messages, vaults.
 local function drop_conversation(id)
   local user, count = redis.call('HGET', key('conversation', id), 'user'), redis.call('XLEN', key('messages', id))
   redis.call('DEL', key('conversation', id), key('messages', id), key('positions', id), key('vectors', id))
   leave('', id, user)
-  return count
-end
-
-local function drop_document(kind, id)
-  local user = redis.call('HGET', document_key(kind, id), 'user')
-  redis.call('DEL', document_key(kind, id))
-  leave(kind, id, user)
+  return count, drop_document('vault', id)
 end
 
 local function conversation(id)
@@ -158,7 +161,9 @@ function run.create(id, body, lifetime, user)
   if outdated() then
     return { 'keys' }
   end
-  drop_conversation(id)
+  if redis.call('EXISTS', key('conversation', id)) == 1 then
+    drop_conversation(id)
+  end
   lifetime = lifetime ~= '' and lifetime or redis.call('GET', root .. ':lifetime') or ''
   redis.call('HSET', key('conversation', id), 'head', '0', 'created_at', text(now), 'updated_at', text(now),
     'expires_at', ends(lifetime), 'body', body, 'user', user)
@@ -389,11 +394,11 @@ function run.sweep(limit)
   local conversations, messages, documents = 0, 0, 0
   for _, member in ipairs(redis.call('ZRANGEBYSCORE', root .. ':ends', '-inf', text(now), 'LIMIT', 0, limit)) do
     if member:sub(1, 1) == 'c' then
-      conversations, messages = conversations + 1, messages + drop_conversation(member:sub(2))
+      local held, vaults = drop_conversation(member:sub(2))
+      conversations, messages, documents = conversations + 1, messages + held, documents + vaults
     else
       local colon = member:find(':', 1, true)
-      drop_document(decoded(member:sub(2, colon - 1)), member:sub(colon + 1))
-      documents = documents + 1
+      documents = documents + drop_document(decoded(member:sub(2, colon - 1)), member:sub(colon + 1))
     end
   end
   return { 'ok', conversations, messages, documents }
@@ -404,13 +409,13 @@ function run.erase(user, limit)
   local ids = redis.call('ZRANGE', index('', user), 0, limit - 1)
   local messages, documents = 0, 0
   for _, id in ipairs(ids) do
-    messages = messages + drop_conversation(id)
+    local held, vaults = drop_conversation(id)
+    messages, documents = messages + held, documents + vaults
   end
   for _, kind in ipairs(redis.call('SMEMBERS', root .. ':kinds')) do
     local left = limit - #ids - documents
     for _, id in ipairs(left > 0 and redis.call('ZRANGE', index(kind, user), 0, left - 1) or {}) do
-      drop_document(kind, id)
-      documents = documents + 1
+      documents = documents + drop_document(kind, id)
     end
   end
   if user == '' then

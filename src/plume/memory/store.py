@@ -23,6 +23,7 @@ Clock = Callable[[], float]
 
 MANY = 2**31 - 1  # more than any conversation has
 LOCAL = "local"  # the tenant of who asks on this machine
+VAULT = "vault"  # the kind of document that belongs to the conversation whose id it has, and goes when that goes
 _FAR = 2**50  # beyond every position, and exact in every database
 NAME_BYTES = 255  # of an id or a tenant's name in UTF-8: what every database can keep in an index
 
@@ -187,7 +188,7 @@ class Tenant(Protocol):
         ...
 
     def delete(self, id: str) -> None:
-        """Delete the conversation with all its messages."""
+        """Delete the conversation with all its messages, and its vault."""
         ...
 
     def index(self, conversation: Conversation, vectors: Mapping[int, bytes]) -> None:

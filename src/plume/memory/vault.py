@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from plume.errors import PlumeError, UserError, shown
-from plume.memory.store import Tenant
+from plume.memory.store import VAULT, Tenant
 from plume.redact import restored
 
-KIND = "vault"
 KEY_BYTES = 32
 VARIABLE, FILE_VARIABLE = "PLUME_VAULT_KEY", "PLUME_VAULT_KEY_FILE"
 _FORM = 1
@@ -101,7 +100,7 @@ def restore(text: str, vault: Vault, key: bytes) -> str:
 
 def find_vault(tenant: Tenant, conversation: str) -> Vault:
     """Raises NotFound when nothing was taken out of it."""
-    return vault_of(tenant.name, conversation, tenant.get(KIND, conversation).body)
+    return vault_of(tenant.name, conversation, tenant.get(VAULT, conversation).body)
 
 
 def vault_of(tenant: str, conversation: str, body: Any) -> Vault:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, MutableMapping
 
+from plume.redact import json_view
 from plume.redact.marks import KINDS, REPAIRED, same
 from plume.redact.match import Match
 from plume.redact.names import Names, listed, may_hold_name, read_names
@@ -33,6 +34,7 @@ __all__ = [
     "read_names",
     "recognise",
     "redact",
+    "redact_json",
     "redaction",
     "restored",
 ]
@@ -62,6 +64,19 @@ def redact(
             return text
         # Once a neighbour is gone, digits may stand alone that were part of a longer row of them: look again.
         text = "".join([*parts, text[end:]])
+
+
+def redact_json(text: str, kinds: Collection[str], names: Names, marks: Marks) -> str:
+    """As `redact`, for a JSON text, which stays one: what its values read as is recognised, and a number of which
+    something goes becomes a string."""
+    taken, last = {*marks.values(), *REPAIRED.findall(text)}, dict[str, int]()
+    before = None
+    while text != before:
+        before = text
+        text = json_view.replaced(
+            text, lambda read: recognise(read, kinds, names), lambda match: _mark(match, marks, taken, last)
+        )
+    return text
 
 
 def _mark(match: Match, marks: Marks, taken: set[str], last: dict[str, int]) -> str:

@@ -57,7 +57,8 @@ async def create(
     items, request = named(body.items or ()), {"path": "conversations", **body.model_dump()}
 
     def created() -> Conversation:
-        id, *ids = reserved(tenant, idempotency_key, request, [new_id("conv"), *(one.id for one in items)])
+        wanted = [new_id("conv"), *(one.id for one in items)]
+        id, *ids = reserved(tenant, idempotency_key, request, wanted, body.user)
         own = [one._replace(id=own) for one, own in zip(items, ids, strict=True)]
         return _create(tenant, id, body, own)
 
@@ -112,7 +113,8 @@ async def create_items(
     items, request = named(body.items), {"path": conversation_id, **body.model_dump()}
 
     def added() -> tuple[Item, ...]:
-        ids = reserved(tenant, idempotency_key, request, [one.id for one in items])
+        user = tenant.read(conversation_id, first=0).user
+        ids = reserved(tenant, idempotency_key, request, [one.id for one in items], user)
         return _append(tenant, conversation_id, [one._replace(id=own) for one, own in zip(items, ids, strict=True)])
 
     async with service.turn(caller.tenant, conversation_id):

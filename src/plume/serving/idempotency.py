@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeVar
@@ -22,7 +23,7 @@ _DAY = 24 * 3600.0  # how long a store knows a key; files, jobs and batches know
 
 def digest_of(values: Mapping[str, Any]) -> str:
     """By which two requests are told apart."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(_text(values)).hexdigest()
 
 
 def key_of(idempotency_key: str | None) -> str | None:
@@ -36,21 +37,28 @@ def same_request(known: R, before: str, now: str) -> R:
     return known
 
 
-def reserved(tenant: Tenant, idempotency_key: str | None, request: Mapping[str, Any], ids: Sequence[str]) -> list[str]:
-    """The ids under which a request is to create: those of the first with its key. Raises ApiError where that was
-    another request."""
-    name = key_of(idempotency_key)
-    if name is None:
+def reserved(
+    tenant: Tenant, idempotency_key: str | None, request: Mapping[str, Any], ids: Sequence[str], user: str | None
+) -> list[str]:
+    """The ids under which a request about `user` is to create: those of the first with its key. Raises ApiError where
+    that was another request."""
+    if not idempotency_key:
         return list(ids)
-    now = digest_of(request)
+    name = digest_of({"key": idempotency_key})
+    # Whoever reads the store without knowing the key cannot try what was said.
+    now = hmac.new(idempotency_key.encode(), _text(request), hashlib.sha256).hexdigest()
     try:
-        tenant.put(_KIND, name, {"request": now, "ids": list(ids)}, at=0, ttl=_DAY)
+        tenant.put(_KIND, name, {"request": now, "ids": list(ids)}, at=0, ttl=_DAY, user=user)
     except DocumentChanged:
         before = tenant.get(_KIND, name).body
         if before["request"] != now:
             raise _reused(before["ids"][0]) from None
         return list(before["ids"])
     return list(ids)
+
+
+def _text(values: Mapping[str, Any]) -> bytes:
+    return json.dumps(values, sort_keys=True).encode()
 
 
 def _reused(id: str) -> ApiError:

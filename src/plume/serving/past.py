@@ -8,6 +8,7 @@ from typing import Any
 
 from openai.types.responses import Response
 
+from plume.chat import history
 from plume.errors import NotFound
 from plume.memory.store import Document, Tenant
 from plume.serving.errors import ApiError, from_plume, invalid, not_found
@@ -20,33 +21,38 @@ _KEPT_SECONDS = 30 * 24 * 3600.0  # as long as OpenAI keeps responses, if the te
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """Messages before the request's own; `head` is where the conversation ended when it was read."""
+    """Messages before the request's own, about whom they are, and where the conversation ended when it was read."""
 
     messages: tuple[Message, ...] = ()
+    user: str | None = None
     head: int | None = None
 
 
 def past(tenant: Tenant, previous: str | None, conversation: str | None, most: int, *, cut: bool) -> Past:
-    """At most so many messages: more would not fit a context of as many tokens. Raises ApiError where there are more,
-    unless the oldest are to be left out."""
+    """What a context of `most` tokens could hold, and no less: more messages are not read. Raises ApiError where there
+    are more, unless the oldest are to be `cut`, which is for who knows their tokens."""
     if conversation is not None:
         try:
-            found = tenant.read(conversation, last=most + 1)
+            found = history(tenant, conversation, most)
         except NotFound as error:
             raise from_plume(error, "conversation") from None
-        return Past(_bounded(found.messages, most, "conversation", cut=cut), found.head)
+        if found.unread and not cut:
+            raise _too_many(most, "conversation")
+        return Past(found.messages, found.user, found.head)
     turns: list[Sequence[Message]] = []
-    id, count = previous, 0
+    id, count, user = previous, 0, None
     while id is not None:
-        body = _previous(tenant, id, previous or id)
+        document = _previous(tenant, id, previous or id)
+        body, user = document.body, user or document.user
         turn = [one.message for one in named_of([*body["input"], *body["response"]["output"]])]
         turns.append(turn)
         count += len(turn)
         if count > most:
-            break
+            if cut:
+                break
+            raise _too_many(most, "previous_response_id")
         id = body["response"].get("previous_response_id")
-    messages = tuple(message for turn in reversed(turns) for message in turn)
-    return Past(_bounded(messages, most, "previous_response_id", cut=cut))
+    return Past(tuple(message for turn in reversed(turns) for message in turn), user)
 
 
 def keep(tenant: Tenant, response: Response, given: Sequence[Named], before: Past, *, store: bool) -> None:
@@ -58,7 +64,7 @@ def keep(tenant: Tenant, response: Response, given: Sequence[Named], before: Pas
         messages, ids = [one.message for one in turn], [one.id for one in turn]
         tenant.append(response.conversation.id, messages, at=before.head, ids=ids)
     if store:
-        about = shown.get("safety_identifier") or shown.get("user") or None
+        about = shown.get("safety_identifier") or shown.get("user") or before.user
         ttl = min(_KEPT_SECONDS, tenant.lifetime() or _KEPT_SECONDS)
         items = [item.model_dump(mode="json", exclude_unset=True) for one in given for item in show(one)]
         tenant.put(KIND, response.id, {"response": shown, "input": items}, at=0, ttl=ttl, user=about)
@@ -91,23 +97,19 @@ def no_response(id: str, param: str | None = None, code: str = "not_found") -> A
     return not_found(f"there is no response {id!r}", param=param, code=code)
 
 
-def _previous(tenant: Tenant, id: str, asked: str) -> dict[str, Any]:
+def _previous(tenant: Tenant, id: str, asked: str) -> Document:
     param = "previous_response_id"
     try:
-        body: dict[str, Any] = tenant.get(KIND, id).body
+        document = tenant.get(KIND, id)
     except NotFound:
         raise no_response(id, param, "previous_response_not_found") from None
-    conversation = body["response"].get("conversation")
+    conversation = document.body["response"].get("conversation")
     if conversation is not None:
         message = f"{asked!r} belongs to the conversation {conversation['id']!r}: go on with conversation"
         raise invalid(param, message)
-    return body
+    return document
 
 
-def _bounded(messages: tuple[Message, ...], most: int, param: str, *, cut: bool) -> tuple[Message, ...]:
-    if cut:
-        return messages[-most:]
-    if len(messages) > most:
-        message = f"the model's context is {most} tokens; more than {most} messages do not fit"
-        raise ApiError(400, message, param=param, code="context_length_exceeded")
-    return messages
+def _too_many(most: int, param: str) -> ApiError:
+    message = f"the model's context is {most} tokens; more than {most} messages do not fit"
+    return ApiError(400, message, param=param, code="context_length_exceeded")

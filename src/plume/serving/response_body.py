@@ -102,6 +102,11 @@ class ResponseBody(InputBody, SamplingBody):
     n: None = None  # there is one response
 
     @property
+    def about(self) -> str | None:
+        """The person whom it is about."""
+        return self.safety_identifier or self.user or None
+
+    @property
     def logprobs(self) -> bool:
         return _LOGPROBS in (self.include or ())
 

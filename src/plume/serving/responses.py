@@ -115,7 +115,7 @@ async def _once(body: ResponseBody, request: Request, service: Service, caller: 
         message = f"an Idempotency-Key needs an answer that is kept and told at once: leave out {name}"
         raise unsupported("Idempotency-Key", message)
     tenant, asked = service.store.tenant(caller.tenant), {"path": "responses", **body.model_dump()}
-    (id,) = await asyncio.to_thread(reserved, tenant, key, asked, [new_id("resp")])
+    (id,) = await asyncio.to_thread(reserved, tenant, key, asked, [new_id("resp")], body.about)
     async with service.turn(caller.tenant, id):
         with suppress(NotFound):
             document = await asyncio.to_thread(tenant.get, KIND, id)

@@ -15,7 +15,7 @@ from plume.memory.conformance.examples import HOSTILE, refusal, said
 from plume.memory.keys import create_key, find_key, list_keys, revoke_key
 from plume.memory.lifetime import set_lifetime, sweep
 from plume.memory.rights import Receipt, erase, export, restore
-from plume.memory.store import Clock, Counts, Store, Tenant, new_id
+from plume.memory.store import VAULT, Clock, Counts, Store, Tenant, new_id
 
 
 def test_a_tenant_says_how_long_its_conversations_live(timed: Callable[[Clock], Store]) -> None:
@@ -104,6 +104,54 @@ def test_several_sweeps_at_once_remove_each_thing_once(timed: Callable[[Clock], 
         found.append(left)
     assert sum(found, start=Counts()) == Counts(25, 50, 25)
     assert len(tenant.read(alive).items) == 10
+
+
+def test_a_vault_goes_with_its_conversation_whatever_ends_it(timed: Callable[[Clock], Store]) -> None:
+    now = 1e4  # before the other sweeps
+    store = timed(lambda: now)
+    tenant, other = store.tenant(new_id("tenant")), store.tenant(new_id("tenant"))
+
+    def told(id: str, ttl: float | None = None) -> str:
+        tenant.create(id, ttl=ttl, user="zoé")
+        for one in (tenant, other):
+            one.put(VAULT, id, {"sealed": id})  # neither its end nor its person is given
+        tenant.put("note", id, "stays")
+        return id
+
+    def vaults(whose: Tenant) -> set[str]:
+        return {one.id for one in whose.documents(VAULT)}
+
+    told("kept")
+    tenant.delete(told("deleted"))
+    assert vaults(tenant) == {"kept"}
+    for id in ("again", "swept"):
+        told(id, ttl=1)
+    now += 1
+    tenant.create("again")
+    assert vaults(tenant) == {"kept", "swept"}
+    assert sweep(store) == Counts(conversations=1, documents=1)
+    assert not sweep(store)
+    assert vaults(tenant) == {"kept"}
+    tenant.put(VAULT, "of no conversation", 1)
+    assert tenant.erase("zoé") == Counts(conversations=1, documents=1)
+    assert vaults(tenant) == {"of no conversation"}
+    everybody = {"kept", "deleted", "again", "swept"}
+    assert {one.id for one in tenant.documents("note")} == vaults(other) == everybody
+
+
+def test_a_sweep_of_few_ends_though_vaults_go_with_them(timed: Callable[[Clock], Store]) -> None:
+    now = 1e3  # before the other sweeps
+    store = timed(lambda: now)
+    tenants = [store.tenant(new_id("tenant")) for _ in range(2)]
+    for tenant in tenants:
+        for place in range(4):
+            tenant.put(VAULT, tenant.create(str(place), ttl=1).id, 1, ttl=1)
+    now += 1
+    swept = [store.sweep(1) for _ in range(8)]
+    assert all(one in (Counts(1, 0, 1), Counts(0, 0, 1), Counts(1, 0, 0)) for one in swept)
+    while left := store.sweep(1):
+        swept.append(left)
+    assert sum(swept, start=Counts()) == Counts(8, 0, 8)
 
 
 # --- export -----------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ _NICE = 10
 _KEPT = 3  # checkpoints of a job that can be asked
 _SAVES = 3  # checkpoints between two evaluations: the most that a kill costs
 _EVENTS = 1000  # of steps, about, for one job
-_COLUMNS = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
+_COLUMNS = ("step", "train_loss", "valid_loss")
 
 
 def main() -> None:
