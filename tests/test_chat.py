@@ -27,9 +27,11 @@ from plume.chat import Kept, Told, begin, history, regenerate, turn, undo
 from plume.errors import ContextExceeded, ConversationChanged, NotFound, PlumeError, UserError
 from plume.generation.engine import Engine
 from plume.memory import open_store
+from plume.memory.redacting import RedactingStore
 from plume.memory.store import LOCAL, Tenant
 from plume.memory.vault import find_vault, restore
 from plume.models.bundle import load, save
+from plume.redact import Redaction, listed
 from plume.types import Chunk, Message, Sampling
 from serving import untrained
 from test_cli import Plume, plume  # noqa: F401
@@ -158,13 +160,17 @@ def test_a_repeated_turn_is_told_as_it_stands(engine: Engine, tenant: Tenant) ->
         list(turn(engine, tenant, id, "deux", SHORT, ids=ids))
 
 
-def test_what_is_redacted_is_kept_redacted_and_asked_as_it_is(engine: Engine, tenant: Tenant) -> None:
-    id = begin(tenant).id
-    told, answer, _ = ask(
-        engine, tenant, id, "je suis Maëlle", redact=lambda text: text.replace("Maëlle", "[NOM]")[:14]
-    )
-    assert said(tenant, id) == [("user", "je suis [NOM]"), ("assistant", answer.replace("Maëlle", "[NOM]")[:14])]
-    assert told.tokens == len(engine.prompt([Message("user", "je suis Maëlle")]))
+def test_what_is_redacted_is_kept_redacted_asked_as_it_is_and_may_be_repeated(engine: Engine) -> None:
+    wanted = Redaction(names=listed(["Maëlle"]))
+    with RedactingStore(open_store("memory:"), wanted, bytes(32)) as store:
+        tenant = store.tenant(LOCAL)
+        id, ids = begin(tenant).id, ("q1", "a1")
+        told, answer, kept = ask(engine, tenant, id, "je suis Maëlle", ids=ids)
+        assert said(tenant, id) == [("user", "je suis [NOM]"), ("assistant", answer)]
+        assert told.tokens == len(engine.prompt([Message("user", "je suis Maëlle")]))
+        assert list(turn(engine, tenant, id, "je suis Maëlle", SHORT, ids=ids)) == [Chunk(answer, (), "stop"), kept]
+        with pytest.raises(UserError, match="another message"):
+            list(turn(engine, tenant, id, "je suis là", SHORT, ids=ids))
 
 
 def test_recalled_messages_are_told_out_of_turn(engine: Engine, tenant: Tenant) -> None:
