@@ -20,6 +20,7 @@ from plume.types import Message, ToolCall
 from serving import running, untrained
 
 KEY = bytes(range(32))
+BASE64 = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 WANTED = Redaction(names=listed(["Rose"]))
 PRIVATE = ["marie@phare.fr", "luc@phare.fr", "06 12 34 56 78"]
 
@@ -137,18 +138,23 @@ def test_documents_are_redacted_when_they_have_a_vault() -> None:
 def test_keys_are_read_from_the_environment_or_a_file(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text(KEY.hex() + "\n", encoding="ascii")
-    assert read_key({"PLUME_VAULT_KEY": KEY.hex()}) == KEY
-    assert read_key({"PLUME_VAULT_KEY": "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="}) == KEY
+    file.chmod(0o600)
+    for text in (KEY.hex(), KEY.hex().upper(), BASE64, BASE64.rstrip("=")):
+        assert read_key({"PLUME_VAULT_KEY": text}) == KEY
     assert read_key({"PLUME_VAULT_KEY_FILE": str(file)}) == KEY
     for wrong in (
         {},
         {"PLUME_VAULT_KEY": "court"},
+        {"PLUME_VAULT_KEY": f"court! {BASE64}"},
         {"PLUME_VAULT_KEY": KEY.hex(), "PLUME_VAULT_KEY_FILE": str(file)},
         {"PLUME_VAULT_KEY_FILE": str(tmp_path / "absent")},
     ):
         with pytest.raises(UserError) as error:
             read_key(wrong)
         assert "court" not in error.value.message
+    file.chmod(0o644)
+    with pytest.raises(UserError, match="others may read or change"):
+        read_key({"PLUME_VAULT_KEY_FILE": str(file)})
 
 
 def test_the_server_stores_what_is_redacted_and_answers_as_ever(tmp_path: Path) -> None:

@@ -15,15 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from plume.errors import PlumeError, UserError, shown
+from plume.memory.master import HINT, key_text, secret_bytes
 from plume.memory.store import Tenant
 from plume.redact import restored
 
 KIND = "vault"
-KEY_BYTES = 32
 VARIABLE, FILE_VARIABLE = "PLUME_VAULT_KEY", "PLUME_VAULT_KEY_FILE"
 _FORM = 1
 _NONCE_BYTES = 12
-_MAKE = "make one with: openssl rand -hex 32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,31 +41,17 @@ class Vault:
 
 
 def read_key(environ: Mapping[str, str] = os.environ) -> bytes:
-    """32 bytes in hex or base64, from the environment or a file that it names. Raises UserError."""
+    """A key as those of sealed stores are, from the environment or a file that it names. Raises UserError."""
     text, file = environ.get(VARIABLE), environ.get(FILE_VARIABLE)
     if bool(text) == bool(file):
         said = "both are set" if text else "neither is set"
-        raise UserError(f"the key to the vaults: of {VARIABLE} and {FILE_VARIABLE} {said}", f"set one; {_MAKE}")
+        raise UserError(f"the key to the vaults: of {VARIABLE} and {FILE_VARIABLE} {said}", f"set one; {HINT}")
     if file:
-        try:
-            text = Path(file).read_text(encoding="ascii")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{file}: the key to the vaults cannot be read ({error})", _MAKE) from None
-    key = _bytes((text or "").strip())
-    if len(key) != KEY_BYTES:
-        raise UserError(f"{file or VARIABLE} holds no key to the vaults: {KEY_BYTES} bytes in hex or base64", _MAKE)
+        text = key_text(Path(file))
+    key = secret_bytes((text or "").strip())
+    if key is None:
+        raise UserError(f"{f'{FILE_VARIABLE}={file}' if file else VARIABLE}: this is no key to the vaults", HINT)
     return key
-
-
-def _bytes(word: str) -> bytes:
-    for decoded in (bytes.fromhex, base64.b64decode):
-        try:
-            key = decoded(word)
-        except ValueError:
-            continue
-        if len(key) == KEY_BYTES:
-            return key
-    return b""
 
 
 def seal(values: Mapping[str, str], key: bytes, tenant: str, conversation: str) -> Vault:
