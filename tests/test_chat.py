@@ -514,6 +514,25 @@ def test_a_talk_that_redacts_and_recalls(talk: Talk, tmp_path: Path, monkeypatch
         assert restore("[EMAIL_2]", find_vault(tenant, id_in(err)), bytes(range(32))) == "luc@phare.fr"
 
 
+def test_a_redacted_talk_goes_on_redacted_under_its_key_and_persona(
+    talk: Talk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in (("noms.txt", "Rose\n"), ("rose.txt", "Tu es Rose."), ("luc.txt", "Tu es Luc.")):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    redacted = ["--redact-names", str(tmp_path / "noms.txt"), "--persona"]
+    monkeypatch.setenv("PLUME_VAULT_KEY", bytes(32).hex())
+    id = id_in(talk("un\n", *redacted, str(tmp_path / "rose.txt"))[2])
+    code, out, err = talk("/history\n", *redacted, str(tmp_path / "rose.txt"), "--conversation", id)
+    assert (code, out.splitlines()[0]) == (0, "system: Tu es [NOM]."), err
+    code, _, err = talk("deux\n", *redacted, str(tmp_path / "luc.txt"), "--conversation", id)
+    assert (code, "another persona" in err) == (2, True)
+    code, out, err = talk("Je suis Rose\n", "--conversation", id)
+    assert (code, out, "would go on in plain text" in err) == (2, "", True)
+    monkeypatch.setenv("PLUME_VAULT_KEY", bytes(range(32)).hex())
+    code, out, err = talk("deux\n", *redacted[:2], "--conversation", id)
+    assert (code, out, "was sealed with the key" in err) == (2, "", True)
+
+
 def test_a_talk_that_is_to_redact_without_a_key_does_not_begin(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PLUME_VAULT_KEY", raising=False)
     code, _, err = talk("bonjour\n", "--redact", "all")

@@ -283,9 +283,13 @@ def _stopping() -> Iterator[Callable[[], bool]]:
 
 
 def _settle_persona(tenant: Tenant, id: str, persona: str | None) -> None:
-    """A conversation keeps the persona it began with. Raises UserError, also when there is no such conversation."""
+    """A conversation keeps the persona it began with. Raises UserError, also when there is no such conversation, and
+    when its vault says that it cannot go on through this door."""
+    from plume.cli.redacting import as_kept
+
     known = tenant.read(id, first=1)
-    if persona is None or (known.items and known.items[0].message == Message("system", persona)):
+    kept = Message("system", as_kept(tenant, id, persona or ""))
+    if persona is None or (known.items and known.items[0].message == kept):
         return
     if known.head:
         raise UserError(f"conversation {id} has begun with another persona", "leave --persona out, or begin a new one")

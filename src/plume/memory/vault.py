@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from plume.errors import PlumeError, UserError, shown
+from plume.errors import PlumeError, UserError, WrongKey, shown
 from plume.memory.master import HINT, key_text, secret_bytes
-from plume.memory.store import Tenant
+from plume.memory.store import Store, Tenant
 from plume.redact import restored
 
 KIND = "vault"
@@ -64,10 +64,10 @@ def seal(values: Mapping[str, str], key: bytes, tenant: str, conversation: str) 
 
 
 def unseal(vault: Vault, key: bytes) -> dict[str, str]:
-    """The value of each mark. Raises UserError for another key, PlumeError for a vault that was changed or moved."""
+    """The value of each mark. Raises WrongKey for another key, PlumeError for a vault that was changed or moved."""
     where = f"the vault of conversation {shown(vault.conversation)}"
     if _name(key) != vault.key:
-        raise UserError(f"{where} was sealed with the key {vault.key}, not {_name(key)}", "give that key")
+        raise WrongKey(f"{where} was sealed with the key {vault.key}, not {_name(key)}", "give that key")
     from cryptography.exceptions import InvalidTag
 
     try:
@@ -87,6 +87,15 @@ def restore(text: str, vault: Vault, key: bytes) -> str:
 def find_vault(tenant: Tenant, conversation: str) -> Vault:
     """Raises NotFound when nothing was taken out of it."""
     return vault_of(tenant.name, conversation, tenant.get(KIND, conversation).body)
+
+
+def has_vaults(store: Store) -> bool:
+    after = None
+    while names := store.tenants(after=after):
+        if any(store.tenant(name).documents(KIND, limit=1) for name in names):
+            return True
+        after = names[-1]
+    return False
 
 
 def vault_of(tenant: str, conversation: str, body: Any) -> Vault:
