@@ -347,6 +347,18 @@ def test_each_line_of_a_pipe_is_a_question(talk: Talk, tmp_path: Path) -> None:
     assert f"--conversation {id_in(err)}" in err
 
 
+def test_what_to_type_to_go_on_is_all_that_was_given(talk: Talk, tmp_path: Path, model: Path) -> None:
+    kept_at = f"sqlite:///{tmp_path / 'talk.db'}"
+    code, _, err = talk("un\n", "--set", "temperature=0.5", "--summary", "--store", kept_at)
+    again = f"plume chat {model} --set temperature=0.5 --set max_new_tokens=8 --store {kept_at} --summary"
+    assert (code, f"{again} --conversation {id_in(err)}" in err) == (0, True), err
+
+
+def test_what_ends_with_the_program_cannot_go_on(talk: Talk) -> None:
+    code, _, err = talk("un\n", "--store", "memory:")
+    assert (code, "goes on" in err) == (0, False)
+
+
 def test_a_talk_as_json(talk: Talk) -> None:
     code, out, err = talk("un\n/history\n/regenerate\n/undo\n/quit\nnever asked\n", "--json")
     events = [json.loads(line) for line in out.splitlines()]

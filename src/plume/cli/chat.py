@@ -6,7 +6,7 @@ import contextlib
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -79,6 +79,7 @@ def chat(
         from plume.chat import default_sampling, one_answer
         from plume.generation.embedder import model_embedder
         from plume.generation.engine import Engine
+        from plume.memory.in_memory import InMemoryStore
         from plume.memory.recall import Recall
         from plume.models.bundle import for_answering, load
 
@@ -90,14 +91,16 @@ def chat(
         answers.remarks(sampling, json=json)
         recalls = Recall(opened, model_embedder(bundle)) if recall else None
         given = {"--store": store, "--store-key-file": store_key_file, "--quantization": quantization}
-        resume = _command(model, {**given, "--redact": redact, "--redact-names": redact_names}, recall=recall)
+        given |= {"--summary": summary, "--recall": recall, "--redact": redact, "--redact-names": redact_names}
+        resume = None if isinstance(opened, InMemoryStore) else _command(model, given, settings)
         talk = _Talk(Engine(bundle), tenant, sampling, said, summary, recalls, json, resume, conversation)
         talk.run()
 
 
 @dataclass
 class _Talk:
-    """One sitting. A conversation is begun with its first question."""
+    """One sitting. A conversation is begun with its first question; `resume` is what to type to go on with it, if it
+    outlives this process."""
 
     engine: Engine
     tenant: Tenant
@@ -106,7 +109,7 @@ class _Talk:
     summary: bool
     recalls: Recall | None
     json: bool
-    resume: list[str]
+    resume: list[str] | None
     id: str | None
 
     def run(self) -> None:
@@ -123,7 +126,7 @@ class _Talk:
                         raise
                     output.show_error(error.message, error.hint)
         finally:
-            if self.id is not None:
+            if self.id is not None and self.resume is not None:
                 output.note(f"note: it goes on with: {shlex.join([*self.resume, '--conversation', self.id])}")
 
     def _greet(self, interactive: bool) -> None:
@@ -296,9 +299,14 @@ def _settle_persona(tenant: Tenant, id: str, persona: str | None) -> None:
     tenant.append(id, [Message("system", persona)], at=known.head)
 
 
-def _command(model: str, given: Mapping[str, object], *, recall: bool) -> list[str]:
+def _command(model: str, given: Mapping[str, object], settings: Sequence[str]) -> list[str]:
     """What to type to go on, without the password of a URL."""
     from plume.data.sql import safe_name
 
-    pairs = [part for option, value in given.items() if value is not None for part in (option, safe_name(str(value)))]
-    return ["plume", "chat", model, *pairs, *["--recall"] * recall]
+    words = ["plume", "chat", model, *(word for pair in settings for word in ("--set", pair))]
+    for option, value in given.items():
+        if value is True:
+            words.append(option)
+        elif value:
+            words += [option, safe_name(str(value))]
+    return words
