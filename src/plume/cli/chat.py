@@ -90,9 +90,9 @@ def chat(
         check_for(sampling, bundle.model.vocab_size)
         answers.remarks(sampling, json=json)
         recalls = Recall(opened, model_embedder(bundle)) if recall else None
-        given = {"--store": store, "--store-key-file": store_key_file, "--quantization": quantization}
-        given |= {"--summary": summary, "--recall": recall, "--redact": redact, "--redact-names": redact_names}
-        resume = None if isinstance(opened, InMemoryStore) else _command(model, given, settings)
+        kept = {"--store": store, "--store-key-file": store_key_file, "--quantization": quantization}
+        told = {"--summary": summary, "--recall": recall, "--redact": redact, "--redact-names": redact_names}
+        resume = None if isinstance(opened, InMemoryStore) else _command(model, {**kept, **told}, settings)
         talk = _Talk(Engine(bundle), tenant, sampling, said, summary, recalls, json, resume, conversation)
         talk.run()
 
