@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from plume.generation.engine import Engine
     from plume.memory.recall import Recall
     from plume.memory.store import Tenant
+    from plume.models.bundle import Bundle
 
 EXAMPLES = (
     "Examples: plume chat runs/qa · plume chat runs/qa --persona keeper.txt --set temperature=0.7 · "
@@ -64,7 +65,7 @@ def chat(
     an answer, and ends the program when there is none. From a pipe or a file, each line is a question, too.
     """
     from plume.cli.redacting import door
-    from plume.generation.settings import check_for, make_sampling
+    from plume.generation.settings import make_sampling
     from plume.memory.store import LOCAL
     from plume.text.template import read_persona
 
@@ -76,7 +77,6 @@ def chat(
         tenant = behind(opened).tenant(LOCAL)
         if conversation is not None:
             _settle_persona(tenant, conversation, said)
-        from plume.chat import default_sampling, one_answer
         from plume.generation.embedder import model_embedder
         from plume.generation.engine import Engine
         from plume.memory.in_memory import InMemoryStore
@@ -84,11 +84,7 @@ def chat(
         from plume.models.bundle import for_answering, load
 
         bundle = for_answering(load(model, quantization))
-        if not bundle.own_template:
-            output.note("note: the model brings no chat template; the questions are given as raw text")
-        sampling = one_answer(make_sampling(chosen, default_sampling(bundle)))
-        check_for(sampling, bundle.model.vocab_size)
-        answers.remarks(sampling, json=json)
+        sampling = _sampling(bundle, chosen, json=json)
         recalls = Recall(opened, model_embedder(bundle)) if recall else None
         kept = {"--store": store, "--store-key-file": store_key_file, "--quantization": quantization}
         told = {"--summary": summary, "--recall": recall, "--redact": redact, "--redact-names": redact_names}
@@ -283,6 +279,19 @@ def _stopping() -> Iterator[Callable[[], bool]]:
         yield lambda: pressed
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _sampling(bundle: Bundle, chosen: Mapping[str, Any], *, json: bool) -> Sampling:
+    """What was chosen over what the model brings, with what there is to say of both."""
+    from plume.chat import default_sampling, one_answer
+    from plume.generation.settings import check_for, make_sampling
+
+    if not bundle.own_template:
+        output.note("note: the model brings no chat template; the questions are given as raw text")
+    sampling = one_answer(make_sampling(chosen, default_sampling(bundle)))
+    check_for(sampling, bundle.model.vocab_size)
+    answers.remarks(sampling, json=json)
+    return sampling
 
 
 def _settle_persona(tenant: Tenant, id: str, persona: str | None) -> None:
