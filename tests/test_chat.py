@@ -28,9 +28,11 @@ from plume.errors import ContextExceeded, ConversationChanged, NotFound, PlumeEr
 from plume.generation.engine import Engine
 from plume.memory import open_store
 from plume.memory.master import master_keys
+from plume.memory.redacting import RedactingStore
 from plume.memory.store import LOCAL, Tenant
 from plume.memory.vault import find_vault, restore
 from plume.models.bundle import load, save
+from plume.redact import Redaction, listed
 from plume.types import Chunk, Message, Sampling
 from serving import untrained
 from test_cli import Plume, plume  # noqa: F401
@@ -159,13 +161,17 @@ def test_a_repeated_turn_is_told_as_it_stands(engine: Engine, tenant: Tenant) ->
         list(turn(engine, tenant, id, "deux", SHORT, ids=ids))
 
 
-def test_what_is_redacted_is_kept_redacted_and_asked_as_it_is(engine: Engine, tenant: Tenant) -> None:
-    id = begin(tenant).id
-    told, answer, _ = ask(
-        engine, tenant, id, "je suis Maëlle", redact=lambda text: text.replace("Maëlle", "[NOM]")[:14]
-    )
-    assert said(tenant, id) == [("user", "je suis [NOM]"), ("assistant", answer.replace("Maëlle", "[NOM]")[:14])]
-    assert told.tokens == len(engine.prompt([Message("user", "je suis Maëlle")]))
+def test_what_is_redacted_is_kept_redacted_asked_as_it_is_and_may_be_repeated(engine: Engine) -> None:
+    wanted = Redaction(names=listed(["Maëlle"]))
+    with RedactingStore(open_store("memory:"), wanted, bytes(32)) as store:
+        tenant = store.tenant(LOCAL)
+        id, ids = begin(tenant).id, ("q1", "a1")
+        told, answer, kept = ask(engine, tenant, id, "je suis Maëlle", ids=ids)
+        assert said(tenant, id) == [("user", "je suis [NOM]"), ("assistant", answer)]
+        assert told.tokens == len(engine.prompt([Message("user", "je suis Maëlle")]))
+        assert list(turn(engine, tenant, id, "je suis Maëlle", SHORT, ids=ids)) == [Chunk(answer, (), "stop"), kept]
+        with pytest.raises(UserError, match="another message"):
+            list(turn(engine, tenant, id, "je suis là", SHORT, ids=ids))
 
 
 def test_recalled_messages_are_told_out_of_turn(engine: Engine, tenant: Tenant) -> None:
@@ -340,6 +346,18 @@ def test_each_line_of_a_pipe_is_a_question(talk: Talk, tmp_path: Path) -> None:
     assert [message.content for message in kept][::2] == ["Où est l’île ?", "une autre"]
     assert out == "".join(f"{message.content}\n" for message in kept[1::2])
     assert f"--conversation {id_in(err)}" in err
+
+
+def test_what_to_type_to_go_on_is_all_that_was_given(talk: Talk, tmp_path: Path, model: Path) -> None:
+    kept_at = f"sqlite:///{tmp_path / 'talk.db'}"
+    code, _, err = talk("un\n", "--set", "temperature=0.5", "--summary", "--store", kept_at)
+    again = f"plume chat {model} --set temperature=0.5 --set max_new_tokens=8 --store {kept_at} --summary"
+    assert (code, f"{again} --conversation {id_in(err)}" in err) == (0, True), err
+
+
+def test_what_ends_with_the_program_cannot_go_on(talk: Talk) -> None:
+    code, _, err = talk("un\n", "--store", "memory:")
+    assert (code, "goes on" in err) == (0, False)
 
 
 def test_a_talk_as_json(talk: Talk) -> None:
@@ -540,6 +558,25 @@ def test_a_talk_that_redacts_on_a_sealed_store_goes_on_in_another_process(
         assert len(tenant.vectors(id_in(err))) >= 1
     code, _, err = talk("bonjour\n", "--store", url)
     assert (code, "no key was given" in err) == (2, True)
+
+
+def test_a_redacted_talk_goes_on_redacted_under_its_key_and_persona(
+    talk: Talk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in (("noms.txt", "Rose\n"), ("rose.txt", "Tu es Rose."), ("luc.txt", "Tu es Luc.")):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    redacted = ["--redact-names", str(tmp_path / "noms.txt"), "--persona"]
+    monkeypatch.setenv("PLUME_VAULT_KEY", bytes(32).hex())
+    id = id_in(talk("un\n", *redacted, str(tmp_path / "rose.txt"))[2])
+    code, out, err = talk("/history\n", *redacted, str(tmp_path / "rose.txt"), "--conversation", id)
+    assert (code, out.splitlines()[0]) == (0, "system: Tu es [NOM]."), err
+    code, _, err = talk("deux\n", *redacted, str(tmp_path / "luc.txt"), "--conversation", id)
+    assert (code, "another persona" in err) == (2, True)
+    code, out, err = talk("Je suis Rose\n", "--conversation", id)
+    assert (code, out, "would go on in plain text" in err) == (2, "", True)
+    monkeypatch.setenv("PLUME_VAULT_KEY", bytes(range(32)).hex())
+    code, out, err = talk("deux\n", *redacted[:2], "--conversation", id)
+    assert (code, out, "was sealed with the key" in err) == (2, "", True)
 
 
 def test_a_talk_that_is_to_redact_without_a_key_does_not_begin(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,6 +50,15 @@ def test_conversations_are_listed_and_shown(kept: str, plume: Plume) -> None:  #
     )
 
 
+def test_an_id_is_listed_whole(kept: str, plume: Plume) -> None:  # noqa: F811
+    who = "Marie-Françoise [red]de l’Île-aux-Moines[/bold] " * 3
+    with open_store(kept) as store:
+        id = store.tenant("école").create(user=who).id
+    code, out, _ = plume("conversations", "list")
+    line = next(line for line in out.splitlines() if id in line)
+    assert (code, who.strip() in line) == (0, True)
+
+
 def test_a_person_is_exported_and_erased(kept: str, plume: Plume) -> None:  # noqa: F811
     code, out, err = plume("conversations", "export", "--user", "zoé")
     records = [json.loads(line) for line in out.splitlines()]

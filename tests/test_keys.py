@@ -27,6 +27,13 @@ def test_a_key_is_shown_once_and_opens_until_revoked(plume: Plume, tmp_path: Pat
         assert find_key(store, made["key"]) is None
 
 
+def test_names_are_listed_as_they_were_given(plume: Plume) -> None:  # noqa: F811
+    name = "[red]la classe[/bold] de monsieur " + "Le Goff" * 20
+    assert plume("keys", "create", "[b]école", "--name", name)[0] == 0
+    code, out, _ = plume("keys", "list")
+    assert (code, name in out, "[b]école" in out) == (0, True, True)
+
+
 def test_no_secret_lies_in_the_store(plume: Plume, tmp_path: Path) -> None:  # noqa: F811
     _, out, _ = plume("keys", "create", "school")
     secret = out.strip().split("-", 2)[2].encode()

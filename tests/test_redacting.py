@@ -1,14 +1,17 @@
 """A store behind a door that redacts: what lies behind it, the marks of a resumed conversation, and who can restore."""
 
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 
+from plume.cli.redacting import warn_of_plain_text
 from plume.errors import NotFound, PlumeError, UserError
 from plume.memory import open_store, rights
 from plume.memory.redacting import RedactingStore
@@ -20,6 +23,7 @@ from plume.types import Message, ToolCall
 from serving import running, untrained
 
 KEY = bytes(range(32))
+BASE64 = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 WANTED = Redaction(names=listed(["Rose"]))
 PRIVATE = ["marie@phare.fr", "luc@phare.fr", "06 12 34 56 78"]
 
@@ -165,18 +169,23 @@ def test_documents_are_redacted_when_they_have_a_vault() -> None:
 def test_keys_are_read_from_the_environment_or_a_file(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text(KEY.hex() + "\n", encoding="ascii")
-    assert read_key({"PLUME_VAULT_KEY": KEY.hex()}) == KEY
-    assert read_key({"PLUME_VAULT_KEY": "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="}) == KEY
+    file.chmod(0o600)
+    for text in (KEY.hex(), KEY.hex().upper(), BASE64, BASE64.rstrip("=")):
+        assert read_key({"PLUME_VAULT_KEY": text}) == KEY
     assert read_key({"PLUME_VAULT_KEY_FILE": str(file)}) == KEY
     for wrong in (
         {},
         {"PLUME_VAULT_KEY": "court"},
+        {"PLUME_VAULT_KEY": f"court! {BASE64}"},
         {"PLUME_VAULT_KEY": KEY.hex(), "PLUME_VAULT_KEY_FILE": str(file)},
         {"PLUME_VAULT_KEY_FILE": str(tmp_path / "absent")},
     ):
         with pytest.raises(UserError) as error:
             read_key(wrong)
         assert "court" not in error.value.message
+    file.chmod(0o644)
+    with pytest.raises(UserError, match="others may read or change"):
+        read_key({"PLUME_VAULT_KEY_FILE": str(file)})
 
 
 def test_the_server_stores_what_is_redacted_and_answers_as_ever(tmp_path: Path) -> None:
@@ -206,6 +215,39 @@ def test_the_server_stores_what_is_redacted_and_answers_as_ever(tmp_path: Path) 
         files = b"".join(file.read_bytes() for file in tmp_path.glob("plume.db*"))
         store.close()
     assert not any(value.encode() in files for value in PRIVATE)
+
+
+def test_another_key_is_the_servers_fault_and_stands_in_its_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    url, asked = f"sqlite:///{tmp_path / 'plume.db'}", "luc@phare.fr"
+    with redacting(url) as store:
+        id = store.tenant("local").create().id
+        store.tenant("local").append(id, [Message("user", "marie@phare.fr")])
+    door = RedactingStore(open_store(url), WANTED, os.urandom(32), vault_of)
+    with running(tmp_path / "a", {"any": untrained()}, store=door) as server, server.client() as client:
+        with pytest.raises(openai.InternalServerError) as error:
+            client.responses.create(model="any", max_output_tokens=4, input=asked, conversation=id)
+        assert (error.value.code, "sealed" in str(error.value)) == ("internal_error", False)
+        with pytest.raises(openai.InternalServerError):
+            client.conversations.items.create(id, items=[{"role": "user", "content": asked}])
+        assert len(client.conversations.items.list(id).data) == 1
+    told = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert len(told) == 2
+    assert all(re.match(r"request req_\w+ failed: the vault of .* was sealed with the key", line) for line in told)
+
+
+def test_a_store_with_vaults_and_no_redaction_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    store = open_store("memory:")
+    door = RedactingStore(store, WANTED, KEY)
+    id = door.tenant("école").create().id
+    warn_of_plain_text(store)
+    assert not caplog.records
+    door.tenant("école").append(id, [Message("user", "marie@phare.fr")])
+    warn_of_plain_text(door)
+    assert not caplog.records
+    warn_of_plain_text(store)
+    assert "without --redact they go on in plain text" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,10 @@ def address(file: Path) -> str:
         ("postgresql://u:geheim@h:port/d", "not the URL"),
         ("redis://u:geheim@h:port/0", "port"),
         ("mssql://u:geheim@h/d", "names no store"),
+        ("mysql://u:geheim@127.0.0.1:1/d?foo=bar", "foo"),
+        ("mysql://u:geheim@127.0.0.1:1/d?connect_timeout=abc", "abc"),
+        ("postgresql://u:geheim@127.0.0.1:1/d?port=abc", "abc"),
+        ("redis://u:geheim@127.0.0.1:1/0?foo=bar", "foo"),
     ],
 )
 def test_what_cannot_be_opened_is_said_without_the_password(url: str, said: str) -> None:

@@ -14,13 +14,12 @@ from typing import Any
 
 from plume.errors import ContextExceeded, NotFound, UserError
 from plume.generation.engine import Engine, check_text
-from plume.memory.store import Conversation, Item, Tenant, same_message
+from plume.memory.store import Conversation, Item, Tenant
 from plume.models.bundle import Bundle
 from plume.text.window import Window, fit_window
 from plume.types import Chunk, Message, Sampling
 
 Recall = Callable[[str], Sequence[int]]  # the positions of older messages that a question is about, the best first
-Redact = Callable[[str], str]
 
 SUMMARY, SUMMARISED = "summary", "summarised"  # metadata: the text, and the position up to which it tells
 _SUMMARY_SHARE = 8  # a summary gets at most one part in so many of the context
@@ -83,26 +82,24 @@ def turn(
     *,
     ids: tuple[str, str] | None = None,
     recall: Recall | None = None,
-    redact: Redact | None = None,
     summary: bool = False,
 ) -> Generator[Event]:
     """Ask a question in a conversation: `Told`, the answer's chunks, and `Kept` when both are written down.
 
     With `ids` for question and answer a turn may be repeated until it succeeds: one that was kept is told again as it
-    stands. `redact` is applied to what is kept, not to what the model reads now. With `summary` the model keeps a
-    summary of what no longer fits, in the conversation's metadata. Raises ConversationChanged when somebody else wrote
-    meanwhile, ContextExceeded when persona and question leave no room for the answer, UserError, PlumeError.
+    stands. With `summary` the model keeps a summary of what no longer fits, in the conversation's metadata. Raises
+    ConversationChanged when somebody else wrote meanwhile, ContextExceeded when persona and question leave no room for
+    the answer, UserError, PlumeError.
     """
     asked = Message("user", question)
-    kept_question = _redacted(asked, redact)
-    if ids is not None and (known := _known(tenant, id, kept_question, ids)):
+    if ids is not None and (known := _known(tenant, id, asked, ids)):
         yield Chunk(known.answer.message.content, (), "stop")
         yield known
         return
     before = history(tenant, id, engine.bundle.model.context_length, whole=recall is not None)
     asking = _Asking(engine, tenant.name, one_answer(sampling or default_sampling(engine.bundle)))
     answer, told = yield from _answer(asking, before, asked, recall=recall, summary=summary)
-    items = tenant.append(id, [kept_question, _redacted(answer, redact)], at=before.head, ids=ids)
+    items = tenant.append(id, [asked, answer], at=before.head, ids=ids)
     _keep_summary(tenant, before, told)
     yield Kept(*items)
 
@@ -114,7 +111,6 @@ def regenerate(
     sampling: Sampling | None = None,
     *,
     recall: Recall | None = None,
-    redact: Redact | None = None,
     summary: bool = False,
 ) -> Generator[Event]:
     """Ask the last question again. The old turn is taken out once the new one has been written down, so that neither is
@@ -126,7 +122,7 @@ def regenerate(
     asking, earlier = _Asking(engine, tenant.name, one_answer(chosen)), replace(before, items=before.items[: -len(old)])
     question = old[0].message
     answer, told = yield from _answer(asking, earlier, question, recall=recall, summary=summary)
-    items = tenant.append(id, [question, _redacted(answer, redact)], at=before.head)
+    items = tenant.append(id, [question, answer], at=before.head)
     tenant.remove(id, [item.id for item in old])
     _keep_summary(tenant, before, told)
     yield Kept(*items)
@@ -249,13 +245,15 @@ def _keep_summary(tenant: Tenant, before: History, told: _Summary | None) -> Non
 
 
 def _known(tenant: Tenant, id: str, question: Message, ids: tuple[str, str]) -> Kept | None:
-    """The turn of these ids, if it was kept. Raises UserError when it asked something else."""
+    """The turn of these ids, if it was kept. Raises UserError when it asked something else.
+
+    An append that repeats writes nothing: the tenant compares, since what it keeps may be redacted."""
     try:
-        known = Kept(tenant.item(id, ids[0]), tenant.item(id, ids[1]))
+        tenant.item(id, ids[0])
+        answer = tenant.item(id, ids[1]).message
     except NotFound:
         return None
-    same_message(known.question, question)
-    return known
+    return Kept(*tenant.append(id, [question, answer], ids=ids))
 
 
 def _last_turn(items: Sequence[Item]) -> tuple[Item, ...]:
@@ -264,7 +262,3 @@ def _last_turn(items: Sequence[Item]) -> tuple[Item, ...]:
         if items[place].message.role == "user":
             return tuple(items[place:])
     raise UserError("nothing has been asked in this conversation yet", "ask something first")
-
-
-def _redacted(message: Message, redact: Redact | None) -> Message:
-    return replace(message, content=redact(message.content)) if redact else message

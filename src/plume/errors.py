@@ -78,6 +78,10 @@ class UserError(PlumeError):
     exit_code = 2
 
 
+class WrongKey(UserError):
+    """What is sealed was sealed with another key than the one that was given. Of a server, its operator gives it."""
+
+
 class DataError(UserError):
     """Rows that stop training or evaluation; `findings` lists all of them, not only the first."""
 

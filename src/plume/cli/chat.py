@@ -6,7 +6,7 @@ import contextlib
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from plume.generation.engine import Engine
     from plume.memory.recall import Recall
     from plume.memory.store import Tenant
+    from plume.models.bundle import Bundle
 
 EXAMPLES = (
     "Examples: plume chat runs/qa · plume chat runs/qa --persona keeper.txt --set temperature=0.7 · "
@@ -64,7 +65,7 @@ def chat(
     an answer, and ends the program when there is none. From a pipe or a file, each line is a question, too.
     """
     from plume.cli.redacting import door
-    from plume.generation.settings import check_for, make_sampling
+    from plume.generation.settings import make_sampling
     from plume.memory.store import LOCAL
     from plume.text.template import read_persona
 
@@ -76,28 +77,26 @@ def chat(
         tenant = behind(opened).tenant(LOCAL)
         if conversation is not None:
             _settle_persona(tenant, conversation, said)
-        from plume.chat import default_sampling, one_answer
         from plume.generation.embedder import model_embedder
         from plume.generation.engine import Engine
+        from plume.memory.in_memory import InMemoryStore
         from plume.memory.recall import Recall
         from plume.models.bundle import for_answering, load
 
         bundle = for_answering(load(model, quantization))
-        if not bundle.own_template:
-            output.note("note: the model brings no chat template; the questions are given as raw text")
-        sampling = one_answer(make_sampling(chosen, default_sampling(bundle)))
-        check_for(sampling, bundle.model.vocab_size)
-        answers.remarks(sampling, json=json)
+        sampling = _sampling(bundle, chosen, json=json)
         recalls = Recall(opened, model_embedder(bundle)) if recall else None
-        given = {"--store": store, "--store-key-file": store_key_file, "--quantization": quantization}
-        resume = _command(model, {**given, "--redact": redact, "--redact-names": redact_names}, recall=recall)
+        kept = {"--store": store, "--store-key-file": store_key_file, "--quantization": quantization}
+        told = {"--summary": summary, "--recall": recall, "--redact": redact, "--redact-names": redact_names}
+        resume = None if isinstance(opened, InMemoryStore) else _command(model, {**kept, **told}, settings)
         talk = _Talk(Engine(bundle), tenant, sampling, said, summary, recalls, json, resume, conversation)
         talk.run()
 
 
 @dataclass
 class _Talk:
-    """One sitting. A conversation is begun with its first question."""
+    """One sitting. A conversation is begun with its first question; `resume` is what to type to go on with it, if it
+    outlives this process."""
 
     engine: Engine
     tenant: Tenant
@@ -106,7 +105,7 @@ class _Talk:
     summary: bool
     recalls: Recall | None
     json: bool
-    resume: list[str]
+    resume: list[str] | None
     id: str | None
 
     def run(self) -> None:
@@ -123,7 +122,7 @@ class _Talk:
                         raise
                     output.show_error(error.message, error.hint)
         finally:
-            if self.id is not None:
+            if self.id is not None and self.resume is not None:
                 output.note(f"note: it goes on with: {shlex.join([*self.resume, '--conversation', self.id])}")
 
     def _greet(self, interactive: bool) -> None:
@@ -282,19 +281,41 @@ def _stopping() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, before)
 
 
+def _sampling(bundle: Bundle, chosen: Mapping[str, Any], *, json: bool) -> Sampling:
+    """What was chosen over what the model brings, with what there is to say of both."""
+    from plume.chat import default_sampling, one_answer
+    from plume.generation.settings import check_for, make_sampling
+
+    if not bundle.own_template:
+        output.note("note: the model brings no chat template; the questions are given as raw text")
+    sampling = one_answer(make_sampling(chosen, default_sampling(bundle)))
+    check_for(sampling, bundle.model.vocab_size)
+    answers.remarks(sampling, json=json)
+    return sampling
+
+
 def _settle_persona(tenant: Tenant, id: str, persona: str | None) -> None:
-    """A conversation keeps the persona it began with. Raises UserError, also when there is no such conversation."""
+    """A conversation keeps the persona it began with. Raises UserError, also when there is no such conversation, and
+    when its vault says that it cannot go on through this door."""
+    from plume.cli.redacting import as_kept
+
     known = tenant.read(id, first=1)
-    if persona is None or (known.items and known.items[0].message == Message("system", persona)):
+    kept = Message("system", as_kept(tenant, id, persona or ""))
+    if persona is None or (known.items and known.items[0].message == kept):
         return
     if known.head:
         raise UserError(f"conversation {id} has begun with another persona", "leave --persona out, or begin a new one")
     tenant.append(id, [Message("system", persona)], at=known.head)
 
 
-def _command(model: str, given: Mapping[str, object], *, recall: bool) -> list[str]:
+def _command(model: str, given: Mapping[str, object], settings: Sequence[str]) -> list[str]:
     """What to type to go on, without the password of a URL."""
     from plume.data.sql import safe_name
 
-    pairs = [part for option, value in given.items() if value is not None for part in (option, safe_name(str(value)))]
-    return ["plume", "chat", model, *["--recall"] * recall, *pairs]
+    words = ["plume", "chat", model, *(word for pair in settings for word in ("--set", pair))]
+    for option, value in given.items():
+        if value is True:
+            words.append(option)
+        elif value:
+            words += [option, safe_name(str(value))]
+    return words

@@ -9,7 +9,6 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from plume.cli import options, output, sealing
 from plume.cli.stores import DATA_DIR, WHO, DataDir, StoreKeyFile, StoreUrl, day, open_named
@@ -50,13 +49,11 @@ def list_(
     if json:
         output.write_json({"conversations": [_value(name, one) for name, one in found]})
         return
-    table = Table(box=None, pad_edge=False)
-    for column in ("tenant", "conversation", "about", "messages", "changed", "ends"):
-        table.add_column(column)
+    rows = []
     for name, one in found:
         end = day(one.expires_at) if one.expires_at else ""
-        table.add_row(name, one.id, one.user or "", str(one.head), day(one.updated_at), end)
-    output.out.print(table, markup=False)
+        rows.append((name, one.id, one.user or "", str(one.head), day(one.updated_at), end))
+    output.show_table(("tenant", "conversation", "about", "messages", "changed", "ends"), rows)
 
 
 def show(

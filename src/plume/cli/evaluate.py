@@ -145,7 +145,7 @@ def _show(value: dict[str, Any]) -> None:
     for name, score in value["scores"].items():
         if score is not None:
             table.add_row(name, f"{score:.4f}", *([_number(baseline["scores"][name])] if baseline else []))
-    output.out.print(table)
+    output.out.print(table, markup=False)
     wrong = [row for row in value["rows"] if row["exact_match"] is False]
     for row in wrong[:_WORST]:
         output.write(f"\n{row['file']}:{row['line']}  {row['prompt']}")

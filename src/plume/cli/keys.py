@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from plume.cli import options, output
 from plume.cli.stores import DATA_DIR, WHO, DataDir, StoreKeyFile, StoreUrl, day, open_named
@@ -58,13 +57,11 @@ def list_(
     if json:
         output.write_json({"keys": [_value(key) for key in keys]})
         return
-    table = Table(box=None, pad_edge=False)
-    for column in ("prefix", "tenant", "name", "scopes", "made", "ends"):
-        table.add_column(column)
+    rows = []
     for key in keys:
         end = "revoked" if key.revoked else day(key.expires_at) if key.expires_at else ""
-        table.add_row(key.prefix, key.tenant, key.name, ", ".join(key.scopes), day(key.created_at), end)
-    output.out.print(table)
+        rows.append((key.prefix, key.tenant, key.name, ", ".join(key.scopes), day(key.created_at), end))
+    output.show_table(("prefix", "tenant", "name", "scopes", "made", "ends"), rows)
 
 
 def revoke(

@@ -13,8 +13,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 from plume.cli.formats import as_json
 from plume.errors import DataError, Disconnected, PlumeError, RunFailed
@@ -43,6 +45,16 @@ def write_json(value: Any) -> None:
 def note(text: str) -> None:
     """A remark on stderr."""
     err.print(text, markup=False)
+
+
+def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """On stdout, each cell as it is: no markup is read in it, and nothing is cut or folded to a terminal's width."""
+    table = Table(box=None, pad_edge=False)
+    for place, name in enumerate(columns):
+        table.add_column(name, min_width=max(map(cell_len, (name, *(row[place] for row in rows)))))
+    for row in rows:
+        table.add_row(*row)
+    out.print(table, markup=False)
 
 
 def show_findings(findings: Sequence[Finding], *, limit: int = _SHOWN) -> None:

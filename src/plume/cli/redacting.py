@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from plume.memory.redacting import RedactingStore, Scope
-from plume.memory.store import Store
-from plume.memory.vault import read_key
+from plume.errors import NotFound, UserError
+from plume.memory.redacting import RedactingStore, RedactingTenant, Scope
+from plume.memory.store import Store, Tenant
+from plume.memory.vault import find_vault, has_vaults, read_key
 from plume.redact import redaction
+
+log = logging.getLogger("plume.serving")
 
 
 def door(kinds: str | None, names: Path | None, scope: Scope | None = None) -> Callable[[Store], Store]:
@@ -17,3 +21,24 @@ def door(kinds: str | None, names: Path | None, scope: Scope | None = None) -> C
         return lambda store: store
     wanted, key = redaction((kinds or "name").split(","), names), read_key()
     return lambda store: RedactingStore(store, wanted, key, scope)
+
+
+def as_kept(tenant: Tenant, id: str, text: str) -> str:
+    """A text as the conversation would keep it. Raises UserError for a vault that this door does not open.
+
+    A conversation that was redacted does not go on in plain text: nobody would see that it does.
+    """
+    if isinstance(tenant, RedactingTenant):
+        return tenant.redact(id, text)
+    try:
+        find_vault(tenant, id)
+    except NotFound:
+        return text
+    hint = "say --redact as before: plume chat … --redact all"
+    raise UserError(f"conversation {id} is kept redacted, and would go on in plain text", hint)
+
+
+def warn_of_plain_text(store: Store) -> None:
+    """Say so in the server's log when conversations were kept redacted and no longer are."""
+    if not isinstance(store, RedactingStore) and has_vaults(store):
+        log.warning("this store has conversations that are kept redacted: without --redact they go on in plain text")

@@ -82,6 +82,7 @@ def serve(
 
 
 def _run(settings: Settings, store_key_file: Path | None, behind: Callable[[Store], Store]) -> None:
+    from plume.cli.redacting import warn_of_plain_text
     from plume.memory.keys import list_keys
     from plume.serving import logs
     from plume.serving.app import create_app
@@ -94,7 +95,9 @@ def _run(settings: Settings, store_key_file: Path | None, behind: Callable[[Stor
                 "every request would need a key, and there is none",
                 "make one: plume keys create, or serve on 127.0.0.1",
             )
-        app = create_app(settings, behind(store))
+        door = behind(store)
+        warn_of_plain_text(door)
+        app = create_app(settings, door)
         listening = listen(settings.host, settings.port)
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         url = f"http://{host}:{listening.getsockname()[1]}"

@@ -186,7 +186,7 @@ def _show_result(event: Tuned) -> None:
     for trial in sorted(event.trials, key=lambda trial: (trial.value is None, -(trial.value or 0.0), trial.trial)):
         cells = [str(trial.trial), trial.state, _score(trial), *(_value(trial.params[key]) for key in keys)]
         table.add_row(*cells, style="bold" if trial.best else None)
-    output.out.print(table)
+    output.out.print(table, markup=False)
     if event.importances:
         output.write("\nmattered   " + ", ".join(f"{key} {share:.0%}" for key, share in event.importances.items()))
     output.write(f"\n{event.note}\n")

@@ -24,8 +24,9 @@ from plume.errors import UserError
 KEY, KEY_FILE, KEY_COMMAND = "PLUME_STORE_KEY", "PLUME_STORE_KEY_FILE", "PLUME_STORE_KEY_COMMAND"
 SIZE = 32  # bytes: AES-256
 
+HINT = "a key is 32 random bytes in hex or base64: openssl rand -hex 32"
+
 _SECONDS = 120  # for a command, behind which somebody may have to type something
-_HINT = "a key is 32 random bytes in hex or base64: openssl rand -hex 32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class MasterKey:
 def master_key(secret: bytes) -> MasterKey:
     """The key that these 32 bytes are."""
     if len(secret) != SIZE:
-        raise UserError(f"a key of {len(secret)} bytes, not {SIZE}", _HINT)
+        raise UserError(f"a key of {len(secret)} bytes, not {SIZE}", HINT)
     return MasterKey(
         expand(secret, b"plume id")[:8].hex(), expand(secret, b"plume wrap"), expand(secret, b"plume check")
     )
@@ -57,7 +58,7 @@ def master_keys(key_file: Path | None = None, environ: Mapping[str, str] = os.en
     Raises UserError for what is no key, a file that others may read, a command that fails, and two sources at once.
     """
     if key_file is not None:
-        return _parsed(_file(key_file), str(key_file))
+        return _parsed(key_text(key_file), str(key_file))
     given = [name for name in (KEY, KEY_FILE, KEY_COMMAND) if environ.get(name)]
     if len(given) > 1:
         raise UserError(f"{' and '.join(given)} are both set", "set one of them")
@@ -65,11 +66,12 @@ def master_keys(key_file: Path | None = None, environ: Mapping[str, str] = os.en
         return ()
     source, value = given[0], environ[given[0]]
     if source == KEY_FILE:
-        return _parsed(_file(Path(value)), f"{source}={value}")
+        return _parsed(key_text(Path(value)), f"{source}={value}")
     return _parsed(value if source == KEY else _told(value), source)
 
 
-def _file(path: Path) -> str:
+def key_text(path: Path) -> str:
+    """What a file with a key holds. Raises UserError for one that others may read or change."""
     try:
         with path.open(encoding="ascii") as file:
             mode = os.fstat(file.fileno()).st_mode
@@ -79,7 +81,7 @@ def _file(path: Path) -> str:
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}", "name a file with the key that only you can read") from None
     except UnicodeDecodeError:
-        raise UserError(f"{path}: this is no key", _HINT) from None
+        raise UserError(f"{path}: this is no key", HINT) from None
 
 
 def _told(command: str) -> str:
@@ -107,24 +109,26 @@ def _reason(error: Exception) -> str:
 
 def _parsed(text: str, source: str) -> tuple[MasterKey, ...]:
     words = re.split(r"[\s,]+", text.strip())
-    secrets = [_secret(word) for word in words if word]
+    secrets = [secret_bytes(word) for word in words if word]
     if not secrets:
-        raise UserError(f"{source}: there is no key", _HINT)
+        raise UserError(f"{source}: there is no key", HINT)
     keys: dict[str, MasterKey] = {}
     for place, secret in enumerate(secrets, 1):
-        if secret is None or len(secret) != SIZE:
+        if secret is None:
             which = f"key {place} of {len(secrets)}" if len(secrets) > 1 else "it"
-            raise UserError(f"{source}: {which} is no key", _HINT)
+            raise UserError(f"{source}: {which} is no key", HINT)
         key = master_key(secret)
         keys.setdefault(key.id, key)
     return tuple(keys.values())
 
 
-def _secret(word: str) -> bytes | None:
+def secret_bytes(word: str) -> bytes | None:
+    """The 32 bytes that a word is in hex or in either base64, padded or not; None for any other."""
     try:
         if len(word) == 2 * SIZE:
             return bytes.fromhex(word)
         padded = word.rstrip("=") + "=" * (-len(word.rstrip("=")) % 4)
-        return base64.b64decode(padded.replace("-", "+").replace("_", "/"), validate=True)
+        secret = base64.b64decode(padded.replace("-", "+").replace("_", "/"), validate=True)
     except (ValueError, binascii.Error):
         return None
+    return secret if len(secret) == SIZE else None

@@ -90,9 +90,8 @@ class RedactingTenant:
         return self._tenant.name
 
     def redact(self, id: str, text: str) -> str:
-        """The text as this conversation keeps it."""
-        marked: str = self._in(self._tenant.read(id, last=0), lambda redactor: redactor.text(text))
-        return marked
+        """The text as this conversation would keep it; nothing is written. Raises WrongKey."""
+        return Redactor(self._redaction, self._values(id, self._vault(id))).text(text)
 
     def create(
         self,
@@ -228,7 +227,7 @@ class RedactingTenant:
         what the one before it wrote. `ttl` says how long the vault lives from a time on."""
         while True:
             old = self._vault(id)
-            known = {} if old is None else unseal(vault_of(self.name, id, old.body), self._key)
+            known = self._values(id, old)
             redactor = Redactor(self._redaction, known)
             made = work(redactor)
             if redactor.values == known and (old is None or not renewed):
@@ -249,3 +248,6 @@ class RedactingTenant:
             return self._tenant.get(VAULT, id)
         except NotFound:
             return None
+
+    def _values(self, id: str, vault: Document | None) -> dict[str, str]:
+        return {} if vault is None else unseal(vault_of(self.name, id, vault.body), self._key)

@@ -53,8 +53,8 @@ class RedisStore:
             self._script = self._redis.register_script(_SCRIPT)
             if form < _FORM:
                 self._upgrade()
-        except (redis.RedisError, ValueError, OSError) as error:
-            hint = "check that the server runs, and the host, port, user and password"
+        except (redis.RedisError, TypeError, ValueError, OSError) as error:
+            hint = "check that the server runs, and host, port, user, password and options of the URL"
             raise UserError(f"{self._name}: {said(error, url)}", hint) from None
         if form > _FORM:
             self._redis.close()

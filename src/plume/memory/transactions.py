@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from plume.data.sql import safe_name, said
 from plume.errors import PlumeError, UserError
-from plume.memory.connect import connect
+from plume.memory.connect import Database, connect
 from plume.memory.migrate import migrate
 from plume.memory.records import microseconds
 from plume.memory.scrub import scrub
@@ -22,6 +22,7 @@ from plume.memory.store import Clock, Durability
 T = TypeVar("T")
 _ATTEMPTS = 5
 _LOST_RACES = {"40001", "40P01", 1213}  # serialisation failure and deadlock: rolled back, to be tried again
+_CHECK = "check that the server runs, user, password, database and options of the URL, and the right to create tables"
 
 
 class Transactions:
@@ -29,7 +30,7 @@ class Transactions:
 
     def __init__(self, url: str, clock: Clock | None) -> None:
         self._url, self.name = url, safe_name(url)
-        self._database = connect(url, self.name)
+        self._database = _reached(url, self.name)
         self._clock = time.time if clock is None and self._database.now is None else clock
         now = self._database.now if self._clock is None else None
         self.statements = Statements(now, self._database.reader.dialect.name)
@@ -37,8 +38,7 @@ class Transactions:
             migrate(self._database, self.name)
         except SQLAlchemyError as error:
             self._database.close()
-            hint = "check that the server runs, the user, password and database, and the right to create tables"
-            raise UserError(f"{self.name}: {said(error, url)}", hint) from None
+            raise UserError(f"{self.name}: {said(error, url)}", _CHECK) from None
         except BaseException:
             self._database.close()
             raise
@@ -94,6 +94,18 @@ class Transactions:
             return PlumeError(f"{self.name}: the connection broke during the commit", hint)
         hint = "nothing was written; check the database, then try again"
         return PlumeError(f"{self.name}: {said(error, self._url)}", hint)
+
+
+def _reached(url: str, name: str) -> Database:
+    """The database, connected once where it is a server: what a driver makes of an option that it does not know, or of
+    a value that it does not expect, is any of these. Raises UserError."""
+    try:
+        database = connect(url, name)
+        if database.now is not None:
+            database.reader.connect().close()
+    except (SQLAlchemyError, TypeError, ValueError, AttributeError, OSError) as error:
+        raise UserError(f"{name}: {said(error, url)}", _CHECK) from None
+    return database
 
 
 def _again(error: SQLAlchemyError, worked: bool) -> bool:

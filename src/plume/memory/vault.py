@@ -14,15 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from plume.errors import PlumeError, UserError, shown
-from plume.memory.store import VAULT, Tenant
+from plume.errors import PlumeError, UserError, WrongKey, shown
+from plume.memory.master import HINT, key_text, secret_bytes
+from plume.memory.store import VAULT, Store, Tenant
 from plume.redact import restored
 
-KEY_BYTES = 32
 VARIABLE, FILE_VARIABLE = "PLUME_VAULT_KEY", "PLUME_VAULT_KEY_FILE"
 _FORM = 1
 _NONCE_BYTES = 12
-_MAKE = "make one with: openssl rand -hex 32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,31 +40,17 @@ class Vault:
 
 
 def read_key(environ: Mapping[str, str] = os.environ) -> bytes:
-    """32 bytes in hex or base64, from the environment or a file that it names. Raises UserError."""
+    """A key as those of sealed stores are, from the environment or a file that it names. Raises UserError."""
     text, file = environ.get(VARIABLE), environ.get(FILE_VARIABLE)
     if bool(text) == bool(file):
         said = "both are set" if text else "neither is set"
-        raise UserError(f"the key to the vaults: of {VARIABLE} and {FILE_VARIABLE} {said}", f"set one; {_MAKE}")
+        raise UserError(f"the key to the vaults: of {VARIABLE} and {FILE_VARIABLE} {said}", f"set one; {HINT}")
     if file:
-        try:
-            text = Path(file).read_text(encoding="ascii")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{file}: the key to the vaults cannot be read ({error})", _MAKE) from None
-    key = _bytes((text or "").strip())
-    if len(key) != KEY_BYTES:
-        raise UserError(f"{file or VARIABLE} holds no key to the vaults: {KEY_BYTES} bytes in hex or base64", _MAKE)
+        text = key_text(Path(file))
+    key = secret_bytes((text or "").strip())
+    if key is None:
+        raise UserError(f"{f'{FILE_VARIABLE}={file}' if file else VARIABLE}: this is no key to the vaults", HINT)
     return key
-
-
-def _bytes(word: str) -> bytes:
-    for decoded in (bytes.fromhex, base64.b64decode):
-        try:
-            key = decoded(word)
-        except ValueError:
-            continue
-        if len(key) == KEY_BYTES:
-            return key
-    return b""
 
 
 def seal(values: Mapping[str, str], key: bytes, tenant: str, conversation: str) -> Vault:
@@ -78,10 +63,10 @@ def seal(values: Mapping[str, str], key: bytes, tenant: str, conversation: str) 
 
 
 def unseal(vault: Vault, key: bytes) -> dict[str, str]:
-    """The value of each mark. Raises UserError for another key, PlumeError for a vault that was changed or moved."""
+    """The value of each mark. Raises WrongKey for another key, PlumeError for a vault that was changed or moved."""
     where = f"the vault of conversation {shown(vault.conversation)}"
     if _name(key) != vault.key:
-        raise UserError(f"{where} was sealed with the key {vault.key}, not {_name(key)}", "give that key")
+        raise WrongKey(f"{where} was sealed with the key {vault.key}, not {_name(key)}", "give that key")
     from cryptography.exceptions import InvalidTag
 
     try:
@@ -101,6 +86,15 @@ def restore(text: str, vault: Vault, key: bytes) -> str:
 def find_vault(tenant: Tenant, conversation: str) -> Vault:
     """Raises NotFound when nothing was taken out of it."""
     return vault_of(tenant.name, conversation, tenant.get(VAULT, conversation).body)
+
+
+def has_vaults(store: Store) -> bool:
+    after = None
+    while names := store.tenants(after=after):
+        if any(store.tenant(name).documents(VAULT, limit=1) for name in names):
+            return True
+        after = names[-1]
+    return False
 
 
 def vault_of(tenant: str, conversation: str, body: Any) -> Vault:

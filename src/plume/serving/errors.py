@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -12,7 +13,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from plume.errors import AlreadyExists, ConversationChanged, DocumentChanged, NotFound, PlumeError, UserError
+from plume.errors import AlreadyExists, ConversationChanged, DocumentChanged, NotFound, PlumeError, UserError, WrongKey
+from plume.serving import record
+
+log = logging.getLogger("plume.serving")
 
 ErrorType = Literal[
     "invalid_request_error", "authentication_error", "permission_error", "rate_limit_error", "server_error"
@@ -86,6 +90,9 @@ def not_found(message: str, *, param: str | None = None, code: str = "not_found"
 
 def from_plume(error: PlumeError, param: str | None = None) -> ApiError:
     """What the layers below say: the request's fault, or a failure that repeating it would not mend."""
+    if isinstance(error, WrongKey):  # the operator is at fault, and the log is where they look
+        log.error("request %s failed: %s", record.current().id, error.message)
+        return internal_error()
     message = f"{error.message} ({error.hint})" if error.hint else error.message
     if isinstance(error, NotFound):
         return not_found(message, param=param)

@@ -197,9 +197,10 @@ async def _events(
             await asyncio.to_thread(keep, tenant, writer.response, given, before, store=store)
             yield writer.last()
         except (PlumeError, Overloaded, ApiError) as error:
+            failed = failure(error)
             if writer.began:
-                yield writer.failed(failure(error).error.message)
-            raise
+                yield writer.failed(failed.error.message)
+            raise failed from None
         finally:
             account(service, caller, len(asked.ids), writer.tokens)
             await pieces.aclose()
