@@ -92,7 +92,12 @@ def test_a_lifetime_is_set_and_what_has_expired_is_purged(kept: str, plume: Plum
     ("arguments", "said"),
     [
         (["show", "nowhere"], "there is no conversation"),
+        (["list", "--tenant", "plume:sealing"], "Plume's own"),
+        (["show", "names", "--tenant", "plume:audit"], "Plume's own"),
+        (["export", "--tenant", "plume:audit"], "Plume's own"),
         (["erase", "--tenant", "plume:keys", "--yes"], "Plume's own"),
+        (["lifetime", "--tenant", "plume:keys"], "Plume's own"),
+        (["lifetime", "--tenant", "plume:keys", "--days", "1"], "Plume's own"),
         (["lifetime", "--days", "-1"], "positive number"),
         (["lifetime", "--days", "1", "--forever"], "both given"),
         (["list", "--store", "mongodb://h"], "names no store"),
