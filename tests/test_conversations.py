@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -72,6 +74,26 @@ def test_a_person_is_exported_and_erased(kept: str, plume: Plume) -> None:  # no
     assert "zoé" not in out
     _, out, _ = plume("conversations", "audit")
     assert [line.split()[1] for line in out.splitlines()] == ["create_key", "export", "erase", "erase"]
+
+
+def test_an_erasure_that_a_reader_holds_up_says_what_it_did(
+    kept: str,
+    plume: Plume,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("plume.memory.connect.SECONDS", 0.1)
+    with contextlib.closing(sqlite3.connect(kept.removeprefix("sqlite:///"))) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM plume_items").fetchone()
+        code, out, err = plume("conversations", "erase", "--user", "zoé", "--yes")
+        assert (code, "1 conversations with 2 messages" in out) == (1, True)
+        assert "left to do" in err
+        assert "another program reads" in err
+        code, out, _ = plume("conversations", "erase", "--user", "zoé", "--yes", "--json")
+        assert (code, json.loads(out)["scrubbed"]) == (1, False)
+    _, out, _ = plume("conversations", "audit", "--user", "zoé", "--json")
+    assert [json.loads(line)["entry"]["conversations"] for line in out.splitlines()] == [1, 0]
+    assert plume("conversations", "erase", "--user", "zoé", "--yes")[0] == 0
 
 
 def test_a_lifetime_is_set_and_what_has_expired_is_purged(kept: str, plume: Plume) -> None:  # noqa: F811

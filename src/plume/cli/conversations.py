@@ -103,7 +103,10 @@ def erase(
     store_key_file: StoreKeyFile = None,
     json: options.Json = False,
 ) -> None:
-    """Erase everything that is kept about a person or a tenant, for good."""
+    """Erase everything that is kept about a person or a tenant, for good.
+
+    Exit code 1 if the rows are gone, and the database could not overwrite what it holds of them.
+    """
     from plume.memory import rights
 
     whose = f"everything of {tenant}" if user is None else f"everything about {user} of {tenant}"
@@ -113,10 +116,12 @@ def erase(
         receipt = rights.erase(opened, tenant, user, who=WHO)
     if json:
         output.write_json(asdict(receipt))
-        return
-    output.write(f"erased {whose}: {_said(receipt.removed)}, {receipt.keys} API keys")
-    for left in receipt.left:
-        output.note(f"left to do: {left}")
+    else:
+        output.write(f"erased {whose}: {_said(receipt.removed)}, {receipt.keys} API keys")
+        for left in receipt.left:
+            output.note(f"left to do: {left}")
+    if not receipt.scrubbed:
+        raise typer.Exit(1)
 
 
 def purge(

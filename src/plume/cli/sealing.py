@@ -11,10 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from plume.cli import options, output
 from plume.cli.stores import DATA_DIR, WHO, DataDir, StoreKeyFile, StoreUrl, open_named, store_url
-from plume.errors import PlumeError
 
 if TYPE_CHECKING:
-    from plume.memory.store import Store
     from plume.memory.verify import Fault, Walked
 
 ROTATE = (
@@ -38,6 +36,7 @@ def rotate_key(
     from plume.data.sql import safe_name
     from plume.memory import audit
     from plume.memory.master import master_keys
+    from plume.memory.rights import scrub
     from plume.memory.rotation import open_to_seal, rotate
 
     url, keys = store_url(store, data_dir), master_keys(store_key_file)
@@ -46,7 +45,7 @@ def rotate_key(
         for step in _shown("sealing", rotate(found, safe_name(url), keys)):
             sealed += step.sealed
         audit.record(found, "rotate_key", who=WHO, bodies=sealed)
-        left = _left(found)
+        _, left = scrub(found)
     if json:
         output.write_json({"sealed": sealed, "key": keys[0].id, "left": left})
         return
@@ -114,11 +113,3 @@ def _value(fault: Fault) -> dict[str, Any]:
         "position": position,
         "message": fault.message,
     }
-
-
-def _left(store: Store) -> list[str]:
-    """What the database still holds of bodies as they were."""
-    try:
-        return list(store.scrub())
-    except PlumeError as error:
-        return [f"{error.message}; {error.hint}" if error.hint else error.message]

@@ -10,7 +10,7 @@ from functools import partial
 from itertools import groupby, islice
 from typing import Any, TypeVar
 
-from plume.errors import NotFound, UserError, shown
+from plume.errors import NotFound, PlumeError, UserError, shown
 from plume.memory import audit
 from plume.memory.keys import erase_keys, list_keys
 from plume.memory.records import json_bytes, message_bytes, messages_of
@@ -27,26 +27,36 @@ T = TypeVar("T", Conversation, Document)
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """Of an erasure. `sealed`: a data key was destroyed; `left` is to be done by who runs the database."""
+    """Of an erasure. `sealed`: a data key was destroyed; `scrubbed`: the database has overwritten what it could of the
+    rows; `left` is to be done by who runs it."""
 
     at: float
     removed: Counts
     keys: int
     sealed: bool
+    scrubbed: bool
     left: tuple[str, ...]
 
 
 def erase(store: Store, tenant: str, user: str | None = None, *, who: str = audit.PROGRAM) -> Receipt:
     """Everything about a person, or everything of the tenant: rows, indexes, API keys, data keys, free pages. May be
-    repeated: then there is nothing to remove. See docs/stores.md for what the logs of a database keep."""
+    repeated: then there is nothing to remove. The trail tells of it before the free pages are overwritten, for another
+    program may hold that up; then the receipt says so. See docs/stores.md for what the logs of a database keep."""
     mine = store.tenant(unreserved(tenant))
     removed = mine.erase(user)
     sealed = store.destroy_keys(tenant, user)
     removed += mine.erase(user)  # what was written meanwhile
     keys = erase_keys(store, tenant) if user is None else 0
-    left = store.scrub()
     line = audit.record(store, "erase", who=who, tenant=tenant, user=user, keys=keys, **asdict(removed))
-    return Receipt(line.at, removed, keys, sealed, left)
+    return Receipt(line.at, removed, keys, sealed, *scrub(store))
+
+
+def scrub(store: Store) -> tuple[bool, tuple[str, ...]]:
+    """Has the database overwritten what it could of deleted rows? And what is left to do, so that it does."""
+    try:
+        return True, store.scrub()
+    except PlumeError as error:
+        return False, (f"{error.message}; {error.hint}" if error.hint else error.message,)
 
 
 def export(store: Store, tenant: str, user: str | None = None, *, who: str = audit.PROGRAM) -> Iterator[str]:

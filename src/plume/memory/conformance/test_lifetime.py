@@ -247,7 +247,7 @@ def test_an_erased_person_is_gone_and_nobody_else(timed: Callable[[Clock], Store
     assert not [*tenant.conversations(user="zoé"), *tenant.documents("note", user="zoé")]
     assert "only hers" not in tenant.kinds()
     again = erase(store, tenant.name, "zoé")
-    assert again == Receipt(now, Counts(), 0, False, receipt.left)
+    assert again == Receipt(now, Counts(), 0, False, True, receipt.left)
     assert erase(store, tenant.name, "nobody").removed == erase(store, new_id("nobody")).removed == Counts()
     assert (everything(tenant), everything(other)) == (before, elsewhere)
 
