@@ -111,6 +111,41 @@ def test_a_lifetime_is_set_and_what_has_expired_is_purged(kept: str, plume: Plum
 
 
 @pytest.mark.parametrize(
+    "arguments",
+    [
+        ["conversations", "list"],
+        ["conversations", "show", "lundi"],
+        ["conversations", "export"],
+        ["conversations", "erase", "--yes"],
+        ["conversations", "purge"],
+        ["conversations", "lifetime"],
+        ["conversations", "audit"],
+        ["conversations", "rotate-key"],
+        ["conversations", "rotate-key", "--seal"],
+        ["conversations", "verify"],
+        ["keys", "list"],
+        ["keys", "revoke", "0f3a6b1c2d4e5f60"],
+    ],
+    ids=" ".join,
+)
+def test_a_mistyped_store_is_none_and_stays_none(
+    plume: Plume,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PLUME_STORE_KEY", "ab" * 32)
+    for named in (["--store", "sqlite:///typo.db"], ["--data-dir", "typo"]):
+        code, out, err = plume(*arguments, *named)
+        assert (code, out) == (2, "")
+        assert "there is no store" in err
+        assert "typo" in err
+        assert "--store" in err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["show", "nowhere"], "there is no conversation"),
