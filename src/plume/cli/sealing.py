@@ -20,6 +20,10 @@ ROTATE = (
     "plume conversations rotate-key --seal --store-key-file store.key"
 )
 VERIFY = "Examples: plume conversations verify · plume conversations verify --store sqlite:///plume.db --json"
+_UNFINISHED = {
+    "sealing": "the sealing of this store",
+    "rotating": "the replacement of its keys",
+}
 
 
 def rotate_key(
@@ -60,19 +64,31 @@ def verify(
     store_key_file: StoreKeyFile = None,
     json: options.Json = False,
 ) -> None:
-    """Open every message, metadata and document, and name those that do not open. Exit code 1 if there are any."""
+    """Open every message, metadata and document, and name those that do not open.
+
+    Exit code 1 if there are any, or if the store is still being sealed.
+    """
     from plume.memory import audit
+    from plume.memory.mark import state
     from plume.memory.verify import verify as verified
 
     faults: list[Fault] = []
+    done = plain = 0
     with open_named(store, data_dir, store_key_file) as found:
-        done = sum(1 for _ in _shown("verifying", verified(found), faults))
+        for step in _shown("verifying", verified(found), faults):
+            done += 1
+            plain += step.plain
         audit.record(found, "verify", who=WHO, faults=len(faults))
+        now = state(found)
     if json:
-        output.write_json({"verified": done, "faults": [_value(fault) for fault in faults]})
+        listed = [_value(fault) for fault in faults]
+        output.write_json({"verified": done, "faults": listed, "state": now, "plain": plain})
     else:
-        output.write(f"{done} conversations and documents: " + (f"{len(faults)} faults" if faults else "all open"))
-    if faults:
+        opened = f"{len(faults)} faults" if faults else "all open"
+        output.write(f"{done} conversations and documents: {opened}" + f", {plain} bodies not sealed" * bool(plain))
+        if now in _UNFINISHED:
+            output.note(f"note: {_UNFINISHED[now]} has not come to its end: plume conversations rotate-key goes on")
+    if faults or now == "sealing":
         raise typer.Exit(1)
 
 
