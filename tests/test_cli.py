@@ -148,7 +148,7 @@ def test_any_json_is_json(plume: Plume, trained: Path) -> None:
     [
         (["--regex", "a", "--choice", "b"], "cannot be asked together"),
         (["--grammar", "nowhere.lark"], "no such file"),
-        (["--regex", "a("], "regex"),
+        (["--regex", "a("], "unclosed group: ("),
         (["--regex", "[0-9]+", "--set", "no_repeat_ngram_size=2"], "no_repeat_ngram_size"),
     ],
 )

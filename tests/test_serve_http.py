@@ -114,8 +114,8 @@ def test_what_is_no_request_is_refused(served: Running, body: bytes) -> None:
 def test_a_fault_of_the_server_shows_no_traceback(
     served: Running, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
-    def fails(name: str) -> None:
-        raise RuntimeError(f"the secret place of {name}")
+    def fails(name: str, tenant: str) -> None:
+        raise RuntimeError(f"the secret place of {name}, {tenant}")
 
     monkeypatch.setattr(served.service.models, "open", fails)
     answer = httpx.post(f"{served.url}/v1/chat/completions", json={"model": "any", "messages": ASKED})

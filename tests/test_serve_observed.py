@@ -321,7 +321,7 @@ def test_lines_of_the_log_are_json_and_hold_nothing_that_was_said(served: Runnin
 
 
 def test_a_fault_stands_in_the_log_as_one_line(served: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(_: str) -> None:
+    def fails(*_: str) -> None:
         raise RuntimeError("the disk is gone")
 
     monkeypatch.setattr(served.service.models, "open", fails)

@@ -332,7 +332,9 @@ def test_a_chain_reads_all_that_was_said_without_earlier_instructions(client: op
         {"role": "user", "content": "trois"},
     ]
     whole = client.responses.create(input=spelled, **asked)
-    assert (third.output_text, third.usage) == (whole.output_text, whole.usage)
+    assert third.usage is not None
+    assert whole.usage is not None
+    assert (third.output_text, third.usage.input_tokens) == (whole.output_text, whole.usage.input_tokens)
     assert third.previous_response_id == second.id
     client.responses.delete(first.id)
     with pytest.raises(openai.NotFoundError, match=first.id):

@@ -297,4 +297,4 @@ def _command(model: str, given: Mapping[str, object], *, recall: bool) -> list[s
     from plume.data.sql import safe_name
 
     pairs = [part for option, value in given.items() if value is not None for part in (option, safe_name(str(value)))]
-    return ["plume", "chat", model, *pairs, *["--recall"] * recall]
+    return ["plume", "chat", model, *["--recall"] * recall, *pairs]
