@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -83,6 +85,26 @@ def test_a_person_is_exported_and_erased(kept: str, plume: Plume) -> None:  # no
     assert [line.split()[1] for line in out.splitlines()] == ["create_key", "export", "erase", "erase"]
 
 
+def test_an_erasure_that_a_reader_holds_up_says_what_it_did(
+    kept: str,
+    plume: Plume,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("plume.memory.connect.SECONDS", 0.1)
+    with contextlib.closing(sqlite3.connect(kept.removeprefix("sqlite:///"))) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM plume_items").fetchone()
+        code, out, err = plume("conversations", "erase", "--user", "zoé", "--yes")
+        assert (code, "1 conversations with 2 messages" in out) == (1, True)
+        assert "left to do" in err
+        assert "another program reads" in err
+        code, out, _ = plume("conversations", "erase", "--user", "zoé", "--yes", "--json")
+        assert (code, json.loads(out)["scrubbed"]) == (1, False)
+    _, out, _ = plume("conversations", "audit", "--user", "zoé", "--json")
+    assert [json.loads(line)["entry"]["conversations"] for line in out.splitlines()] == [1, 0]
+    assert plume("conversations", "erase", "--user", "zoé", "--yes")[0] == 0
+
+
 def test_a_lifetime_is_set_and_what_has_expired_is_purged(kept: str, plume: Plume) -> None:  # noqa: F811
     assert "kept for good" in plume("conversations", "lifetime")[1]
     assert "for 30 days" in plume("conversations", "lifetime", "--days", "30")[1]
@@ -98,10 +120,50 @@ def test_a_lifetime_is_set_and_what_has_expired_is_purged(kept: str, plume: Plum
 
 
 @pytest.mark.parametrize(
+    "arguments",
+    [
+        ["conversations", "list"],
+        ["conversations", "show", "lundi"],
+        ["conversations", "export"],
+        ["conversations", "erase", "--yes"],
+        ["conversations", "purge"],
+        ["conversations", "lifetime"],
+        ["conversations", "audit"],
+        ["conversations", "rotate-key"],
+        ["conversations", "rotate-key", "--seal"],
+        ["conversations", "verify"],
+        ["keys", "list"],
+        ["keys", "revoke", "0f3a6b1c2d4e5f60"],
+    ],
+    ids=" ".join,
+)
+def test_a_mistyped_store_is_none_and_stays_none(
+    plume: Plume,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PLUME_STORE_KEY", "ab" * 32)
+    for named in (["--store", "sqlite:///typo.db"], ["--data-dir", "typo"]):
+        code, out, err = plume(*arguments, *named)
+        assert (code, out) == (2, "")
+        assert "there is no store" in err
+        assert "typo" in err
+        assert "--store" in err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["show", "nowhere"], "there is no conversation"),
+        (["list", "--tenant", "plume:sealing"], "Plume's own"),
+        (["show", "names", "--tenant", "plume:audit"], "Plume's own"),
+        (["export", "--tenant", "plume:audit"], "Plume's own"),
         (["erase", "--tenant", "plume:keys", "--yes"], "Plume's own"),
+        (["lifetime", "--tenant", "plume:keys"], "Plume's own"),
+        (["lifetime", "--tenant", "plume:keys", "--days", "1"], "Plume's own"),
         (["lifetime", "--days", "-1"], "positive number"),
         (["lifetime", "--days", "1", "--forever"], "both given"),
         (["list", "--store", "mongodb://h"], "names no store"),

@@ -94,6 +94,15 @@ def test_what_cannot_be_opened_is_said_without_the_password(url: str, said: str)
     assert "geheim" not in message + hint
 
 
+@pytest.mark.parametrize("content", [b"# Readme\n", b"\0" * 5000, "Où est le phare ?\n".encode() * 500])
+def test_a_file_of_another_kind_is_refused_and_nothing_made_beside_it(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "à lire #1.md"
+    file.write_bytes(content)
+    kind, message, hint = refusal(lambda: open_store(f"sqlite:///{file}"))
+    assert (kind, "not a database" in message, bool(hint)) == (UserError, True, True)
+    assert (list(tmp_path.iterdir()), file.read_bytes()) == ([file], content)
+
+
 @ON_SERVERS
 def test_no_password_is_shown_whether_it_is_right_or_wrong(url: str, store: Store) -> None:
     wrong = url.replace(SECRET, "falsch%C3%A9")

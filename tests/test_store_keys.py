@@ -17,6 +17,7 @@ from plume.memory import open_store
 from plume.memory.conformance.examples import refusal, said
 from plume.memory.keys import create_key
 from plume.memory.master import KEY, KEY_COMMAND, KEY_FILE, master_key, master_keys
+from plume.memory.rotation import open_to_seal, rotate
 from plume.memory.rows import Change
 from plume.memory.store import Store
 from serving import running, untrained
@@ -175,6 +176,28 @@ def test_sealing_what_was_plain_leaves_nothing_of_it_in_the_file(
     assert not any(WORD.encode() in path.read_bytes() for path in tmp_path.glob("a.db*"))
     with open_store(url, keys=master_keys(file, environ={})) as store:
         assert store.tenant("a").read("b").messages == tuple(said(*[WORD] * 120))
+
+
+def test_verify_says_that_a_store_is_still_being_sealed(
+    plume: Plume,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    url = f"sqlite:///{tmp_path / 'a.db'}"
+    with open_store(url) as store:
+        for name in "bc":
+            store.tenant(name).create("d", metadata={"title": WORD})
+            store.tenant(name).append("d", said(WORD, WORD))
+    monkeypatch.setenv(KEY, SECRET.hex())
+    with open_to_seal(url, master_keys()) as store:
+        next(rotate(store, url, master_keys()))  # and is killed
+    code, out, err = plume("conversations", "verify", "--store", url, "--json")
+    assert (code, json.loads(out)) == (1, {"verified": 2, "faults": [], "state": "sealing", "plain": 3})
+    code, out, err = plume("conversations", "verify", "--store", url)
+    assert (code, "3 bodies not sealed" in out, "rotate-key goes on" in err) == (1, True, True)
+    assert plume("conversations", "rotate-key", "--store", url)[0] == 0
+    code, out, err = plume("conversations", "verify", "--store", url)
+    assert (code, "all open" in out, err) == (0, True, "")
 
 
 def test_a_missing_library_is_named_with_the_line_that_installs_it() -> None:

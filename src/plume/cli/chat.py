@@ -73,7 +73,7 @@ def chat(
     make_sampling(chosen, Sampling())
     said = read_persona(persona) if persona else None
     behind = door(redact, redact_names)
-    with open_named(store, DATA_DIR, store_key_file) as opened:
+    with open_named(store, DATA_DIR, store_key_file, new=True) as opened:
         tenant = behind(opened).tenant(LOCAL)
         if conversation is not None:
             _settle_persona(tenant, conversation, said)

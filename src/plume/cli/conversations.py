@@ -13,7 +13,7 @@ import typer
 from plume.cli import options, output, sealing
 from plume.cli.stores import DATA_DIR, WHO, DataDir, StoreKeyFile, StoreUrl, day, open_named
 from plume.errors import UserError
-from plume.memory.store import LOCAL
+from plume.memory.store import LOCAL, RESERVED, unreserved
 
 if TYPE_CHECKING:
     from plume.memory.store import Conversation, Counts, Store
@@ -44,7 +44,7 @@ def list_(
     """Show which conversations there are, newest first."""
 
     with open_named(store, data_dir, store_key_file) as opened:
-        names = [tenant] if tenant is not None else list(_tenants(opened))
+        names = [unreserved(tenant)] if tenant is not None else list(_tenants(opened))
         found = [(name, one) for name in names for one in opened.tenant(name).conversations(user=user, limit=limit)]
     if json:
         output.write_json({"conversations": [_value(name, one) for name, one in found]})
@@ -67,7 +67,7 @@ def show(
     """Show what was said in a conversation."""
 
     with open_named(store, data_dir, store_key_file) as opened:
-        found = opened.tenant(tenant).read(id)
+        found = opened.tenant(unreserved(tenant)).read(id)
     if json:
         items = [asdict(item.message) | {"id": item.id, "created_at": item.created_at} for item in found.items]
         output.write_json({**_value(tenant, found), "items": items})
@@ -100,7 +100,10 @@ def erase(
     store_key_file: StoreKeyFile = None,
     json: options.Json = False,
 ) -> None:
-    """Erase everything that is kept about a person or a tenant, for good."""
+    """Erase everything that is kept about a person or a tenant, for good.
+
+    Exit code 1 if the rows are gone, and the database could not overwrite what it holds of them.
+    """
     from plume.memory import rights
 
     whose = f"everything of {tenant}" if user is None else f"everything about {user} of {tenant}"
@@ -110,10 +113,12 @@ def erase(
         receipt = rights.erase(opened, tenant, user, who=WHO)
     if json:
         output.write_json(asdict(receipt))
-        return
-    output.write(f"erased {whose}: {_said(receipt.removed)}, {receipt.keys} API keys")
-    for left in receipt.left:
-        output.note(f"left to do: {left}")
+    else:
+        output.write(f"erased {whose}: {_said(receipt.removed)}, {receipt.keys} API keys")
+        for left in receipt.left:
+            output.note(f"left to do: {left}")
+    if not receipt.scrubbed:
+        raise typer.Exit(1)
 
 
 def purge(
@@ -153,7 +158,7 @@ def lifetime(
     with open_named(store, data_dir, store_key_file) as opened:
         if forever or days is not None:
             lifetimes.set_lifetime(opened, tenant, None if days is None else days * 86400, who=WHO)
-        found = opened.tenant(tenant).lifetime()
+        found = opened.tenant(unreserved(tenant)).lifetime()
     if json:
         output.write_json({"tenant": tenant, "lifetime": found})
     else:
@@ -200,8 +205,6 @@ def application(guarded: Callable[[Callable[..., None]], Callable[..., None]]) -
 
 def _tenants(store: Store) -> Iterator[str]:
     """All but Plume's own."""
-    from plume.memory.keys import RESERVED
-
     after = None
     while names := store.tenants(after=after):
         yield from (name for name in names if not name.startswith(RESERVED))

@@ -33,7 +33,7 @@ def create(
     from plume.memory.keys import create_key
 
     ttl = None if days is None else days * 86400
-    with open_named(store, data_dir, store_key_file) as opened:
+    with open_named(store, data_dir, store_key_file, new=True) as opened:
         text, made = create_key(opened, tenant, name=name, scopes=scope or ("read", "write"), ttl=ttl, who=WHO)
     if json:
         output.write_json({"key": text, **_value(made)})

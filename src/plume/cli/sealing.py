@@ -11,10 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from plume.cli import options, output
 from plume.cli.stores import DATA_DIR, WHO, DataDir, StoreKeyFile, StoreUrl, open_named, store_url
-from plume.errors import PlumeError
 
 if TYPE_CHECKING:
-    from plume.memory.store import Store
     from plume.memory.verify import Fault, Walked
 
 ROTATE = (
@@ -22,6 +20,10 @@ ROTATE = (
     "plume conversations rotate-key --seal --store-key-file store.key"
 )
 VERIFY = "Examples: plume conversations verify · plume conversations verify --store sqlite:///plume.db --json"
+_UNFINISHED = {
+    "sealing": "the sealing of this store",
+    "rotating": "the replacement of its keys",
+}
 
 
 def rotate_key(
@@ -38,6 +40,7 @@ def rotate_key(
     from plume.data.sql import safe_name
     from plume.memory import audit
     from plume.memory.master import master_keys
+    from plume.memory.rights import scrub
     from plume.memory.rotation import open_to_seal, rotate
 
     url, keys = store_url(store, data_dir), master_keys(store_key_file)
@@ -46,7 +49,7 @@ def rotate_key(
         for step in _shown("sealing", rotate(found, safe_name(url), keys)):
             sealed += step.sealed
         audit.record(found, "rotate_key", who=WHO, bodies=sealed)
-        left = _left(found)
+        _, left = scrub(found)
     if json:
         output.write_json({"sealed": sealed, "key": keys[0].id, "left": left})
         return
@@ -61,19 +64,31 @@ def verify(
     store_key_file: StoreKeyFile = None,
     json: options.Json = False,
 ) -> None:
-    """Open every message, metadata and document, and name those that do not open. Exit code 1 if there are any."""
+    """Open every message, metadata and document, and name those that do not open.
+
+    Exit code 1 if there are any, or if the store is still being sealed.
+    """
     from plume.memory import audit
+    from plume.memory.mark import state
     from plume.memory.verify import verify as verified
 
     faults: list[Fault] = []
+    done = plain = 0
     with open_named(store, data_dir, store_key_file) as found:
-        done = sum(1 for _ in _shown("verifying", verified(found), faults))
+        for step in _shown("verifying", verified(found), faults):
+            done += 1
+            plain += step.plain
         audit.record(found, "verify", who=WHO, faults=len(faults))
+        now = state(found)
     if json:
-        output.write_json({"verified": done, "faults": [_value(fault) for fault in faults]})
+        listed = [_value(fault) for fault in faults]
+        output.write_json({"verified": done, "faults": listed, "state": now, "plain": plain})
     else:
-        output.write(f"{done} conversations and documents: " + (f"{len(faults)} faults" if faults else "all open"))
-    if faults:
+        opened = f"{len(faults)} faults" if faults else "all open"
+        output.write(f"{done} conversations and documents: {opened}" + f", {plain} bodies not sealed" * bool(plain))
+        if now in _UNFINISHED:
+            output.note(f"note: {_UNFINISHED[now]} has not come to its end: plume conversations rotate-key goes on")
+    if faults or now == "sealing":
         raise typer.Exit(1)
 
 
@@ -114,11 +129,3 @@ def _value(fault: Fault) -> dict[str, Any]:
         "position": position,
         "message": fault.message,
     }
-
-
-def _left(store: Store) -> list[str]:
-    """What the database still holds of bodies as they were."""
-    try:
-        return list(store.scrub())
-    except PlumeError as error:
-        return [f"{error.message}; {error.hint}" if error.hint else error.message]

@@ -89,7 +89,7 @@ def _run(settings: Settings, store_key_file: Path | None, behind: Callable[[Stor
     from plume.serving.server import listen, make_server
 
     logs.write_to(sys.stderr)
-    with open_named(settings.store, settings.data_dir, store_key_file) as store:
+    with open_named(settings.store, settings.data_dir, store_key_file, new=True) as store:
         if settings.needs_key and not list_keys(store):
             raise UserError(
                 "every request would need a key, and there is none",

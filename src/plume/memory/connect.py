@@ -10,19 +10,19 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from filelock import lock_descriptor, unlock_descriptor
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, text
 from sqlalchemy.pool import QueuePool, StaticPool
 from sqlalchemy.sql import ColumnElement
 from sqlalchemy.sql.expression import literal_column
 
-from plume.data.sql import address
+from plume.data.sql import address, safe_name
 from plume.errors import PlumeError, UserError
 from plume.memory.store import Durability, unsafe
 
@@ -66,9 +66,7 @@ def connect(url: str, name: str) -> Database:
     """Raises UserError for a URL that is none and a driver that is missing; nothing is connected yet but SQLite."""
     parsed, arguments = address(url, name)
     if parsed.get_backend_name() == "sqlite":
-        if not parsed.database or parsed.database == ":memory:" or parsed.query:
-            raise UserError(f"{name} names no file", "write sqlite:///FILE, with four slashes for an absolute path")
-        return _sqlite(Path(parsed.database), name)
+        return _sqlite(_file(parsed, name), name)
     backend = parsed.get_backend_name()
     if backend not in _CLOCKS:
         raise UserError(f"{name}: there is no store for {backend}")
@@ -90,7 +88,20 @@ def connect(url: str, name: str) -> Database:
     return Database(writer, reader, nullcontext, literal_column(_CLOCKS[backend]), settings)
 
 
+def sqlite_file(url: str) -> Path | None:
+    """The file that an SQLite URL names; None for another database."""
+    name = safe_name(url)
+    parsed, _ = address(url, name)
+    return _file(parsed, name) if parsed.get_backend_name() == "sqlite" else None
+
+
 # --- SQLite: one file, one writer at a time ---------------------------------------------------------
+
+
+def _file(parsed: URL, name: str) -> Path:
+    if not parsed.database or parsed.database == ":memory:" or parsed.query:
+        raise UserError(f"{name} names no file", "write sqlite:///FILE, with four slashes for an absolute path")
+    return Path(parsed.database)
 
 
 def has_wal_reset_bug(version: tuple[int, ...] = sqlite3.sqlite_version_info) -> bool:
@@ -105,7 +116,8 @@ def _sqlite(path: Path, name: str) -> Database:
         wrong = f"{path} is a directory" if path.is_dir() else f"there is no directory {path.parent}"
         raise UserError(f"{name}: {wrong}", "name a file in a directory that exists")
     try:
-        turn = _Turns(Path(f"{path}-lock"), name)
+        _look(path)
+        turn = _Turns(_lock(path), name)
         _make(path)
         with turn():
             connection = _open(path)
@@ -122,6 +134,18 @@ def _sqlite(path: Path, name: str) -> Database:
         "sqlite://", creator=lambda: _open(path, "PRAGMA query_only=ON"), poolclass=QueuePool, **options
     )
     return Database(writer, reader, turn, None, _sqlite_settings)
+
+
+def _look(path: Path) -> None:
+    """Raises sqlite3.Error for a file of another kind, before anything is made beside it. SQLite itself looks: it takes
+    no lock and leaves no file, and closing gives up no locks (see `_make`)."""
+    if path.exists() and not _lock(path).exists():  # else Plume has opened it before
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)) as connection:
+            connection.execute("PRAGMA schema_version")
+
+
+def _lock(path: Path) -> Path:
+    return Path(f"{path}-lock")
 
 
 def _make(path: Path) -> None:

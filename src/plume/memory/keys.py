@@ -16,12 +16,11 @@ from typing import Any, Literal, get_args
 
 from plume.errors import NotFound, UserError, shown
 from plume.memory import audit
-from plume.memory.store import MANY, Document, Store, checked_name
+from plume.memory.store import MANY, RESERVED, Document, Store, checked_name, unreserved
 
 Scope = Literal["read", "write", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
-RESERVED = "plume:"  # tenants of Plume's own
 _TENANT = f"{RESERVED}keys"
 _KIND = "api_key"
 _FORM = re.compile(r"plume-([0-9a-f]{16})-([A-Za-z0-9_-]{43})")
@@ -58,11 +57,7 @@ def create_key(
 
     Raises UserError for an unknown scope, or a tenant that no key may speak for.
     """
-    checked_name("tenant", tenant)
-    if tenant.startswith(RESERVED):
-        raise UserError(
-            f"no key can be made for {shown(tenant)}", f"choose a tenant that does not begin with {RESERVED}"
-        )
+    unreserved(checked_name("tenant", tenant))
     wrong = [scope for scope in scopes if scope not in SCOPES]
     if wrong or not scopes:
         raise UserError(f"unknown scopes: {', '.join(wrong) or 'none given'}", f"use {', '.join(SCOPES)}")

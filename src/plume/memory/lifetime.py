@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from plume.memory import audit
-from plume.memory.store import Counts, Store
+from plume.memory.store import Counts, Store, unreserved
 
 
 def set_lifetime(store: Store, tenant: str, ttl: float | None, *, who: str = audit.PROGRAM) -> None:
     """Conversations of the tenant that are created from now on end so many seconds later, unless they say otherwise;
     None for never."""
-    store.tenant(tenant).set_lifetime(ttl)
+    store.tenant(unreserved(tenant)).set_lifetime(ttl)
     audit.record(store, "set_lifetime", who=who, tenant=tenant, seconds=0 if ttl is None else round(ttl))
 
 

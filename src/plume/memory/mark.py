@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
-from plume.errors import DocumentChanged, UserError
+from plume.errors import DocumentChanged, NotFound, UserError
 from plume.memory.master import MasterKey
 from plume.memory.records import json_bytes
 from plume.memory.sealing import KEPT, MARK, Damaged
@@ -71,6 +71,14 @@ def parse_mark(body: Any) -> Mark:
     except (LookupError, TypeError, ValueError):
         hint = "open it with the newer Plume: pip install --upgrade plume-lm"
         raise UserError("the store is sealed in a way that this Plume does not know", hint) from None
+
+
+def state(store: Store) -> State | None:
+    """Of a sealed store at this moment; None for one that is not sealed."""
+    try:
+        return parse_mark(store.tenant(KEPT).get(*MARK).body).state
+    except NotFound:
+        return None
 
 
 def new_mark(store: Store, name: str, masters: Sequence[MasterKey]) -> Mark:

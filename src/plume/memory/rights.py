@@ -10,11 +10,11 @@ from functools import partial
 from itertools import groupby, islice
 from typing import Any, TypeVar
 
-from plume.errors import NotFound, UserError, shown
+from plume.errors import NotFound, PlumeError, UserError, shown
 from plume.memory import audit
-from plume.memory.keys import RESERVED, erase_keys, list_keys
+from plume.memory.keys import erase_keys, list_keys
 from plume.memory.records import json_bytes, message_bytes, messages_of
-from plume.memory.store import Conversation, Counts, Document, Store, Tenant
+from plume.memory.store import Conversation, Counts, Document, Store, Tenant, unreserved
 
 FORM = 1  # of an export
 _PAGE = 500
@@ -27,34 +27,42 @@ T = TypeVar("T", Conversation, Document)
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """Of an erasure. `sealed`: a data key was destroyed; `left` is to be done by who runs the database."""
+    """Of an erasure. `sealed`: a data key was destroyed; `scrubbed`: the database has overwritten what it could of the
+    rows; `left` is to be done by who runs it."""
 
     at: float
     removed: Counts
     keys: int
     sealed: bool
+    scrubbed: bool
     left: tuple[str, ...]
 
 
 def erase(store: Store, tenant: str, user: str | None = None, *, who: str = audit.PROGRAM) -> Receipt:
     """Everything about a person, or everything of the tenant: rows, indexes, API keys, data keys, free pages. May be
-    repeated: then there is nothing to remove. See docs/stores.md for what the logs of a database keep."""
-    if tenant.startswith(RESERVED):
-        raise UserError(f"{shown(tenant)} is Plume's own", "name the tenant whose data is to go")
-    mine = store.tenant(tenant)
+    repeated: then there is nothing to remove. The trail tells of it before the free pages are overwritten, for another
+    program may hold that up; then the receipt says so. See docs/stores.md for what the logs of a database keep."""
+    mine = store.tenant(unreserved(tenant))
     removed = mine.erase(user)
     sealed = store.destroy_keys(tenant, user)
     removed += mine.erase(user)  # what was written meanwhile
     keys = erase_keys(store, tenant) if user is None else 0
-    left = store.scrub()
     line = audit.record(store, "erase", who=who, tenant=tenant, user=user, keys=keys, **asdict(removed))
-    return Receipt(line.at, removed, keys, sealed, left)
+    return Receipt(line.at, removed, keys, sealed, *scrub(store))
+
+
+def scrub(store: Store) -> tuple[bool, tuple[str, ...]]:
+    """Has the database overwritten what it could of deleted rows? And what is left to do, so that it does."""
+    try:
+        return True, store.scrub()
+    except PlumeError as error:
+        return False, (f"{error.message}; {error.hint}" if error.hint else error.message,)
 
 
 def export(store: Store, tenant: str, user: str | None = None, *, who: str = audit.PROGRAM) -> Iterator[str]:
     """Everything about a person, or everything of the tenant, as lines of JSON; the last one says how many there are,
     and the hash of their content. What goes on meanwhile is there as it is when its turn comes."""
-    mine = store.tenant(tenant)
+    mine = store.tenant(unreserved(tenant))
     counts, content = dict.fromkeys(_COUNTED, 0), _Content()
     yield _line({"record": "export", "form": FORM, "tenant": tenant, "user": user, "lifetime": mine.lifetime()})
     try:
@@ -71,14 +79,15 @@ def restore(store: Store, lines: Iterable[str], *, who: str = audit.PROGRAM) -> 
     """Write an export into a store that has none of it: the same content, with positions and times of its own. API keys
     and the audit trail stay out, and so does what has expired.
 
-    Raises AlreadyExists for a conversation that is there, UserError for lines that are no export or not all of it.
+    Raises AlreadyExists for a conversation that is there, UserError for lines that are no export or not all of it, and
+    for those of a tenant of Plume's own: whoever wrote them could have made themselves an API key.
     """
     records = map(_parsed, lines)
     head = next(records, {})
     if head.get("record") != "export" or head.get("form") != FORM:
         raise UserError(f"these lines are no export of form {FORM}", "give what `export` gave, from its first line on")
     try:
-        mine, user = store.tenant(head["tenant"]), head["user"]
+        mine, user = store.tenant(unreserved(head["tenant"])), head["user"]
         now = audit.record(store, "restore", who=who, tenant=mine.name, user=user).at
         written = _restored(mine, records, now)
         if user is None:

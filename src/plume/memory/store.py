@@ -24,6 +24,7 @@ Clock = Callable[[], float]
 MANY = 2**31 - 1  # more than any conversation has
 LOCAL = "local"  # the tenant of who asks on this machine
 VAULT = "vault"  # the kind of document that belongs to the conversation whose id it has, and goes when that goes
+RESERVED = "plume:"  # begins the names of tenants of Plume's own
 _FAR = 2**50  # beyond every position, and exact in every database
 NAME_BYTES = 255  # of an id or a tenant's name in UTF-8: what every database can keep in an index
 
@@ -316,6 +317,13 @@ def checked_name(what: str, text: str) -> str:
         hint = f"use 1 to {NAME_BYTES} bytes of UTF-8"
         raise UserError(f"{shown(text)} cannot be the name of a {what}", hint)
     return text
+
+
+def unreserved(tenant: str) -> str:
+    """The name itself. Raises UserError for a tenant of Plume's own: keys and audit trail are nobody's data."""
+    if tenant.startswith(RESERVED):
+        raise UserError(f"{shown(tenant)} is Plume's own", f"name a tenant that does not begin with {RESERVED}")
+    return tenant
 
 
 def bounds(after: int | None, before: int | None, first: int | None, last: int | None) -> tuple[int, int, int]:

@@ -10,18 +10,20 @@ from plume.errors import PlumeError
 from plume.memory.bodies import document_section, messages_section, metadata_section, vectors_section
 from plume.memory.records import messages_of
 from plume.memory.rows import RawDocument, RawMessage, Rows
-from plume.memory.sealing import KEPT, KeyGone, Section
+from plume.memory.sealing import FORM, KEPT, KeyGone, Section
 from plume.memory.store import Store
 
 
 @dataclass(frozen=True, slots=True)
 class Walked:
-    """How far a walk has come: conversations and documents `done` of about `total`, bodies `sealed` by this step."""
+    """How far a walk has come: conversations and documents `done` of about `total`, bodies `sealed` by this step of a
+    rotation, or found `plain` in a store that is still being sealed."""
 
     tenant: str
     done: int
     total: int
     sealed: int = 0
+    plain: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +52,15 @@ def verify(store: Store) -> Iterator[Walked | Fault]:
     done, total = 0, sum(store.rows(tenant).size() for tenant in tenants)
     for tenant in tenants:
         for bodies in _entries(store.rows(tenant), tenant):
+            plain = 0
             for body in bodies:
                 fault = _fault(store, body)
                 if fault:
                     yield fault
+                elif store.sealing.active and body.raw[:1] != FORM:
+                    plain += 1
             done += 1
-            yield Walked(tenant, done, max(done, total))
+            yield Walked(tenant, done, max(done, total), plain=plain)
 
 
 def all_tenants(store: Store) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 
 import pytest
@@ -245,6 +246,26 @@ def test_an_export_that_is_not_whole_is_refused(store: Store) -> None:
             assert refusal(partial(restore, empty, wrong))[0] is UserError
 
 
+def test_what_is_of_plume_itself_is_nobody_s_data(store: Store) -> None:
+    """An export of the keys, written by oneself, would otherwise be an API key for any tenant."""
+    with open_store("memory:") as forger:
+        text, key = create_key(forger, new_id("tenant"), scopes=["admin"])
+        document = forger.tenant("plume:keys").get("api_key", key.prefix)
+    head = {"record": "export", "form": 1, "tenant": "plume:keys", "user": None, "lifetime": None}
+    forged = [json.dumps(head), json.dumps({"record": "document", **asdict(document)})]
+    for call in (
+        partial(restore, store, forged),
+        partial(set_lifetime, store, "plume:keys", 60),
+        lambda: list(export(store, "plume:audit")),
+        partial(erase, store, "plume:keys"),
+        partial(create_key, store, "plume:keys"),
+    ):
+        kind, message, _ = refusal(call)
+        assert (kind, "Plume's own" in message) == (UserError, True)
+    assert find_key(store, text) is None
+    assert store.tenant("plume:keys").lifetime() is None
+
+
 # --- erasure ----------------------------------------------------------------------------------------
 
 
@@ -274,7 +295,7 @@ def test_an_erased_person_is_gone_and_nobody_else(timed: Callable[[Clock], Store
     assert not [*tenant.conversations(user="zoé"), *tenant.documents("note", user="zoé")]
     assert "only hers" not in tenant.kinds()
     again = erase(store, tenant.name, "zoé")
-    assert again == Receipt(now, Counts(), 0, False, receipt.left)
+    assert again == Receipt(now, Counts(), 0, False, True, receipt.left)
     assert erase(store, tenant.name, "nobody").removed == erase(store, new_id("nobody")).removed == Counts()
     assert (everything(tenant), everything(other)) == (before, elsewhere)
 
