@@ -504,7 +504,9 @@ def test_at_a_terminal_ctrl_c_stops_the_answer_and_the_talk_goes_on(terminal: Te
 
 
 def test_at_a_terminal_ctrl_c_without_an_answer_ends(terminal: Terminal) -> None:
-    terminal.wait("> ")
+    terminal.wait(r"/help shows the commands\n> ")
+    terminal.type("x")  # whose echo shows that keys are waited for: CPython misses a Ctrl-C right behind its prompt
+    terminal.wait("x")
     terminal.type("\x03")
     terminal.wait("interrupted")
     assert terminal.ended() == 130
@@ -543,7 +545,7 @@ def test_a_talk_that_redacts_on_a_sealed_store_goes_on_in_another_process(
     sealed = ["--store", url, "--store-key-file", str(key), "--recall", "--redact", "all"]
     code, _, err = talk("Je suis marie@phare.fr\n", *sealed)
     assert code == 0, err
-    assert f"--store-key-file {key} --redact all --conversation {id_in(err)}" in err
+    assert f"--store-key-file {key} --recall --redact all --conversation {id_in(err)}" in err
     command = [sys.executable, "-m", "plume", "chat", str(model), *sealed, "--conversation", id_in(err)]
     given = "luc@phare.fr et MARIE@phare.fr\n/history\n"
     done = subprocess.run(
