@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 
 from plume.memory import open_store
-from plume.memory.approximate import available
-from plume.memory.recall import Recall
+from plume.memory.recall.approximate import available
+from plume.memory.recall.search import Recall
+from plume.memory.recall.vectors import Embedder, Matrix
 from plume.memory.store import Store
-from plume.memory.vectors import Embedder, Matrix
 from plume.types import Message
 
 LENGTH, CENTRES, TOP = 1000, 2000, 10

@@ -29,7 +29,7 @@ import memory
 import servers
 from plume.data.sql import address
 from plume.memory import open_store
-from plume.memory.master import master_key
+from plume.memory.sealing.master import master_key
 from plume.types import Message
 
 KEYS = (master_key(secrets.token_bytes(32)),)

@@ -10,8 +10,8 @@ from typing import Any
 
 from plume.errors import PlumeError
 from plume.memory import open_store, storm
-from plume.memory.master import MasterKey
-from plume.memory.rotation import rotate
+from plume.memory.sealing.master import MasterKey
+from plume.memory.sealing.rotation import rotate
 
 
 @contextmanager

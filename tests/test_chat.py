@@ -27,8 +27,8 @@ from plume.chat import Kept, Told, begin, history, regenerate, turn, undo
 from plume.errors import ContextExceeded, ConversationChanged, NotFound, PlumeError, UserError
 from plume.generation.engine import Engine
 from plume.memory import open_store
-from plume.memory.master import master_keys
 from plume.memory.redacting import RedactingStore
+from plume.memory.sealing.master import master_keys
 from plume.memory.store import LOCAL, Tenant
 from plume.memory.vault import find_vault, restore
 from plume.models.bundle import load, save

@@ -90,7 +90,7 @@ def test_an_erasure_that_a_reader_holds_up_says_what_it_did(
     plume: Plume,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("plume.memory.connect.SECONDS", 0.1)
+    monkeypatch.setattr("plume.memory.sql.connect.SECONDS", 0.1)
     with contextlib.closing(sqlite3.connect(kept.removeprefix("sqlite:///"))) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM plume_items").fetchone()

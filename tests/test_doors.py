@@ -12,8 +12,8 @@ from plume.memory.conformance.test_lifetime import *  # noqa: F403
 from plume.memory.conformance.test_tenants import *  # noqa: F403
 from plume.memory.conformance.test_values import *  # noqa: F403
 from plume.memory.conformance.test_vectors import *  # noqa: F403
-from plume.memory.master import MasterKey, master_key
 from plume.memory.redacting import RedactingStore
+from plume.memory.sealing.master import MasterKey, master_key
 from plume.memory.store import Clock, Store
 from plume.redact import Redaction
 

@@ -126,7 +126,7 @@ def test_deleting_overwrites_what_was_in_the_file(tmp_path: Path) -> None:
 def test_a_reader_that_does_not_end_is_reported_and_the_erasure_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("plume.memory.connect.SECONDS", 0.1)
+    monkeypatch.setattr("plume.memory.sql.connect.SECONDS", 0.1)
     file = tmp_path / "plume.db"
     with open_store(f"sqlite:///{file}") as store:
         live(store)

@@ -13,11 +13,12 @@ import pytest
 
 from plume.errors import PlumeError, UserError
 from plume.generation.embedder import model_embedder, sentence_embedder
-from plume.memory import approximate, open_store
-from plume.memory.master import master_key
-from plume.memory.recall import Found, Recall
+from plume.memory import open_store
+from plume.memory.recall import approximate
+from plume.memory.recall.search import Found, Recall
+from plume.memory.recall.vectors import Embedder, Matrix, vector_bytes, vector_of
+from plume.memory.sealing.master import master_key
 from plume.memory.store import Store
-from plume.memory.vectors import Embedder, Matrix, vector_bytes, vector_of
 from plume.types import Message
 from serving import caller, untrained
 

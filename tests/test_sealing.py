@@ -14,7 +14,7 @@ import pytest
 
 import sealed_writers
 from plume.errors import PlumeError, UserError
-from plume.memory import keyring, open_store, rights, storm
+from plume.memory import open_store, rights, storm
 from plume.memory.bodies import messages_section
 from plume.memory.conformance.conftest import persistent, store, tenant, timed  # noqa: F401
 from plume.memory.conformance.examples import refusal, said
@@ -23,17 +23,18 @@ from plume.memory.conformance.test_tenants import *  # noqa: F403
 from plume.memory.conformance.test_values import *  # noqa: F403
 from plume.memory.conformance.test_vectors import *  # noqa: F403
 from plume.memory.conformance.test_writers import *  # noqa: F403
-from plume.memory.envelope import KEY_ID, DataKey
-from plume.memory.master import MasterKey, master_key
-from plume.memory.recall import Recall
+from plume.memory.recall.search import Recall
+from plume.memory.recall.vectors import Embedder, Matrix, vector_bytes
 from plume.memory.redacting import RedactingStore
-from plume.memory.rotation import open_to_seal, rotate
 from plume.memory.rows import Change, RawMessage
-from plume.memory.sealing import KEPT, MARK, Damaged, KeyGone
+from plume.memory.sealing import keyring
+from plume.memory.sealing.envelope import KEY_ID, DataKey
+from plume.memory.sealing.master import MasterKey, master_key
+from plume.memory.sealing.rotation import open_to_seal, rotate
+from plume.memory.sealing.seal import KEPT, MARK, Damaged, KeyGone
+from plume.memory.sealing.verify import Fault, verify
 from plume.memory.store import VAULT, Counts, Store, Tenant, new_id
 from plume.memory.vault import find_vault, restore
-from plume.memory.vectors import Embedder, Matrix, vector_bytes
-from plume.memory.verify import Fault, verify
 from plume.redact import Redaction
 from plume.types import Message
 from stores import admin, started  # noqa: F401

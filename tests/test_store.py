@@ -27,7 +27,7 @@ from filelock import FileLock
 import servers
 from plume.data.sql import address as sql_address
 from plume.errors import PlumeError, UserError
-from plume.memory import connect, migrate, open_store, storm, tables
+from plume.memory import open_store, storm
 from plume.memory.conformance.conftest import keys, persistent, store, tenant, timed  # noqa: F401
 from plume.memory.conformance.examples import refusal, said
 from plume.memory.conformance.test_lifetime import *  # noqa: F403
@@ -35,6 +35,7 @@ from plume.memory.conformance.test_tenants import *  # noqa: F403
 from plume.memory.conformance.test_values import *  # noqa: F403
 from plume.memory.conformance.test_vectors import *  # noqa: F403
 from plume.memory.conformance.test_writers import *  # noqa: F403
+from plume.memory.sql import connect, migrate, tables
 from plume.memory.store import Store, Tenant
 from stores import SECRET, SERVERS, admin, fresh_database
 

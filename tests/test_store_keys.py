@@ -16,9 +16,9 @@ from plume.errors import UserError
 from plume.memory import open_store
 from plume.memory.conformance.examples import refusal, said
 from plume.memory.keys import create_key
-from plume.memory.master import KEY, KEY_COMMAND, KEY_FILE, master_key, master_keys
-from plume.memory.rotation import open_to_seal, rotate
 from plume.memory.rows import Change
+from plume.memory.sealing.master import KEY, KEY_COMMAND, KEY_FILE, master_key, master_keys
+from plume.memory.sealing.rotation import open_to_seal, rotate
 from plume.memory.store import Store
 from serving import running, untrained
 from test_cli import Plume, plume  # noqa: F401
@@ -204,7 +204,7 @@ def test_a_missing_library_is_named_with_the_line_that_installs_it() -> None:
     code = (
         "import sys; sys.modules['cryptography'] = None\n"
         "from plume.errors import UserError\nfrom plume.memory import open_store\n"
-        "from plume.memory.master import master_keys\n"
+        "from plume.memory.sealing.master import master_keys\n"
         "try:\n    open_store('memory:', keys=master_keys())\n"
         "except UserError as error:\n    print(error.message, error.hint, sep='|')"
     )

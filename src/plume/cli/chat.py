@@ -23,7 +23,7 @@ from plume.types import Chunk, Message, Sampling
 if TYPE_CHECKING:
     from plume import chat as chats
     from plume.generation.engine import Engine
-    from plume.memory.recall import Recall
+    from plume.memory.recall.search import Recall
     from plume.memory.store import Tenant
     from plume.models.bundle import Bundle
 
@@ -79,8 +79,8 @@ def chat(
             _settle_persona(tenant, conversation, said)
         from plume.generation.embedder import model_embedder
         from plume.generation.engine import Engine
-        from plume.memory.in_memory import InMemoryStore
-        from plume.memory.recall import Recall
+        from plume.memory.in_memory.store import InMemoryStore
+        from plume.memory.recall.search import Recall
         from plume.models.bundle import for_answering, load
 
         bundle = for_answering(load(model, quantization))

@@ -13,7 +13,7 @@ from plume.cli import options, output
 from plume.cli.stores import DATA_DIR, WHO, DataDir, StoreKeyFile, StoreUrl, open_named, store_url
 
 if TYPE_CHECKING:
-    from plume.memory.verify import Fault, Walked
+    from plume.memory.sealing.verify import Fault, Walked
 
 ROTATE = (
     "Examples: PLUME_STORE_KEY=$NEW,$OLD plume conversations rotate-key · "
@@ -39,9 +39,9 @@ def rotate_key(
     """
     from plume.data.sql import safe_name
     from plume.memory import audit
-    from plume.memory.master import master_keys
     from plume.memory.rights import scrub
-    from plume.memory.rotation import open_to_seal, rotate
+    from plume.memory.sealing.master import master_keys
+    from plume.memory.sealing.rotation import open_to_seal, rotate
 
     url, keys = store_url(store, data_dir), master_keys(store_key_file)
     sealed = 0
@@ -69,8 +69,8 @@ def verify(
     Exit code 1 if there are any, or if the store is still being sealed.
     """
     from plume.memory import audit
-    from plume.memory.mark import state
-    from plume.memory.verify import verify as verified
+    from plume.memory.sealing.mark import state
+    from plume.memory.sealing.verify import verify as verified
 
     faults: list[Fault] = []
     done = plain = 0
@@ -94,7 +94,7 @@ def verify(
 
 def _shown(name: str, steps: Iterator[Walked | Fault], faults: list[Fault] | None = None) -> Iterator[Walked]:
     """The steps under a progress bar; faults go to stderr at once."""
-    from plume.memory.verify import Fault
+    from plume.memory.sealing.verify import Fault
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     quiet = not sys.stderr.isatty()

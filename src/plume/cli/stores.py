@@ -36,7 +36,7 @@ def store_url(store: str | None, data_dir: Path, *, new: bool = False) -> str:
 
 def open_named(store: str | None, data_dir: Path, store_key_file: Path | None, *, new: bool = False) -> Store:
     from plume.memory import open_store
-    from plume.memory.master import master_keys
+    from plume.memory.sealing.master import master_keys
 
     return open_store(store_url(store, data_dir, new=new), keys=master_keys(store_key_file))
 
@@ -46,7 +46,7 @@ def _check_there(url: str) -> None:
     if not url.lower().startswith("sqlite"):
         return
     try:
-        from plume.memory.connect import sqlite_file
+        from plume.memory.sql.connect import sqlite_file
     except ModuleNotFoundError:  # opening says how to install it
         return
     file = sqlite_file(url)

@@ -11,7 +11,7 @@ import torch
 
 from plume.errors import UserError
 from plume.generation.embed import embed
-from plume.memory.vectors import Embedder, Matrix
+from plume.memory.recall.vectors import Embedder, Matrix
 from plume.models.bundle import Bundle
 
 _BATCH = 32  # texts read together

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from plume.memory.records import messages_of
-from plume.memory.sealing import KEPT, PLAIN, Body, Sealing, Section
+from plume.memory.sealing.seal import KEPT, PLAIN, Body, Sealing, Section
 from plume.types import Message
 
 

@@ -15,7 +15,7 @@ from typing import Any, Self
 from plume.errors import DocumentChanged, NotFound
 from plume.memory.records import message_bytes, metadata_bytes
 from plume.memory.rows import Rows
-from plume.memory.sealing import Sealing
+from plume.memory.sealing.seal import Sealing
 from plume.memory.store import VAULT, Conversation, Counts, Document, Durability, Item, Line, Store, Tenant
 from plume.memory.vault import seal, unseal, vault_of
 from plume.redact import Redaction, Redactor

@@ -17,7 +17,7 @@ from plume.types import Message
 
 if TYPE_CHECKING:
     from plume.memory.rows import Rows
-    from plume.memory.sealing import Sealing
+    from plume.memory.sealing.seal import Sealing
 
 Clock = Callable[[], float]
 

@@ -16,7 +16,7 @@ from multiprocessing.process import BaseProcess
 
 from plume.errors import ConversationChanged
 from plume.memory import open_store
-from plume.memory.master import MasterKey
+from plume.memory.sealing.master import MasterKey
 from plume.memory.store import Tenant
 from plume.types import Message
 
@@ -24,9 +24,9 @@ Turn = tuple[str, int, int]  # conversation, writer, number
 
 _PRELOAD = [
     "plume.memory.storm",
-    "plume.memory.sql",
-    "plume.memory.redis_store",
-    "plume.memory.keyring",
+    "plume.memory.sql.store",
+    "plume.memory.redis.store",
+    "plume.memory.sealing.keyring",
     "alembic.script",
     "psycopg",
     "pymysql",

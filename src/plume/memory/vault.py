@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from plume.errors import PlumeError, UserError, WrongKey, shown
-from plume.memory.master import HINT, key_text, secret_bytes
+from plume.memory.sealing.master import HINT, key_text, secret_bytes
 from plume.memory.store import VAULT, Store, Tenant
 from plume.redact import restored
 

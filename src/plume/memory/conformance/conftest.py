@@ -10,7 +10,7 @@ import pytest
 from plume.data.sql import safe_name
 from plume.errors import UserError
 from plume.memory import open_store
-from plume.memory.master import MasterKey, master_keys
+from plume.memory.sealing.master import MasterKey, master_keys
 from plume.memory.store import Clock, Store, Tenant, new_id
 
 URLS = [url for url in os.environ.get("PLUME_TEST_STORES", "memory:").split(",") if url]

@@ -13,7 +13,7 @@ from plume.errors import DocumentChanged, NotFound, PlumeError, UserError
 from plume.memory import open_store
 from plume.memory.conformance.examples import refusal, said
 from plume.memory.keys import create_key, find_key, list_keys, revoke_key
-from plume.memory.master import MasterKey
+from plume.memory.sealing.master import MasterKey
 from plume.memory.store import Clock, Conversation, Document, Store, Tenant, new_id
 
 

@@ -13,7 +13,7 @@ import pytest
 from plume.errors import ConversationChanged, DocumentChanged, NotFound, UserError
 from plume.memory import storm
 from plume.memory.conformance.examples import refusal, said
-from plume.memory.master import MasterKey
+from plume.memory.sealing.master import MasterKey
 from plume.memory.store import Tenant
 from plume.types import Message
 

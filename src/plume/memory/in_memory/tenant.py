@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from plume.errors import ConversationChanged, DocumentChanged
 from plume.memory.bodies import Bodies
 from plume.memory.records import expiry, json_bytes, lifetime, message_bytes, metadata_bytes, microseconds, seconds
-from plume.memory.sealing import MARK
+from plume.memory.sealing.seal import MARK
 from plume.memory.store import (
     VAULT,
     Clock,

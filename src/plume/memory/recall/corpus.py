@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from plume.errors import NotFound
-from plume.memory.fulltext import FullText
+from plume.memory.recall.fulltext import FullText
+from plume.memory.recall.vectors import Embedder, Matrix, vector_bytes, vector_of
 from plume.memory.store import Conversation, Item, Tenant
-from plume.memory.vectors import Embedder, Matrix, vector_bytes, vector_of
 
 _PAGE = 500  # conversations
 _BATCH = 256  # texts to embed and keep at once

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from plume.errors import PlumeError
 from plume.memory.bodies import Bodies
-from plume.memory.sealing import KEPT, MARK
+from plume.memory.sealing.seal import KEPT, MARK
 
 _SECONDS = 30
 _REMEMBERED = 10_000  # persons whose keys, as they lie there, are not asked for again

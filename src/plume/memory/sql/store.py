@@ -9,16 +9,16 @@ from typing import Any, Self
 
 from sqlalchemy import Connection, insert, select
 
-from plume.memory import sql_lifetime
 from plume.memory.bodies import bodies_of
-from plume.memory.master import MasterKey
 from plume.memory.records import json_bytes, seconds
-from plume.memory.sealing import PLAIN, Sealing, sealing_of
-from plume.memory.sql_rows import SQLRows
-from plume.memory.sql_tenant import SQLTenant
+from plume.memory.sealing.master import MasterKey
+from plume.memory.sealing.seal import PLAIN, Sealing, sealing_of
+from plume.memory.sql import lifetime
+from plume.memory.sql.rows import SQLRows
+from plume.memory.sql.tables import audit
+from plume.memory.sql.tenant import SQLTenant
+from plume.memory.sql.transactions import Transactions
 from plume.memory.store import Clock, Counts, Durability, Line, checked_name, page_size
-from plume.memory.tables import audit
-from plume.memory.transactions import Transactions
 
 
 class SQLStore:
@@ -54,7 +54,7 @@ class SQLStore:
         return tuple(found)
 
     def sweep(self, limit: int = 1000) -> Counts:
-        return sql_lifetime.sweep(self._transactions, page_size(limit))
+        return lifetime.sweep(self._transactions, page_size(limit))
 
     def scrub(self) -> tuple[str, ...]:
         return self._transactions.scrub()

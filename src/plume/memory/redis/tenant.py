@@ -8,8 +8,8 @@ from typing import Any, cast
 from plume.errors import ConversationChanged, DocumentChanged
 from plume.memory.bodies import Bodies
 from plume.memory.records import json_bytes, lifetime, message_bytes, metadata_bytes, microseconds, seconds
-from plume.memory.redis_keys import Held, Keys, Runs, ahead, keys_of, patience, user_of
-from plume.memory.sealing import settled
+from plume.memory.redis.keys import Held, Keys, Runs, ahead, keys_of, patience, user_of
+from plume.memory.sealing.seal import settled
 from plume.memory.store import (
     Conversation,
     Counts,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from sqlalchemy import Connection, insert
 
 from plume.memory.bodies import Bodies
-from plume.memory.sealing import KEPT, MARK
-from plume.memory.tables import documents
-from plume.memory.transactions import Transactions
+from plume.memory.sealing.seal import KEPT, MARK
+from plume.memory.sql.tables import documents
+from plume.memory.sql.transactions import Transactions
 
 
 def held_keys(connection: Connection, transactions: Transactions, bodies: Bodies, user: str | None) -> bytes:

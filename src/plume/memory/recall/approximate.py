@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from plume.memory.vectors import Matrix
+from plume.memory.recall.vectors import Matrix
 
 GATE = 0.95
 TOP = 10

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 
-from plume.memory.in_memory_tenant import InMemoryTenant
+from plume.memory.in_memory.tenant import InMemoryTenant
 from plume.memory.rows import STEP, Change, RawConversation, RawDocument, RawMessage
 
 

@@ -16,15 +16,15 @@ from plume.data.sql import safe_name
 from plume.errors import DocumentChanged, NotFound, PlumeError, UserError
 from plume.memory import open_store
 from plume.memory.bodies import document_section, messages_section, metadata_section, vectors_section
-from plume.memory.envelope import Cipher
-from plume.memory.keyring import Keyring, Wrapped, keys_body, parse_keys
-from plume.memory.mark import SEAL, Mark, NotSealed, check, parse_mark, proven
-from plume.memory.master import KEY, KEY_FILE, MasterKey
 from plume.memory.records import json_bytes
 from plume.memory.rows import Change, RawConversation, RawDocument, RawMessage
-from plume.memory.sealing import KEPT, MARK, Damaged, KeyGone, Section
+from plume.memory.sealing.envelope import Cipher
+from plume.memory.sealing.keyring import Keyring, Wrapped, keys_body, parse_keys
+from plume.memory.sealing.mark import SEAL, Mark, NotSealed, check, parse_mark, proven
+from plume.memory.sealing.master import KEY, KEY_FILE, MasterKey
+from plume.memory.sealing.seal import KEPT, MARK, Damaged, KeyGone, Section
+from plume.memory.sealing.verify import Fault, Walked, all_messages, all_tenants
 from plume.memory.store import MANY, Document, Store, Tenant
-from plume.memory.verify import Fault, Walked, all_messages, all_tenants
 
 
 def open_to_seal(url: str, masters: Sequence[MasterKey]) -> Store:

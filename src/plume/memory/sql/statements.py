@@ -27,7 +27,7 @@ from sqlalchemy.sql import ColumnElement
 from sqlalchemy.sql.elements import BindParameter
 from sqlalchemy.sql.selectable import CompoundSelect
 
-from plume.memory.tables import Name, conversations, documents, items, settings
+from plume.memory.sql.tables import Name, conversations, documents, items, settings
 
 Pages = Mapping[tuple[bool, bool], Select[Any]]  # of one user? continued?
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from plume.errors import PlumeError
-from plume.memory.connect import Database
+from plume.memory.sql.connect import Database
 
 _POSTGRESQL = (
     "VACUUM FULL plume_conversations, plume_items, plume_documents, then CHECKPOINT: VACUUM has made the space of the "

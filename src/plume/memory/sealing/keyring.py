@@ -19,11 +19,11 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from plume.errors import NotFound, PlumeError, shown
-from plume.memory.envelope import HEAD, Cipher, DataKey, joined
-from plume.memory.mark import Mark, parse_mark
-from plume.memory.master import MasterKey
 from plume.memory.records import json_bytes
-from plume.memory.sealing import FORM, KEPT, Body, Damaged, KeyGone, Section
+from plume.memory.sealing.envelope import HEAD, Cipher, DataKey, joined
+from plume.memory.sealing.mark import Mark, parse_mark
+from plume.memory.sealing.master import MasterKey
+from plume.memory.sealing.seal import FORM, KEPT, Body, Damaged, KeyGone, Section
 from plume.memory.store import MANY, Tenant
 
 FRESH = 10.0

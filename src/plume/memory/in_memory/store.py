@@ -10,11 +10,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from plume.memory.bodies import bodies_of
-from plume.memory.in_memory_rows import InMemoryRows
-from plume.memory.in_memory_tenant import InMemoryTenant
-from plume.memory.master import MasterKey
+from plume.memory.in_memory.rows import InMemoryRows
+from plume.memory.in_memory.tenant import InMemoryTenant
 from plume.memory.records import json_bytes, microseconds, seconds
-from plume.memory.sealing import KEPT, PLAIN, Sealing, sealing_of
+from plume.memory.sealing.master import MasterKey
+from plume.memory.sealing.seal import KEPT, PLAIN, Sealing, sealing_of
 from plume.memory.store import (
     Clock,
     Counts,

@@ -21,12 +21,12 @@ from redis.retry import Retry
 from plume.data.sql import safe_name, said
 from plume.errors import PlumeError, UserError
 from plume.memory.bodies import bodies_of
-from plume.memory.master import MasterKey
 from plume.memory.records import json_bytes, microseconds, seconds
-from plume.memory.redis_keys import Held
-from plume.memory.redis_rows import RedisRows
-from plume.memory.redis_tenant import BATCH, RedisTenant, counted
-from plume.memory.sealing import KEPT, PLAIN, Sealing, sealing_of
+from plume.memory.redis.keys import Held
+from plume.memory.redis.rows import RedisRows
+from plume.memory.redis.tenant import BATCH, RedisTenant, counted
+from plume.memory.sealing.master import MasterKey
+from plume.memory.sealing.seal import KEPT, PLAIN, Sealing, sealing_of
 from plume.memory.store import Clock, Counts, Durability, Line, checked_name, page_size, unsafe
 
 _FORM = 2  # of the keys

@@ -22,11 +22,13 @@ from plume.memory.records import (
     microseconds,
     seconds,
 )
-from plume.memory.sealing import settled
-from plume.memory.sql_columns import fields, is_row, shown_item, times_of, visible
-from plume.memory.sql_keys import held_keys
-from plume.memory.sql_lifetime import erase
-from plume.memory.statements import Pages
+from plume.memory.sealing.seal import settled
+from plume.memory.sql.columns import fields, is_row, shown_item, times_of, visible
+from plume.memory.sql.keys import held_keys
+from plume.memory.sql.lifetime import erase
+from plume.memory.sql.statements import Pages
+from plume.memory.sql.tables import conversations, documents, items, settings
+from plume.memory.sql.transactions import Transactions
 from plume.memory.store import (
     VAULT,
     Conversation,
@@ -46,8 +48,6 @@ from plume.memory.store import (
     same_message,
     taken,
 )
-from plume.memory.tables import conversations, documents, items, settings
-from plume.memory.transactions import Transactions
 from plume.types import Message
 
 _NAMES = {"id", "item", "kind", "after", "user"}  # of parameters

@@ -12,11 +12,11 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from plume.data.sql import safe_name, said
 from plume.errors import PlumeError, UserError
-from plume.memory.connect import Database, connect
-from plume.memory.migrate import migrate
 from plume.memory.records import microseconds
-from plume.memory.scrub import scrub
-from plume.memory.statements import Statements
+from plume.memory.sql.connect import Database, connect
+from plume.memory.sql.migrate import migrate
+from plume.memory.sql.scrub import scrub
+from plume.memory.sql.statements import Statements
 from plume.memory.store import Clock, Durability
 
 T = TypeVar("T")

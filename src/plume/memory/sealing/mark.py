@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from plume.errors import DocumentChanged, NotFound, UserError
-from plume.memory.master import MasterKey
 from plume.memory.records import json_bytes
-from plume.memory.sealing import KEPT, MARK, Damaged
+from plume.memory.sealing.master import MasterKey
+from plume.memory.sealing.seal import KEPT, MARK, Damaged
 from plume.memory.store import Store
 
 State = Literal["sealed", "sealing", "rotating"]

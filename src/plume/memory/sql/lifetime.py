@@ -9,9 +9,9 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, delete, select
 
+from plume.memory.sql.tables import conversations, documents, items, settings
+from plume.memory.sql.transactions import Transactions
 from plume.memory.store import VAULT, Counts
-from plume.memory.tables import conversations, documents, items, settings
-from plume.memory.transactions import Transactions
 
 _BATCH = 100  # conversations or documents in one transaction
 Drop = Callable[[Connection, Sequence[ColumnElement[bool]], int, bool], Counts]

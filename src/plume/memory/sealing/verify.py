@@ -10,7 +10,7 @@ from plume.errors import PlumeError
 from plume.memory.bodies import document_section, messages_section, metadata_section, vectors_section
 from plume.memory.records import messages_of
 from plume.memory.rows import RawDocument, RawMessage, Rows
-from plume.memory.sealing import FORM, KEPT, KeyGone, Section
+from plume.memory.sealing.seal import FORM, KEPT, KeyGone, Section
 from plume.memory.store import Store
 
 

@@ -11,8 +11,8 @@ from typing import Any
 from sqlalchemy import Column, Connection, MetaData, String, Table, inspect, select, text
 
 from plume.errors import PlumeError, UserError
-from plume.memory.connect import SECONDS, Database
-from plume.memory.tables import VERSION_TABLE
+from plume.memory.sql.connect import SECONDS, Database
+from plume.memory.sql.tables import VERSION_TABLE
 
 NEWEST = "0002"
 _version = Table(VERSION_TABLE, MetaData(), Column("version_num", String(32)))

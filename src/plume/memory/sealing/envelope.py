@@ -17,8 +17,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from plume.errors import PlumeError
-from plume.memory.master import expand
-from plume.memory.sealing import FORM, Damaged, Section
+from plume.memory.sealing.master import expand
+from plume.memory.sealing.seal import FORM, Damaged, Section
 
 KEY_ID = 16
 HEAD = len(FORM) + KEY_ID

@@ -14,11 +14,11 @@ from typing import NamedTuple
 import numpy as np
 
 from plume.errors import NotFound, UserError
-from plume.memory import approximate
-from plume.memory.approximate import Builder, exact
-from plume.memory.corpus import Corpus, Rows
+from plume.memory.recall import approximate
+from plume.memory.recall.approximate import Builder, exact
+from plume.memory.recall.corpus import Corpus, Rows
+from plume.memory.recall.vectors import Embedder, Matrix
 from plume.memory.store import Item, Store, page_size
-from plume.memory.vectors import Embedder, Matrix
 
 APPROXIMATE_ABOVE = 200_000  # vectors of one tenant
 _TENANTS = 32  # in memory at once, those asked for last

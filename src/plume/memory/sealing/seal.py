@@ -12,7 +12,7 @@ from plume.errors import NotFound, PlumeError, UserError, shown
 from plume.memory.store import Document, Store
 
 if TYPE_CHECKING:
-    from plume.memory.master import MasterKey
+    from plume.memory.sealing.master import MasterKey
 
 T = TypeVar("T")
 
@@ -126,13 +126,13 @@ def sealing_of(store: Store, name: str, masters: Sequence[MasterKey]) -> Sealing
     if kept is None and not masters:
         return PLAIN
     try:
-        from plume.memory.keyring import Keyring
-        from plume.memory.mark import check, new_mark, parse_mark
+        from plume.memory.sealing.keyring import Keyring
+        from plume.memory.sealing.mark import check, new_mark, parse_mark
     except ModuleNotFoundError as error:
         library = (error.name or "").partition(".")[0]
         raise UserError(f"{name}: the library {library} is missing", "pip install 'plume-lm[sealing]'") from None
     if not masters:
-        from plume.memory.master import KEY, KEY_FILE
+        from plume.memory.sealing.master import KEY, KEY_FILE
 
         hint = f"set {KEY}, or {KEY_FILE} to the file that holds it"
         raise UserError(f"{name}: the store is sealed, and no key was given", hint)

@@ -8,8 +8,8 @@ from typing import Any
 from sqlalchemy import Connection, and_, func, or_, select, update
 
 from plume.memory.rows import STEP, Change, RawConversation, RawDocument, RawMessage
-from plume.memory.tables import conversations, documents, items
-from plume.memory.transactions import Transactions
+from plume.memory.sql.tables import conversations, documents, items
+from plume.memory.sql.transactions import Transactions
 
 _c, _i, _d = conversations.c, items.c, documents.c
 

@@ -1,0 +1,1 @@
+"""The store on Redis: one script on the server, one file for each of its sides."""
