@@ -448,7 +448,7 @@ def test_a_model_laid_out_for_answering_gives_the_same_logits(build: Callable[[]
     before, size = [logits(model, text[None]) for text in some], model.vocab_size
     model = model.for_answering()
     for text, whole in zip(some, before, strict=True):
-        torch.testing.assert_close(logits(model, text[None]), whole, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(logits(model, text[None]), whole, atol=3e-5, rtol=1e-5)
     Batch(model, some[:2], [3, 7]).step().join(Batch(model, some[2:], [5])).step()
     assert model.vocab_size == size
 

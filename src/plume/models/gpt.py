@@ -112,7 +112,7 @@ class GPT(nn.Module):
         super().__init__()
         self.config = config
         self.checkpointing = False
-        self._rotary: tuple[Tensor, Tensor] | None = None
+        self._rotary: Tensor | None = None
         self._one_token: OneToken | None = None
         self.model = Decoder(config)
         self.dropout = nn.Dropout(config.dropout)
@@ -159,14 +159,14 @@ class GPT(nn.Module):
 
     def _rope(self, at: Tensor | slice, among: ragged.Place) -> tuple[Tensor, Tensor]:
         """Rotary cosines and sines (B or none, T, 1, D) of these positions."""
-        cos, sin = self._tables(among.slots, among.positions_BT.device)
-        return cos[at], sin[at]
+        cos, sin = self._table(among.slots, among.positions_BT.device)[at].unbind(-3)
+        return cos, sin
 
-    def _tables(self, positions: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Rotary cosines and sines (T, 1, D) of at least so many positions, made once."""
-        if self._rotary is None or len(self._rotary[0]) < positions or self._rotary[0].device != device:
+    def _table(self, positions: int, device: torch.device) -> Tensor:
+        """Rotary cosines and sines (T, 2, 1, D) of at least so many positions, made once."""
+        if self._rotary is None or len(self._rotary) < positions or self._rotary.device != device:
             most = max(positions, self.context_length)
-            self._rotary = rotary(self.config.head_dim, self.config.rope_theta, most, device)
+            self._rotary = torch.stack(rotary(self.config.head_dim, self.config.rope_theta, most, device), dim=1)
         return self._rotary
 
     def state_nbytes(self, tokens: int) -> int:
