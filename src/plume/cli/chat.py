@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from plume import chat as chats
     from plume.generation.engine import Engine
     from plume.memory.recall.search import Recall
-    from plume.memory.store import Tenant
+    from plume.memory.store import Store, Tenant
     from plume.models.bundle import Bundle
 
 EXAMPLES = (
@@ -77,18 +77,15 @@ def chat(
         tenant = behind(opened).tenant(LOCAL)
         if conversation is not None:
             _settle_persona(tenant, conversation, said)
-        from plume.generation.embedder import model_embedder
         from plume.generation.engine import Engine
-        from plume.memory.in_memory.store import InMemoryStore
-        from plume.memory.recall.search import Recall
         from plume.models.bundle import for_answering, load
 
         bundle = for_answering(load(model, quantization))
         sampling = _sampling(bundle, chosen, json=json)
-        recalls = Recall(opened, model_embedder(bundle)) if recall else None
+        recalls = _recall(opened, bundle) if recall else None
         kept = {"--store": store, "--store-key-file": store_key_file, "--quantization": quantization}
         told = {"--summary": summary, "--recall": recall, "--redact": redact, "--redact-names": redact_names}
-        resume = None if isinstance(opened, InMemoryStore) else _command(model, {**kept, **told}, settings)
+        resume = _command(model, {**kept, **told}, settings) if _outlives(opened) else None
         talk = _Talk(Engine(bundle), tenant, sampling, said, summary, recalls, json, resume, conversation)
         talk.run()
 
@@ -313,6 +310,20 @@ def _settle_persona(tenant: Tenant, id: str, persona: str | None) -> None:
     if known.head:
         raise UserError(f"conversation {id} has begun with another persona", "leave --persona out, or begin a new one")
     tenant.append(id, [Message("system", persona)], at=known.head)
+
+
+def _recall(store: Store, bundle: Bundle) -> Recall:
+    from plume.generation.embedder import model_embedder
+    from plume.memory.recall.search import Recall
+
+    return Recall(store, model_embedder(bundle))
+
+
+def _outlives(store: Store) -> bool:
+    """Whether what it keeps is there when this process has ended."""
+    from plume.memory.in_memory.store import InMemoryStore
+
+    return not isinstance(store, InMemoryStore)
 
 
 def _command(model: str, given: Mapping[str, object], settings: Sequence[str]) -> list[str]:
