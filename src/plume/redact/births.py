@@ -47,14 +47,14 @@ _BIRTH = re.compile(
     r"|(?:anniversaire[\s\u00a0]d(?:e[\s\u00a0]|['’])|birthday[\s\u00a0]of[\s\u00a0])(?-i:[A-ZÀ-Ý])[\w-]{1,30}"
     # born on, born in Leeds on, born; (b. 3/5/2016)
     r"|born(?:[\s\u00a0](?:[^.;:!?\d\n]{0,40}[\s\u00a0])?on)?|(?<=\()b\."
-    rf"|(?:{_NOUN})(?:[\s\u00a0]?\([^()\n]{{1,20}}\))?(?:[\s\u00a0](?:is|was|on)){{0,2}}"
+    rf"|(?:{_NOUN})(?:[\s\u00a0]?\([^()\n]{{1,20}}\))?,?(?:[\s\u00a0](?:is|was|on)){{0,2}}"
     rf")(?:[\s\u00a0](?:an?[\s\u00a0])?(?:{_WEEKDAY}),?)?(?:,?{_S}c['’]est(?:{_S}le)?)?{_IS}$",
     re.I,
 )
 _BEFORE = 90  # characters in which those words stand
-_AFTER = re.compile(rf"{_S}?\((?:{_NOUN}|n[eé]e?|born)[\s)]", re.I)
+_AFTER = re.compile(rf"{_S}?\((?:{_NOUN}|n[eé]e?|born)[\s)]|,{_S}(?:{_NOUN})(?![^\W_])(?![^\n.;]{{0,20}}[:=0-9])", re.I)
 _AND = re.compile(rf"{_S}(?:et|and|&){_S}(?:the{_S}|le{_S})?")
-_COLUMN = re.compile(_NOUN, re.I)
+_COLUMN = re.compile(rf"{_NOUN}|n[eé]\u0301?(?:e|\(e\)|·e)?[\s\u00a0]le|born(?:[\s\u00a0]on)?", re.I)
 _DELIMITERS = "\t;|,"
 
 

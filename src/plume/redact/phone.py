@@ -27,7 +27,7 @@ _AMERICAN = re.compile(
 )
 # What a text calls a telephone number need not be grouped as at home: `ph: 2125550183`, `my cell is 0151 2345 8967`.
 _CALLED = re.compile(
-    r"(?<![^\W_])(?:t[eé]\u0301?l(?:[eé]\u0301?phone)?|phone|ph|cell|mobile|portable|gsm|fax|handy|sms|whatsapp)\b"
+    r"(?<![^\W_])(?:t[eé]\u0301?l(?:[eé]\u0301?phone)?|phone|ph|cell|mob|mobile|portable|gsm|fax|handy|sms|whatsapp)\b"
     r"(?:[ \u00a0](?:number|num[eé]\u0301?ro|num|no|n°|is|est)){0,2}[ \u00a0]?[.:=]{0,2}[ \u00a0]?"
     r"(?P<number>\(?[0-9](?:[ \u00a0\u202f./()-]{0,2}[0-9]){8,12})(?![\w]|[.,/-][0-9])",
     re.I,
@@ -36,7 +36,7 @@ _REFERENCE = re.compile(
     r"\b(?:isbn|issn|ean|réf\w*|ref|reference|id|siren|siret|facture|invoice|commande|order)\W{0,4}$", re.I
 )
 
-_FRANCE = ("FR", "GP", "GF", "RE", "YT")  # the French plan with its overseas parts; GP is Martinique's in form
+_FRANCE = ("FR", "GF", "GP", "MQ", "PM", "RE", "YT")  # numbers of overseas parts are not in the plan of FR
 _COUNTRIES = (*_FRANCE, "BE", "CH", "GB")
 _CALLED_COUNTRIES = (*_COUNTRIES, "US", "DE", "ES", "IT", "NL", "PT", "AT", "IE", "PL", "CZ", "LU", "SE", "FI", "GR")
 _FRENCH_GROUPS = {(2, 2, 2, 2, 2), (4, 3, 3), (4, 2, 2, 2), (1, 3, 3, 3), (1, 3, 2, 2, 2)}

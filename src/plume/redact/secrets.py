@@ -47,7 +47,8 @@ _NAMED_KEY = re.compile(
     r"(?:(?<![^\W_])(?:(?:api|secret|access|private|auth|account)[ _-]?key|secret[ _-]?access[ _-]?key"
     r"|(?:(?:access|auth|api|bot|bearer|refresh)[ _-]?)?token|(?:client[ _-]?)?secret"
     r"|(?:cl(?:é|e\u0301|ef?)|jeton)(?: (?:d['’])?(?:api|acc[eè]\u0300?s)| secr[eè]\u0300?te| priv[eé]\u0301?e))"
-    rf"(?: (?:est|is))?(?:{_IS}| )"
+    rf"(?:(?: (?:est|is))?(?:{_IS}| )|(?:(?: [\w’'-]{{1,15}}){{1,2}}|(?:_[A-Za-z0-9]{{1,20}}){{1,2}}){_IS})"
+    r"|(?<![^\W_])pass(?:word|wd)[ ]"  # as in .netrc
     # jeton Gitea est …, token for the wiki: …
     rf"|(?<![^\W_])(?:jeton|token)(?: [\w’'-]{{1,15}}){{1,3}}(?: (?:est|is) |{_IS})"
     # Authorization: Basic …, Bearer …; curl -u :…; ?appid=…
