@@ -421,6 +421,15 @@ def test_mistakes_end_a_piped_talk_in_words(talk: Talk, lines: Any, arguments: l
     assert words in err
 
 
+def test_a_first_question_that_fails_leaves_no_conversation(talk: Talk, tmp_path: Path) -> None:
+    small, persona = saved(tmp_path / "small", context=64), tmp_path / "keeper.txt"
+    persona.write_text(PERSONA, encoding="utf-8")
+    code, out, err = talk("une très longue question " * 40 + "\n", "--persona", str(persona), model=small)
+    assert (code, out, "goes on" in err, "context" in err) == (2, "", False, True), err
+    with open_store(f"sqlite:///{tmp_path / 'plume-data' / 'plume.db'}") as store:
+        assert not store.tenant(LOCAL).conversations()
+
+
 def test_no_password_is_shown(talk: Talk) -> None:
     code, _, err = talk("un\n", "--store", "postgresql://plume:geheim@127.0.0.1:1/none")
     assert code != 0
@@ -498,18 +507,17 @@ def terminal(model: Path, monkeypatch: pytest.MonkeyPatch) -> Terminal:
 def test_at_a_terminal_ctrl_c_stops_the_answer_and_the_talk_goes_on(terminal: Terminal) -> None:
     terminal.wait(r"/help shows the commands\n> ")
     terminal.type("un\n")
-    id = id_in(terminal.wait(r"conversation conv_[0-9a-f]+\n..."))
+    terminal.wait(r"un\n...")
     terminal.type("\x03")
-    terminal.wait(r"stopped: neither.*> ")
+    assert "conversation" not in terminal.wait(r"stopped: neither.*> ")
     terminal.type("/redo\n")
     terminal.wait(r"/redo is no command.*> ")
     terminal.type("/history\n")
-    assert "user" not in terminal.wait(r"/history\n.*> ")
+    terminal.wait(r"nothing has been asked.*> ")
     terminal.type("\x04")
-    assert f"--conversation {id}" in terminal.wait(r"goes on with[^\n]*\n")
     assert terminal.ended() == 0
     with open_store("sqlite:///talk.db") as store:
-        assert store.tenant(LOCAL).read(id).head == 0
+        assert not store.tenant(LOCAL).conversations()
 
 
 def test_at_a_terminal_ctrl_c_without_an_answer_ends(terminal: Terminal) -> None:

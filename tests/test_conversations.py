@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sqlite3
+import sys
 from pathlib import Path
 
 import pytest
 
 from plume.memory import open_store
 from plume.memory.keys import create_key
-from plume.types import Message
+from plume.types import Message, ToolCall
 from test_cli import Plume, plume  # noqa: F401
 
 
@@ -50,6 +52,47 @@ def test_conversations_are_listed_and_shown(kept: str, plume: Plume) -> None:  #
         "Sur l’îlot.",
         {"titre": "Le phare"},
     )
+
+
+def test_calls_of_tools_and_their_results_are_shown(kept: str, plume: Plume) -> None:  # noqa: F811
+    call = ToolCall("look", '{"what": "lampe"}', "call_1")
+    with open_store(kept) as store:
+        asked, told = Message("assistant", "", (call,)), Message("tool", "en haut", tool_call_id="call_1")
+        store.tenant("local").append(
+            "local None", [asked, told, Message("assistant", "Là-haut.", (ToolCall("ring", "{}"),))]
+        )
+    _, out, _ = plume("conversations", "show", "local None")
+    assert out.splitlines()[2:] == [
+        'assistant calls look as call_1: {"what": "lampe"}',
+        "tool answers call_1: en haut",
+        "assistant: Là-haut.",
+        "assistant calls ring: {}",
+    ]
+
+
+HOSTILE = "\x1b]52;c;cm0gLXJm\x07\x1b[2J\x9b31mà\r\tfin\x7f"
+
+
+def test_a_terminal_obeys_no_stored_text_and_a_pipe_gets_it_as_it_is(
+    kept: str,
+    plume: Plume,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with open_store(kept) as store:
+        tenant = store.tenant("local")
+        calls = (ToolCall(HOSTILE, HOSTILE, "call_1"),)
+        tenant.append("local None", [Message("user", HOSTILE), Message("assistant", "", calls)])
+        tenant.create("autre", user=f"zoé{HOSTILE}")
+    assert f"user: {HOSTILE}\n" in plume("conversations", "show", "local None")[1]
+    for arguments in (["show", "local None"], ["show", "local None", "--json"], ["list"]):
+        with monkeypatch.context() as at:
+            at.setattr(sys.stdout, "isatty", lambda: True)
+            written = plume("conversations", *arguments)[1]
+        assert "fin" in written
+        controls = re.sub(r"\x1b\[[0-9;]*m", "", written) if arguments == ["list"] else written  # bold, by the table
+        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", controls), repr(written)
+        if "--json" in arguments:
+            assert HOSTILE in [item["content"] for item in json.loads(written)["items"]]
 
 
 def test_an_id_is_listed_whole(kept: str, plume: Plume) -> None:  # noqa: F811

@@ -258,6 +258,28 @@ def test_no_secret_stands_in_the_journal_or_the_dropped_rows(tmp_path: Path) -> 
     assert [(row["line"], row["redacted"]) for row in dropped] == [(2, True), (3, True)]
 
 
+def test_personal_data_stand_beside_the_copy_only_where_they_may_stand_in_it(tmp_path: Path) -> None:
+    private = ["ann@harbour-office.fr", "06 39 98 12 34", "Hélène"]
+    said = "ask Hélène, ann@harbour-office.fr or 06 39 98 12 34"
+    unread = f'{{"prompt": "a", "completion": "{said}\n'
+    file, out = tmp_path / "rows.jsonl", tmp_path / "out.jsonl"
+    file.write_text(
+        unread + pair("Which?", said) + pair("Which?", "none") + pair(f"a // {said}", "b"), encoding="utf-8"
+    )
+    fix(str(file), out, selection=Selection(names=listed(["Hélène"])))
+    for kind in ("", ".journal.jsonl", ".dropped.jsonl"):
+        text = out.with_name(out.name + kind).read_text(encoding="utf-8")
+        assert not [value for value in private if value in text]
+    dropped = beside(out, "dropped")
+    assert [(row["line"], row["redacted"]) for row in dropped] == [(1, True), (2, True)]
+    assert dropped[0]["row"].endswith("ask <name-1>, <email-1> or <phone-1>")
+    _, out = fixed(tmp_path, pair("first question", "first answer") + unread)
+    assert private[0] not in str(beside(out, "dropped"))
+    (tmp_path / "rows.jsonl.plume-ignore").write_text("2 D210 public\n", encoding="utf-8")
+    _, out = fixed(tmp_path, pair("first question", "first answer") + unread)
+    assert private[0] in beside(out, "dropped")[0]["row"]
+
+
 def test_long_blanks_and_nested_entities_take_no_time(tmp_path: Path) -> None:
     blanks = pair("first question", "a" + "\t " * 40_000 + "b\n" + "\n" * 40_000 + "c ") + pair("second question", "d")
     started = time.monotonic()

@@ -46,9 +46,18 @@ PERSONAL_TEXTS = [
     ("phone", "ring 020 7946 0958", "020 7946 0958"),
     ("phone", "le 0 800 123 456 est gratuit", "0 800 123 456"),
     ("phone", "à Liège, 0470 12 34 56", "0470 12 34 56"),
+    ("phone", "à Saint-Denis, 0692 41 87 30", "0692 41 87 30"),
+    ("phone", "Martinique : 0696 31 48 02", "0696 31 48 02"),
+    ("phone", "ph: 4155552671", "4155552671"),
+    ("phone", "her German cell is 0151 2345 8967", "0151 2345 8967"),
     ("ip", "connexion depuis 51.15.20.33, port 22", "51.15.20.33"),
     ("ip", "from 91.198.174.192:443", "91.198.174.192"),
     ("ip", "host 2a01:cb00:8f2:9c00::1 answered", "2a01:cb00:8f2:9c00::1"),
+    ("ip", "connexion vers 51.15.20.33", "51.15.20.33"),
+    ("ip", "client ::ffff:51.15.20.33", "::ffff:51.15.20.33"),
+    ("email", "write to o'brien@galway.ie", "o'brien@galway.ie"),
+    ("email", "mary.o’neil@galway.ie", "mary.o’neil@galway.ie"),
+    ("card", "card 4111.1111.1111.1111", "4111.1111.1111.1111"),
     ("card", "carte 4111 1111 1111 1111, code", "4111 1111 1111 1111"),
     ("card", "card 5555-5555-5555-4444", "5555-5555-5555-4444"),
     ("card", "card 378282246310005.", "378282246310005"),
@@ -56,6 +65,9 @@ PERSONAL_TEXTS = [
     ("iban", "pay to GB29NWBK60161331926819", "GB29NWBK60161331926819"),
     ("iban", "de89370400440532013000", "de89370400440532013000"),
     ("nir", "n° 1 85 05 78 006 084 91", "1 85 05 78 006 084 91"),
+    ("nir", "1.85.05.78.006.084.91", "1.85.05.78.006.084.91"),
+    ("nir", "1 85 05 78 006 084/91", "1 85 05 78 006 084/91"),
+    ("nir", "1 85 05 78 006 084 clé 91", "1 85 05 78 006 084 clé 91"),
     ("nir", "NIR 269054958815780 ;", "269054958815780"),
 ]
 
@@ -75,6 +87,27 @@ SECRET_TEXTS = [
     ("private-key", f"{PEM}\n{LETTERS}\n{PEM_END}\nfin", f"{PEM}\n{LETTERS}\n{PEM_END}"),
     ("url-credentials", "https://bob:s3cr3tPw@depot.fr/x", "bob:s3cr3tPw"),
     ("url-credentials", "postgres://app:Xk9fr22z@db:5432/base", "app:Xk9fr22z"),
+    ("url-credentials", "curl -u bob:s3cr3tPw host/x", "bob:s3cr3tPw"),
+    ("stripe-key", f"sk_test_{LETTERS[:24]}", f"sk_test_{LETTERS[:24]}"),
+    *(
+        ("api-key", f"{before}{key}", key)
+        for before, key in [
+            ("clé ", "npm_" + LETTERS),
+            ("", "SG." + LETTERS[:22] + "." + LETTERS[:33]),
+            ("bot ", "123456789:" + "AA" + LETTERS[:33]),
+            ("le jeton ", "glsa_" + LETTERS[:32] + "_0a1b2c3d"),
+            ("", "pplx-" + LETTERS),
+            ("https://hooks.slack.com/services/", "T0A1B2C3D/" + "B0A1B2C3D/" + LETTERS[:24]),
+            ("TOKEN_DEPLOY=", LETTERS),
+            ("clé d’API OVH : ", LETTERS),
+            ("login bob password ", LETTERS),
+            ("le jeton du wiki est ", "a8f5f167f44f4964e6c998dee827110c"),
+            ("Authorization: Bearer ", LETTERS),
+            ("Authorization: Basic ", LETTERS),
+            ("curl -u :", LETTERS),
+            ("https://api.phare.fr/v1?lat=48&appid=", "a8f5f167f44f4964e6c998dee827110c"),
+        ]
+    ),
     ("password", "password = hunter2", "hunter2"),
     ("password", 'Password: "Tr0ub4dor&3"', "Tr0ub4dor&3"),
     ("password", "Mot de passe : Xk9!fr22.", "Xk9!fr22"),
@@ -117,6 +150,10 @@ HARMLESS = [
     'api_key = "YOUR_API_KEY"; token = tokenizer_v2_large_2024_model',
     f"{PEM}\n...\n{PEM_END} et -----BEGIN PUBLIC KEY-----",
     "<email-1> et <phone-2>, <password-1>: <api-key-1>",
+    "docker run -u 1000:1000 image2024; sort -u a1:b2c3d4e5",
+    "key-value store, SK de 2024, re_match_2024, ?key=value&page=2, ya29.x",
+    "sha512-z4PhNX7vuL3xVChQ1m2AB9Yg5AULVxXcg/SpIdNs6c5H0NE8XYXysP",
+    "le modèle de téléphone 2024, fax 3, mobile 12 345 678",
 ]
 
 
@@ -131,6 +168,37 @@ def test_recognised(kind: str, text: str, value: str) -> None:
 @pytest.mark.parametrize("text", HARMLESS)
 def test_harmless(text: str) -> None:
     assert list(recognise(text)) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "dates"),
+    [
+        ("12-01-1999 (naissance), vu le 14-02-2020", ["12-01-1999"]),
+        ("du 11 mars 1964 (date de naissance)", ["11 mars 1964"]),
+        ("nés les 12/06/2007 et 30/09/2010, vus le 3/3/2020", ["12/06/2007", "30/09/2010"]),
+        ("Anniversaire de Bastien : 16 juin 1990", ["16 juin 1990"]),
+        ("anniversaire de la victoire : 8 mai 1945", []),
+        ("on my birthday, 12 Feb 1996", ["12 Feb 1996"]),
+        ("du 21 juillet 2012, date de naissance exacte", ["21 juillet 2012"]),
+        ("vu le 3/3/2020, date de naissance : 5/5/1990", ["5/5/1990"]),
+        ("nom | né(e) le\nBaudry | 14/02/1975", ["14/02/1975"]),
+        ("BDAY:1991-08-05", ["1991-08-05"]),
+        ("dob=19840312&since=20200101", ["19840312"]),
+        ("Date of birth (dd/mm/yyyy): 05/11/1988", ["05/11/1988"]),
+        ("date naiss. 17.09.2003", ["17.09.2003"]),
+        ("born on a Tuesday, 8 October 1963", ["8 October 1963"]),
+        ("né un mardi 8 octobre 1963", ["8 octobre 1963"]),
+        ("Ben (b. 3/5/2016); a. 1/2/2020, b. 3/5/2020", ["3/5/2016"]),
+        (
+            "nom;naissance;entrée\nBlin;4/12/1983;1/9/2010\nRoy;5/12/1983;1/9/2011\n\nle 7/7/2020;x;y",
+            ["4/12/1983", "5/12/1983"],
+        ),
+        ("| dob | seen |\n|---|---|\n| 1983-12-04 | 2020-01-01 |", ["1983-12-04"]),
+        ("nom,entrée\nBlin,1/9/2010", []),
+    ],
+)
+def test_a_date_is_one_of_birth_only_beside_words_or_in_a_column_that_say_so(text: str, dates: list[str]) -> None:
+    assert [match.text for match in recognise(text)] == dates
 
 
 def test_kinds_limit_what_is_looked_for() -> None:
@@ -216,7 +284,27 @@ def test_a_text_passed_over_holds_nothing(text: str) -> None:
     assert may_hold_personal(text) or kinds <= set(SECRETS)
 
 
-LONG = ["0123456789", "0", "@", "a.", "a@", " -", "1 ", "é", "+1 ", ":", "=", "eyJ", "://a:", "06 12 34 56 78 ", "01-"]
+LONG = [
+    "dob;1/2/1990\n",
+    "1/2/1990 et ",
+    "née ",
+    "tel ",
+    "0123456789",
+    "0",
+    "@",
+    "a.",
+    "a@",
+    " -",
+    "1 ",
+    "é",
+    "+1 ",
+    ":",
+    "=",
+    "eyJ",
+    "://a:",
+    "06 12 34 56 78 ",
+    "01-",
+]
 
 
 @pytest.mark.parametrize("piece", LONG)

@@ -1,5 +1,6 @@
 """A store behind a door that redacts: what lies behind it, the marks of a resumed conversation, and who can restore."""
 
+import contextlib
 import os
 import re
 import subprocess
@@ -12,9 +13,9 @@ import openai
 import pytest
 
 from plume.cli.redacting import warn_of_plain_text
-from plume.errors import NotFound, PlumeError, UserError
+from plume.errors import AlreadyExists, NotFound, PlumeError, UserError
 from plume.memory import open_store, rights
-from plume.memory.redacting import RedactingStore
+from plume.memory.redacting import RedactingStore, RedactingTenant
 from plume.memory.store import Counts, Document, Tenant
 from plume.memory.vault import Vault, find_vault, read_key, restore, seal, unseal
 from plume.redact import Redaction, listed
@@ -53,6 +54,43 @@ def test_nothing_private_reaches_the_disk_and_marks_go_on_after_a_restart(tmp_pa
         assert restore("à [EMAIL_2], [EMAIL], [EMAIL_3]", vault, KEY) == "à luc@phare.fr, marie@phare.fr, [EMAIL_3]"
         files = b"".join(file.read_bytes() for file in tmp_path.iterdir())
     assert not any(value.encode() in files for value in PRIVATE)
+
+
+TITLE = {"title": "pour marie@phare.fr"}
+
+
+@pytest.mark.parametrize("what", ["put", "create", "update"])
+def test_a_write_that_fails_leaves_no_half_made_conversation(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """One that is made with metadata has them from its first write on, and its vault before."""
+    bare = open_store("memory:")
+    tenant = bare.tenant("alice")
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(tenant, what, fail)
+    door = RedactingTenant(tenant, WANTED, KEY, None)
+    with contextlib.suppress(OSError):
+        door.create("lundi", metadata=TITLE)
+    made = tenant.conversations()
+    assert [one.metadata for one in made] == ([{"title": "pour [EMAIL]"}] if what == "update" else [])
+    assert [one.id for one in tenant.documents("vault")] == [one.id for one in made]
+
+
+def test_the_vault_of_metadata_lives_as_long_as_the_conversation() -> None:
+    now = 1e9
+    store = open_store("memory:", clock=lambda: now)
+    tenant = RedactingStore(store, WANTED, KEY).tenant("alice")
+    for _ in range(2):  # the second time, the id is that of an expired conversation
+        made = tenant.create("lundi", metadata=TITLE, ttl=100, user="marie")
+        kept = tenant.get("vault", "lundi")
+        assert (kept.expires_at, kept.user) == (made.expires_at, "marie") == (now + 100, "marie")
+        assert restore("[EMAIL]", find_vault(tenant, "lundi"), KEY) == "marie@phare.fr"
+        now += 100
+    tenant.create("mardi", metadata={"title": "luc@phare.fr"})
+    with pytest.raises(AlreadyExists):
+        tenant.create("mardi", metadata=TITLE)
+    assert restore("[EMAIL] [EMAIL_2]", find_vault(tenant, "mardi"), KEY) == "luc@phare.fr [EMAIL_2]"
 
 
 def test_another_key_opens_no_vault_and_writes_nothing() -> None:
@@ -193,13 +231,14 @@ def test_the_server_stores_what_is_redacted_and_answers_as_ever(tmp_path: Path) 
     door = RedactingStore(open_store(url), WANTED, KEY, vault_of)
     asked: dict[str, Any] = {"model": "any", "max_output_tokens": 4}
     with running(tmp_path / "a", {"any": untrained()}, store=door) as server, server.client() as client:
-        first = client.responses.create(input="Je suis marie@phare.fr, amie de Rose", metadata={"who": "Rose"}, **asked)
-        assert first.metadata == {"who": "Rose"}
+        about = {"who": "Rose", "name": "Rose"}
+        first = client.responses.create(input="Je suis marie@phare.fr, amie de Rose", metadata=about, **asked)
+        assert first.metadata == about
         second = client.responses.create(input="luc@phare.fr et marie@phare.fr", previous_response_id=first.id, **asked)
         items = client.responses.input_items.list(second.id).data
         assert items[0].content[0].text == "[EMAIL_2] et [EMAIL]"  # type: ignore[index,union-attr]
         again = client.responses.retrieve(first.id)
-        assert (again.metadata, again.id, again.model) == ({"who": "[NOM]"}, first.id, "any")
+        assert (again.metadata, again.id, again.model) == ({"who": "[NOM]", "name": "[NOM]"}, first.id, "any")
         conversation = client.conversations.create(items=[{"role": "user", "content": "marie@phare.fr"}])
         third = client.responses.create(input="tél. 06 12 34 56 78", conversation=conversation.id, **asked)
         told = [item.content[0].text for item in client.conversations.items.list(conversation.id, order="asc")][:2]  # type: ignore[index,union-attr]

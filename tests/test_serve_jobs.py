@@ -64,10 +64,10 @@ def begin(client: openai.OpenAI, file: str, *, epochs: int, model: str = "any", 
     return client.fine_tuning.jobs.create(model=model, training_file=file, method=method, **more)
 
 
-def told(url: str, job: str) -> Iterator[FineTuningJobEvent]:
+def told(url: str, job: str, key: str = "any") -> Iterator[FineTuningJobEvent]:
     """What happens to a job as it happens, from the beginning, until it is over."""
     path = f"{url}/v1/fine_tuning/jobs/{job}/events?stream=true"
-    with httpx.stream("GET", path, timeout=120) as answer:
+    with httpx.stream("GET", path, headers={"authorization": f"Bearer {key}"}, timeout=120) as answer:
         for line in answer.iter_lines():
             if line == "data: [DONE]":
                 return

@@ -1,7 +1,6 @@
 """Models that jobs have made: whose they are, how they go, and that they call the tools that they were shown."""
 
 import json
-import time
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from conftest import PLACES
 from plume.memory import open_store
 from plume.memory.keys import create_key
 from serving import SECONDS, Running, running, untrained
+from test_serve_batches import ended
 from test_serve_jobs import LONG, begin, told, until, upload
 
 
@@ -58,9 +58,10 @@ def test_models_belong_to_whoever_had_them_made(tmp_path: Path) -> None:
         keys = [create_key(store, tenant, scopes=["admin"])[0] for tenant in ("ours", "theirs")]
         with server.client(keys[0]) as ours, server.client(keys[1]) as theirs:
             job = begin(ours, upload(ours), epochs=1)
-            while (ended := ours.fine_tuning.jobs.retrieve(job.id)).finished_at is None:
-                time.sleep(0.1)
-            made = ended.fine_tuned_model
+            assert [event.message for event in told(server.url, job.id, keys[0])][
+                -1
+            ] == "The job has successfully completed"
+            made = ours.fine_tuning.jobs.retrieve(job.id).fine_tuned_model
             assert made is not None
             checkpoint = ours.fine_tuning.jobs.checkpoints.list(job.id).data[0].fine_tuned_model_checkpoint
             names, own = {made, checkpoint}, upload(theirs)
@@ -68,11 +69,12 @@ def test_models_belong_to_whoever_had_them_made(tmp_path: Path) -> None:
             for name in names:
                 assert {status for _, status, _ in answers(server, keys[0], name)} == {200}
                 unknown = "ft:any:ours::nobody"
-                told = [(path, status, str(body)) for path, status, body in answers(server, keys[1], name)]
+                refused_there = [(path, status, str(body)) for path, status, body in answers(server, keys[1], name)]
                 none = [(path, status, str(body)) for path, status, body in answers(server, keys[1], unknown)]
-                assert {status for _, status, _ in told} == {404}
+                assert {status for _, status, _ in refused_there} == {404}
                 quoted = [
-                    (path.replace(name, unknown), status, body.replace(name, unknown)) for path, status, body in told
+                    (path.replace(name, unknown), status, body.replace(name, unknown))
+                    for path, status, body in refused_there
                 ]
                 assert quoted == none
                 with pytest.raises(openai.NotFoundError):
@@ -91,8 +93,7 @@ def test_models_belong_to_whoever_had_them_made(tmp_path: Path) -> None:
                 batch = client.batches.create(
                     input_file_id=file.id, endpoint="/v1/completions", completion_window="24h"
                 )
-                while (batch := client.batches.retrieve(batch.id)).completed_at is None:
-                    time.sleep(0.05)
+                batch = ended(server, client, batch)
                 written = client.files.content(batch.output_file_id or batch.error_file_id or "").text
                 assert json.loads(written)["response"]["status_code"] == status
 

@@ -157,6 +157,35 @@ def test_the_oldest_turns_are_left_out_where_that_is_asked_for(client: openai.Op
     assert (never.value.param, never.value.code) == ("input", "context_length_exceeded")
 
 
+def test_a_long_chain_keeps_the_persona_that_it_began_with(client: openai.OpenAI) -> None:
+    """The context is 512 tokens; the chain has more messages than that, so that its beginning is not read."""
+    asked: dict[str, Any] = {"model": "caller", "max_output_tokens": 1, "truncation": "auto"}
+    persona: Any = {"role": "developer", "content": "Tu gardes le phare de l’îlot, et tu réponds en vers. " * 3}
+    first = client.responses.create(**asked, input=[persona, {"role": "user", "content": "Bonjour"}])
+    many: list[Any] = [{"role": "user", "content": f"{number}"} for number in range(520)]
+    aside: Any = {"role": "developer", "content": "Rien que pour cette fois."}
+    second = client.responses.create(**asked, input=[aside, *many], previous_response_id=first.id)
+    third = client.responses.create(**asked, input=ASKED, previous_response_id=second.id)
+    fourth = client.responses.create(**asked, input=ASKED, previous_response_id=third.id)
+
+    def said(response: Any) -> Any:
+        return {"role": "assistant", "content": response.output_text}
+
+    question: Any = {"role": "user", "content": ASKED}
+    whole = [persona, *many, said(second), question]
+    for made, given in ((third, whole), (fourth, [*whole, said(third), question])):
+        once = client.responses.create(**asked, input=given)
+        assert made.usage is not None
+        assert once.usage is not None
+        assert (made.usage.input_tokens, made.output_text) == (once.usage.input_tokens, once.output_text)
+    client.responses.delete(first.id)
+    forgotten = client.responses.create(**asked, input=ASKED, previous_response_id=third.id)
+    once = client.responses.create(**asked, input=[*many, said(second), question, said(third), question])
+    assert forgotten.usage is not None
+    assert once.usage is not None
+    assert forgotten.usage.input_tokens == once.usage.input_tokens
+
+
 def test_input_is_counted_as_it_would_be_read(served: Running, client: openai.OpenAI) -> None:
     first = client.responses.create(model="caller", input=BOAT, tools=[TOOL])
     asked: list[Any] = [

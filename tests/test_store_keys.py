@@ -158,6 +158,15 @@ def test_verify_names_what_does_not_open_by_its_place(
     assert (code, "2 faults" in out, "position 1" in err) == (1, True, True)
 
 
+def test_a_command_is_asked_for_the_key_once(plume: Plume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may ask a person."""
+    open_store(f"sqlite:///{tmp_path / 'a.db'}", keys=(master_key(SECRET),)).close()
+    asked = tmp_path / "asked"
+    monkeypatch.setenv(KEY_COMMAND, f"sh -c 'echo >> \"{asked}\"; echo {SECRET.hex()}'")
+    assert plume("conversations", "rotate-key", "--store", f"sqlite:///{tmp_path / 'a.db'}")[0] == 0
+    assert asked.read_text() == "\n"
+
+
 def test_sealing_what_was_plain_leaves_nothing_of_it_in_the_file(
     plume: Plume,
     file: Path,

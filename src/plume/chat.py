@@ -14,7 +14,7 @@ from typing import Any
 
 from plume.errors import ContextExceeded, NotFound, UserError
 from plume.generation.engine import Engine, check_text
-from plume.memory.store import Conversation, Item, Tenant
+from plume.memory.store import Conversation, Item, Tenant, new_id
 from plume.models.bundle import Bundle
 from plume.text.window import Window, fit_window
 from plume.types import Chunk, Message, Sampling
@@ -46,6 +46,7 @@ class Told:
 class Kept:
     """The turn as it stands in the store."""
 
+    conversation: str
     question: Item
     answer: Item
 
@@ -101,7 +102,21 @@ def turn(
     answer, told = yield from _answer(asking, before, asked, recall=recall, summary=summary)
     items = tenant.append(id, [asked, answer], at=before.head, ids=ids)
     _keep_summary(tenant, before, told)
-    yield Kept(*items)
+    yield Kept(id, *items)
+
+
+def first_turn(
+    engine: Engine, tenant: Tenant, question: str, sampling: Sampling | None = None, *, persona: str | None = None
+) -> Generator[Event]:
+    """As `turn`, for a conversation that is made with its persona, question and answer: a turn that is cancelled or
+    fails leaves none behind."""
+    id, asked = new_id("conv"), Message("user", question)
+    said = (Item("", 0, Message("system", persona), 0.0),) if persona else ()
+    asking = _Asking(engine, tenant.name, one_answer(sampling or default_sampling(engine.bundle)))
+    answer, _ = yield from _answer(asking, History(id, 0, said, {}), asked, recall=None, summary=False)
+    tenant.create(id)
+    *_, first, second = tenant.append(id, [*(item.message for item in said), asked, answer], at=0)
+    yield Kept(id, first, second)
 
 
 def regenerate(
@@ -125,7 +140,7 @@ def regenerate(
     items = tenant.append(id, [question, answer], at=before.head)
     tenant.remove(id, [item.id for item in old])
     _keep_summary(tenant, before, told)
-    yield Kept(*items)
+    yield Kept(id, *items)
 
 
 def undo(tenant: Tenant, id: str) -> tuple[Item, ...]:
@@ -253,7 +268,7 @@ def _known(tenant: Tenant, id: str, question: Message, ids: tuple[str, str]) -> 
         answer = tenant.item(id, ids[1]).message
     except NotFound:
         return None
-    return Kept(*tenant.append(id, [question, answer], ids=ids))
+    return Kept(id, *tenant.append(id, [question, answer], ids=ids))
 
 
 def _last_turn(items: Sequence[Item]) -> tuple[Item, ...]:

@@ -25,7 +25,7 @@ from plume.checks.fix_rows import Change, Row, canonical_row, rows_of
 from plume.checks.selection import EVERYTHING, Exceptions, Selection, exceptions
 from plume.data.records import Reading, layout_of
 from plume.errors import PlumeError, UserError
-from plume.redact import SECRETS, Marks, redact
+from plume.redact import PERSONAL, SECRETS, Marks, redact
 from plume.types import Example, Finding
 
 _ROUNDS = 10
@@ -50,13 +50,15 @@ class Fixed:
 
 @dataclass
 class _Records:
-    """The journal and the rows left out, as they grow; secrets are replaced by the marks that the copy has."""
+    """The journal and the rows left out, as they grow. Secrets are replaced by the marks that the copy has, and so are
+    personal data where the copy has none, also in lines that are no rows."""
 
     journal: TextIO
     dropped: TextIO
     done: Fixed
     marks: Marks
     excepted: Exceptions
+    selection: Selection
 
     def change(self, line: int | None, change: Change) -> None:
         self.done.changes[change["code"]] += 1
@@ -73,15 +75,17 @@ class _Records:
         _put(self.dropped, self._safe({**entry, "row": row}))
 
     def _safe(self, entry: dict[str, Any]) -> dict[str, Any]:
-        safe: dict[str, Any] = self._without_secrets(entry)
+        personal = self.selection.wants("D210") and (entry["line"], "D210") not in self.excepted
+        kinds = (*SECRETS, *PERSONAL, "name") if personal else tuple(SECRETS)
+        safe: dict[str, Any] = self._without(kinds, entry)
         return safe if safe == entry else {**safe, "redacted": True}
 
-    def _without_secrets(self, value: Any) -> Any:
+    def _without(self, kinds: tuple[str, ...], value: Any) -> Any:
         if isinstance(value, str):
-            return redact(value, SECRETS, marks=self.marks)
+            return redact(value, kinds, self.selection.names, self.marks)
         if isinstance(value, dict):
-            return {self._without_secrets(key): self._without_secrets(held) for key, held in value.items()}
-        return [self._without_secrets(held) for held in value] if isinstance(value, list) else value
+            return {self._without(kinds, key): self._without(kinds, held) for key, held in value.items()}
+        return [self._without(kinds, held) for held in value] if isinstance(value, list) else value
 
 
 def fix(path: str, out: Path, reading: Reading | None = None, selection: Selection = EVERYTHING) -> Fixed:
@@ -123,7 +127,7 @@ def _rounds(path: str, work: Path, reading: Reading, selection: Selection) -> tu
         (work / "journal").open("w", encoding="utf-8") as journal,
         (work / "dropped").open("w", encoding="utf-8") as dropped,
     ):
-        records = _Records(journal, dropped, done, marks, exceptions(path))
+        records = _Records(journal, dropped, done, marks, exceptions(path), selection)
         source, origins = _in_utf8(path, work, records), array("q")
         for number in range(_ROUNDS):
             target, before = work / f"round-{number}.jsonl", done.changes.total()

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from plume.cli import output
-from plume.types import Chunk, Sampling
+from plume.types import Chunk, Message, Sampling
 
 
 def show(chunks: Iterator[Chunk], sampling: Sampling, *, json: bool) -> list[list[Chunk]]:
@@ -20,6 +20,16 @@ def show(chunks: Iterator[Chunk], sampling: Sampling, *, json: bool) -> list[lis
     if not json:
         output.write("" if sampling.n == 1 else "\n\n".join(map(text, answers)))
     return answers
+
+
+def show_message(message: Message) -> None:
+    """A stored message on stdout: what was said, the tools that were called, and what they gave."""
+    answers = f" answers {message.tool_call_id}" if message.tool_call_id else ""
+    if message.content or not message.tool_calls:
+        output.write(f"{message.role}{answers}: {message.content}")
+    for call in message.tool_calls:
+        named = f" as {call.id}" if call.id else ""
+        output.write(f"{message.role} calls {call.name}{named}: {call.arguments}")
 
 
 def text(chunks: Sequence[Chunk]) -> str:

@@ -7,7 +7,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from plume import chat as chats
     from plume.generation.engine import Engine
     from plume.memory.recall.search import Recall
-    from plume.memory.store import Tenant
+    from plume.memory.store import Store, Tenant
     from plume.models.bundle import Bundle
 
 EXAMPLES = (
@@ -77,26 +77,23 @@ def chat(
         tenant = behind(opened).tenant(LOCAL)
         if conversation is not None:
             _settle_persona(tenant, conversation, said)
-        from plume.generation.embedder import model_embedder
         from plume.generation.engine import Engine
-        from plume.memory.in_memory.store import InMemoryStore
-        from plume.memory.recall.search import Recall
         from plume.models.bundle import for_answering, load
 
         bundle = for_answering(load(model, quantization))
         sampling = _sampling(bundle, chosen, json=json)
-        recalls = Recall(opened, model_embedder(bundle)) if recall else None
+        recalls = _recall(opened, bundle) if recall else None
         kept = {"--store": store, "--store-key-file": store_key_file, "--quantization": quantization}
         told = {"--summary": summary, "--recall": recall, "--redact": redact, "--redact-names": redact_names}
-        resume = None if isinstance(opened, InMemoryStore) else _command(model, {**kept, **told}, settings)
+        resume = _command(model, {**kept, **told}, settings) if _outlives(opened) else None
         talk = _Talk(Engine(bundle), tenant, sampling, said, summary, recalls, json, resume, conversation)
         talk.run()
 
 
 @dataclass
 class _Talk:
-    """One sitting. A conversation is begun with its first question; `resume` is what to type to go on with it, if it
-    outlives this process."""
+    """One sitting. A conversation is made with the answer to its first question; `resume` is what to type to go on with
+    it, if it outlives this process."""
 
     engine: Engine
     tenant: Tenant
@@ -145,11 +142,11 @@ class _Talk:
         return True
 
     def ask(self, question: str) -> None:
-        from plume.chat import begin, turn
+        from plume.chat import first_turn, turn
 
         if self.id is None:
-            self.id = begin(self.tenant, self.persona).id
-            output.note(f"conversation {self.id}")
+            self._show(first_turn(self.engine, self.tenant, question, self.sampling, persona=self.persona))
+            return
         how: dict[str, Any] = {"summary": self.summary, "recall": self._older(self.id)}
         self._show(turn(self.engine, self.tenant, self.id, question, self.sampling, **how))
 
@@ -173,11 +170,13 @@ class _Talk:
 
     def history(self) -> None:
         for item in self.tenant.read(self._begun()).items:
-            role, content = item.message.role, item.message.content
             if self.json:
-                output.write_json({"event": "message", "id": item.id, "role": role, "content": content})
+                said = asdict(item.message)
+                tools = {name: said[name] for name in ("tool_calls", "tool_call_id") if said[name]}
+                message = {"id": item.id, "role": said["role"], "content": said["content"], **tools}
+                output.write_json({"event": "message", **message})
             else:
-                output.write(f"{role}: {content}")
+                answers.show_message(item.message)
 
     def help(self) -> None:
         for name, (_, words) in _COMMANDS.items():
@@ -195,6 +194,7 @@ class _Talk:
     def _show(self, events: Generator[chats.Event]) -> None:
         """The answer as it comes. Ctrl-C stops it before the next token, a second one ends the program."""
         chunks: list[Chunk] = []
+        new = self.id is None
         with _stopping() as stopped, contextlib.closing(events):
             for event in events:
                 if stopped():
@@ -206,6 +206,8 @@ class _Talk:
                     self._told(event)
         if not self.json and chunks:
             output.write("")
+        if new and self.id is not None:
+            output.note(f"conversation {self.id}")
         if not chunks or chunks[-1].finish is None:
             output.note("stopped: neither the question nor what there was of the answer is kept")
         elif chunks[-1].finish == "length":
@@ -226,7 +228,9 @@ class _Talk:
             if event.left_out:
                 instead = "; a summary stands for them" if event.summarised else ""
                 output.note(f"note: the oldest messages no longer fit: {event.left_out} left out{instead}")
-        elif self.json:
+            return
+        self.id = event.conversation
+        if self.json:
             kept = {"question": event.question.id, "answer": event.answer.id}
             output.write_json({"event": "kept", "conversation": self.id, **kept})
 
@@ -306,6 +310,20 @@ def _settle_persona(tenant: Tenant, id: str, persona: str | None) -> None:
     if known.head:
         raise UserError(f"conversation {id} has begun with another persona", "leave --persona out, or begin a new one")
     tenant.append(id, [Message("system", persona)], at=known.head)
+
+
+def _recall(store: Store, bundle: Bundle) -> Recall:
+    from plume.generation.embedder import model_embedder
+    from plume.memory.recall.search import Recall
+
+    return Recall(store, model_embedder(bundle))
+
+
+def _outlives(store: Store) -> bool:
+    """Whether what it keeps is there when this process has ended."""
+    from plume.memory.in_memory.store import InMemoryStore
+
+    return not isinstance(store, InMemoryStore)
 
 
 def _command(model: str, given: Mapping[str, object], settings: Sequence[str]) -> list[str]:

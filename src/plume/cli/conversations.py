@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from plume.cli import options, output, sealing
+from plume.cli import answers, options, output, sealing
 from plume.cli.stores import DATA_DIR, WHO, DataDir, StoreKeyFile, StoreUrl, day, open_named
 from plume.errors import UserError
 from plume.memory.store import LOCAL, RESERVED, unreserved
@@ -64,7 +64,7 @@ def show(
     store_key_file: StoreKeyFile = None,
     json: options.Json = False,
 ) -> None:
-    """Show what was said in a conversation."""
+    """Show what was said in a conversation, with the calls of tools and their results."""
 
     with open_named(store, data_dir, store_key_file) as opened:
         found = opened.tenant(unreserved(tenant)).read(id)
@@ -73,7 +73,7 @@ def show(
         output.write_json({**_value(tenant, found), "items": items})
         return
     for item in found.items:
-        output.write(f"{item.message.role}: {item.message.content}")
+        answers.show_message(item.message)
 
 
 def export(

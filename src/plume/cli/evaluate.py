@@ -48,11 +48,7 @@ def evaluate(
     stop_rate, perplexity, bits_per_byte; beside them the baseline: the model before training.
     Exit code 0 whatever the scores; a run directory keeps the result as eval/NAME.json.
     """
-    asked = Reading(split_documents, prompt_column, completion_column, query)
-    examined = examine(data, asked, Selection(select=("D1", "D215")))
-    broken = [finding for finding in examined.errors if finding.code not in ("D203", "D215")]
-    if broken or not examined.examples:
-        raise DataError(f"{data} cannot be evaluated", broken or examined.errors, f"`plume check {data}` lists all")
+    examples = _examples(data, Reading(split_documents, prompt_column, completion_column, query))
     from plume.evaluation.report import write_report
     from plume.evaluation.results import result
     from plume.evaluation.run import evaluate as run_evaluation
@@ -63,12 +59,10 @@ def evaluate(
     wanted = read_schema(schema) if schema else None
     bundle = load(model, quantization)
     run = run_of(Path(model))
-    findings = _leaks(run, examined.examples)
+    findings = _leaks(run, examples)
     output.show_findings(findings)
-    rows = _progress(
-        run_evaluation(Engine(bundle), examined.examples, schema=wanted), _turns(examined.examples), "answering"
-    )
-    baseline, name = _baseline(run, bundle, examined.examples, wanted)
+    rows = _progress(run_evaluation(Engine(bundle), examples, schema=wanted), _turns(examples), "answering")
+    baseline, name = _baseline(run, bundle, examples, wanted)
     value = result(model, data, rows, baseline, name)
     value["findings"] = [as_json(finding) for finding in findings]
     if run:
@@ -79,6 +73,15 @@ def evaluate(
         output.write_json(value)
     else:
         _show(value)
+
+
+def _examples(data: str, reading: Reading) -> Sequence[Example]:
+    """Every row. Raises DataError when one cannot be asked, or there is none."""
+    examined = examine(data, reading, Selection(select=("D1", "D215")))
+    broken = [finding for finding in examined.errors if finding.code not in ("D203", "D215")]
+    if broken or not examined.examples:
+        raise DataError(f"{data} cannot be evaluated", broken or examined.errors, f"`plume check {data}` lists all")
+    return examined.examples
 
 
 def _name(data: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 from rich.cells import cell_len
 from rich.text import Text
 
+from plume.cli.pictures import visible
 from plume.data.lines import is_file
 from plume.redact import SECRETS, recognise
 from plume.types import Finding
@@ -19,8 +20,6 @@ from plume.types import Finding
 _LONGEST = 2**20  # bytes of a line that are looked at
 _SECRET = "D211"
 _PLAIN = {".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt", ".text", ".md", ".py", ".ipynb", ".yaml", ".toml"}
-# A terminal obeys control characters, so pictures of them are shown (those of C1 have none).
-_PICTURES = {code: 0x2400 + code for code in range(0x20)} | {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +38,6 @@ class Excerpt:
         shown = text[start + len(before) : start + room - len(after)]
         lead = before + shown[: max(0, self.column - 1 - start - len(before))]
         return Text(before + shown + after), cell_len(lead)
-
-
-def visible(text: str) -> str:
-    """The text with a picture of the same width in place of every control character."""
-    return text.translate(_PICTURES)
 
 
 def excerpts(findings: Sequence[Finding]) -> list[Excerpt | None]:

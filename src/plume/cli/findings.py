@@ -12,7 +12,8 @@ from rich.text import Text
 
 from plume.checks.catalogue import CATALOGUE
 from plume.checks.run import LISTED, Examined
-from plume.cli.excerpt import Excerpt, excerpts, visible
+from plume.cli.excerpt import Excerpt, excerpts
+from plume.cli.pictures import visible
 from plume.types import Finding, Severity
 
 COLOURS: dict[Severity, str] = {"error": "red", "warning": "yellow", "info": "cyan"}

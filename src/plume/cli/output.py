@@ -1,4 +1,8 @@
-"""What every verb prints with: results on stdout, all else on stderr, and errors in one form."""
+"""What every verb prints with: results on stdout, all else on stderr, and errors in one form.
+
+At a terminal no text that was stored, generated or given moves the cursor, fills the clipboard or hides a line: control
+characters are shown as pictures.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +23,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from plume.cli.formats import as_json
+from plume.cli.pictures import for_reader
 from plume.errors import DataError, Disconnected, PlumeError, RunFailed
 from plume.types import Finding
 
@@ -28,27 +33,30 @@ err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 _COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
 _SHOWN = 20
 _WITH_HINTS = 10  # more findings than these get one line each, so that all fit on a screen
+_ESCAPED = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}  # controls that JSON leaves as they are
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def write(text: str, *, end: str = "\n") -> None:
-    """Plain text on stdout, exactly as it is."""
-    sys.stdout.write(text + end)
+    """Plain text on stdout; in a pipe exactly as it is."""
+    sys.stdout.write(for_reader(text, sys.stdout) + end)
     sys.stdout.flush()
 
 
 def write_json(value: Any) -> None:
     """One line of JSON on stdout; numbers that JSON cannot hold become null upstream."""
-    write(json.dumps(value, ensure_ascii=False, default=_plain, allow_nan=False))
+    text = json.dumps(value, ensure_ascii=False, default=_plain, allow_nan=False)
+    write(text.translate(_ESCAPED))
 
 
 def note(text: str) -> None:
     """A remark on stderr."""
-    err.print(text, markup=False)
+    err.print(for_reader(text, err.file), markup=False)
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """On stdout, each cell as it is: no markup is read in it, and nothing is cut or folded to a terminal's width."""
+    rows = [[for_reader(cell, out.file) for cell in row] for row in rows]
     table = Table(box=None, pad_edge=False)
     for place, name in enumerate(columns):
         table.add_column(name, min_width=max(map(cell_len, (name, *(row[place] for row in rows)))))
@@ -68,17 +76,19 @@ def show_findings(findings: Sequence[Finding], *, limit: int = _SHOWN) -> None:
 
 def show_finding(console: Console, finding: Finding, *, hint: bool = True) -> None:
     colour = _COLOURS[finding.severity]
-    head = f"[{colour}]{finding.severity}[/] [bold]{escape(str(finding.source))}[/] {finding.code}"
-    console.print(f"{head} {escape(finding.message)}")
+    source, message, advice = (
+        escape(for_reader(text, console.file)) for text in (str(finding.source), finding.message, finding.hint)
+    )
+    console.print(f"[{colour}]{finding.severity}[/] [bold]{source}[/] {finding.code} {message}")
     if hint:
-        console.print(f"  [dim]{escape(finding.hint)}[/]")
+        console.print(f"  [dim]{advice}[/]")
 
 
 def show_error(message: str, hint: str | None = None) -> None:
     """The form of every error: what, an empty line, what to do."""
-    err.print(f"[bold red]error:[/] {escape(message)}")
+    err.print(f"[bold red]error:[/] {escape(for_reader(message, err.file))}")
     if hint:
-        err.print(f"\n[bold]hint:[/] {escape(hint)}")
+        err.print(f"\n[bold]hint:[/] {escape(for_reader(hint, err.file))}")
 
 
 @contextlib.contextmanager

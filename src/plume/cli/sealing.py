@@ -38,14 +38,14 @@ def rotate_key(
     Others may read and write meanwhile, if they were given both keys. Killed, it goes on where it was.
     """
     from plume.data.sql import safe_name
-    from plume.memory import audit
+    from plume.memory import audit, open_store
     from plume.memory.rights import scrub
     from plume.memory.sealing.master import master_keys
     from plume.memory.sealing.rotation import open_to_seal, rotate
 
     url, keys = store_url(store, data_dir), master_keys(store_key_file)
     sealed = 0
-    with open_to_seal(url, keys) if seal else open_named(store, data_dir, store_key_file) as found:
+    with open_to_seal(url, keys) if seal else open_store(url, keys=keys) as found:
         for step in _shown("sealing", rotate(found, safe_name(url), keys)):
             sealed += step.sealed
         audit.record(found, "rotate_key", who=WHO, bodies=sealed)

@@ -64,8 +64,7 @@ def train(
     Exit code 0 when done, 1 when the run failed, 2 for a mistake in data or request, 130 after Ctrl-C.
     """
     if list_recipes:
-        for name, purpose in shipped_recipes().items():
-            output.write(f"{name:<14} {purpose}")
+        _show_recipes()
         return
     given = parse_settings(settings or [])
     named: dict[str, Any] = {
@@ -85,6 +84,11 @@ def train(
         wanted = wanted_recipe(recipe, given)
         path = output_dir or new_directory(wanted)
     _follow(wanted, path, resume=resume, force=force, json=json)
+
+
+def _show_recipes() -> None:
+    for name, purpose in shipped_recipes().items():
+        output.write(f"{name:<14} {purpose}")
 
 
 def wanted_recipe(file: Path | None, given: dict[str, Any]) -> Recipe:

@@ -16,7 +16,20 @@ from plume.errors import DocumentChanged, NotFound
 from plume.memory.records import message_bytes, metadata_bytes
 from plume.memory.rows import Rows
 from plume.memory.sealing.seal import Sealing
-from plume.memory.store import VAULT, Conversation, Counts, Document, Durability, Item, Line, Store, Tenant
+from plume.memory.store import (
+    VAULT,
+    Conversation,
+    Counts,
+    Document,
+    Durability,
+    Item,
+    Line,
+    Store,
+    Tenant,
+    checked_name,
+    new_id,
+    taken,
+)
 from plume.memory.vault import seal, unseal, vault_of
 from plume.redact import Redaction, Redactor
 from plume.types import Message
@@ -26,7 +39,7 @@ Scope = Callable[[Tenant, str, str, Any], str | None]
 
 # Of documents, what says how they hang together: it is no text of a person, and must be found again as it is.
 _LEFT = frozenset(
-    {"id", "call_id", "conversation", "model", "name", "object", "previous_response_id"}
+    {"id", "call_id", "conversation", "first_response_id", "model", "name", "object", "previous_response_id"}
     | {"role", "schema", "status", "tools", "type"}
 )
 
@@ -101,9 +114,30 @@ class RedactingTenant:
         ttl: float | None = None,
         user: str | None = None,
     ) -> Conversation:
-        metadata_bytes(metadata)  # refused before anything is made
-        made = self._tenant.create(id, ttl=ttl, user=user)
-        return self.update(made.id, metadata) if metadata else made
+        """What is taken out of the metadata is in the vault before there is a conversation, which is made in one write:
+        whatever fails, none is left without what was asked for."""
+        text = metadata_bytes(metadata).decode("utf-8")  # refused before anything is made
+        if not metadata:
+            return self._tenant.create(id, ttl=ttl, user=user)
+        id = new_id("conv") if id is None else checked_name("conversation", id)
+        with suppress(NotFound):
+            self._tenant.read(id, last=0)
+            raise taken(id)
+
+        def mark(redactor: Redactor) -> str:
+            return redactor.text(text)
+
+        lives = self._tenant.lifetime() if ttl is None else ttl
+        marked = self._written(id, mark, lambda _: lives, user)
+        try:
+            made = self._tenant.create(id, metadata=json.loads(marked), ttl=ttl, user=user)
+        except BaseException:
+            with suppress(NotFound):
+                self._there(id)
+            raise
+        # Its end is known now; and where an expired conversation had the id, its vault went with it.
+        self._in(made, mark, renewed=made.expires_at is not None)
+        return made
 
     def append(
         self, id: str, messages: Sequence[Message], *, at: int | None = None, ids: Sequence[str] | None = None
@@ -197,10 +231,14 @@ class RedactingTenant:
             return self._written(id, work, lambda _: ttl, user, renewed=ttl is not None)
         return self._in(whose, work)
 
-    def _in(self, whose: Conversation, work: Callable[[Redactor], Any]) -> Any:
+    def _in(self, whose: Conversation, work: Callable[[Redactor], Any], *, renewed: bool = False) -> Any:
         """The vault of a conversation is about the same person, and ends when it ends."""
         ends = whose.expires_at
-        made = self._written(whose.id, work, lambda now: None if ends is None else ends - now, whose.user)
+
+        def until(now: float) -> float | None:
+            return None if ends is None else ends - now
+
+        made = self._written(whose.id, work, until, whose.user, renewed=renewed)
         self._there(whose.id)
         return made
 

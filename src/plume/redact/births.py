@@ -1,8 +1,9 @@
-"""Dates of birth: a whole date just after words that say whose it is. Any other date is nobody's."""
+"""Dates of birth: a whole date beside words that say whose it is, or in a column that does. Any other is nobody's."""
 
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterator
 
 from plume.redact.match import Match
@@ -25,29 +26,84 @@ _DATE = re.compile(
     rf"|(?:[0-9]{{1,2}}|1{_S}?er){_S}(?:{_FRENCH})\.?{_S}(?P<y4>[0-9]{{4}})"
     rf"|(?:the{_S})?[0-9]{{1,2}}(?:st|nd|rd|th)?(?:{_S}of)?{_S}(?:{_ENGLISH})\.?,?{_S}(?P<y5>[0-9]{{4}})"
     rf"|(?:{_ENGLISH})\.?{_S}[0-9]{{1,2}}(?:st|nd|rd|th)?,?{_S}(?P<y6>[0-9]{{4}})"
+    r"|(?P<y7>[0-9]{4})(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])"
     r")(?![\w]|[./-][0-9])",
     re.I,
 )
 _IS = r"[\"'”»*]{0,3}[\s\u00a0:=–—-]{0,4}[\"'“«*]{0,3}[\s\u00a0]?"
+_WEEKDAY = (
+    r"(?:lun|mar|mercre|jeu|vendre|same)di|dimanche|(?:mon|tues|wednes|thurs|fri|satur|sun)day"  # né un mardi, 3 mars
+)
+_NOUN = (
+    r"date[\s_-]?(?:de[\s_-]?)?naiss(?:ance\b|\b\.?)|naissance|ddn|bday|birth[\s_-]?(?:date|day)"
+    r"|date[\s_-]?of[\s_-]?birth|d\.?o\.?b\b\.?"
+)
 _BIRTH = re.compile(
     r"(?<![^\W_])(?:"
-    # née le, né un, né(e) à Brest le, nés tous deux le
-    r"n(?:[eé]\u0301?(?:e|\(e\)|·e)?|ee)(?:s|\(s\))?[\s\u00a0](?:[^.;:!?\d\n]{0,40}[\s\u00a0,])?(?:le|un)"
+    # née le, né un, né(e) à Brest le, nés tous deux les
+    r"n(?:[eé]\u0301?(?:e|\(e\)|·e)?|ee)(?:s|\(s\))?[\s\u00a0](?:[^.;:!?\d\n]{0,40}[\s\u00a0,])?(?:les?|un)"
     r"|date[\s_-]?(?:de[\s_-]?)?naissance(?:[\s\u00a0][^.;:!?\d\n]{0,30}|[\s\u00a0]est)?(?:[\s\u00a0]le)?"
-    r"|naissance(?:[\s\u00a0]le)?|anniversaire(?:[\s\u00a0](?:est|tombe))?(?:[\s\u00a0]le)?|ddn"
-    # born on, born in Leeds on, born
-    r"|born(?:[\s\u00a0](?:[^.;:!?\d\n]{0,40}[\s\u00a0])?on)?"
-    r"|(?:date[\s_-]?of[\s_-]?birth|birth[\s_-]?da(?:te|y)|d\.?o\.?b\.?)(?:[\s\u00a0](?:is|was|on)){0,2}"
-    rf")(?:,?{_S}c['’]est(?:{_S}le)?)?{_IS}$",
+    r"|naissance(?:[\s\u00a0]le)?|anniversaire(?:[\s\u00a0](?:est|tombe))?(?:[\s\u00a0]le)?"
+    r"|(?:anniversaire[\s\u00a0]d(?:e[\s\u00a0]|['’])|birthday[\s\u00a0]of[\s\u00a0])(?-i:[A-ZÀ-Ý])[\w-]{1,30}"
+    # born on, born in Leeds on, born; (b. 3/5/2016)
+    r"|born(?:[\s\u00a0](?:[^.;:!?\d\n]{0,40}[\s\u00a0])?on)?|(?<=\()b\."
+    rf"|(?:{_NOUN})(?:[\s\u00a0]?\([^()\n]{{1,20}}\))?,?(?:[\s\u00a0](?:is|was|on)){{0,2}}"
+    rf")(?:[\s\u00a0](?:an?[\s\u00a0])?(?:{_WEEKDAY}),?)?(?:,?{_S}c['’]est(?:{_S}le)?)?{_IS}$",
     re.I,
 )
 _BEFORE = 90  # characters in which those words stand
+_AFTER = re.compile(rf"{_S}?\((?:{_NOUN}|n[eé]e?|born)[\s)]|,{_S}(?:{_NOUN})(?![^\W_])(?![^\n.;]{{0,20}}[:=0-9])", re.I)
+_AND = re.compile(rf"{_S}(?:et|and|&){_S}(?:the{_S}|le{_S})?")
+_COLUMN = re.compile(rf"{_NOUN}|n[eé]\u0301?(?:e|\(e\)|·e)?[\s\u00a0]le|born(?:[\s\u00a0]on)?", re.I)
+_DELIMITERS = "\t;|,"
 
 
 def birth_dates(text: str) -> Iterator[Match]:
-    """`né le 12 mars 1984`, `DOB: 1984-03-12`; day, month and year, since 1900."""
+    """`né le 12 mars 1984`, `DOB: 1984-03-12`, `12/03/1984 (naissance)`; day, month and year, since 1900."""
+    columns: deque[range] | None = None
+    last = -1  # where the date of birth before this one ends
     for match in _DATE.finditer(text):
-        year = next(year for year in match.group("y1", "y2", "y3", "y4", "y5", "y6") if year)
-        possible = len(year) == 2 or _OLDEST <= int(year) < _OLDEST + 200
-        if possible and _BIRTH.search(text[max(0, match.start() - _BEFORE) : match.start()]):
-            yield Match("birth-date", match.start(), match.end(), match[0])
+        year = next(year for year in match.group("y1", "y2", "y3", "y4", "y5", "y6", "y7") if year)
+        if not (len(year) == 2 or _OLDEST <= int(year) < _OLDEST + 200):
+            continue
+        beside = _BIRTH.search(text[max(0, match.start() - _BEFORE) : match.start()]) or _AFTER.match(text, match.end())
+        if not beside and not (last >= 0 and _AND.fullmatch(text, last, match.start())):
+            columns = _columns(text) if columns is None else columns
+            while columns and columns[0].stop <= match.start():
+                columns.popleft()
+            if not columns or match.start() not in columns[0]:
+                continue
+        last = match.end()
+        yield Match("birth-date", match.start(), last, match[0])
+
+
+def _columns(text: str) -> deque[range]:
+    """Where the cells of a table stand whose column says date of birth in its first row, in order.
+
+    A table is lines with the same number of the same delimiter, as in CSV or Markdown.
+    """
+    if "\n" not in text or not _COLUMN.search(text):
+        return deque()
+    cells = deque[range]()
+    delimiter, width, wanted = "", 0, -1
+    at = 0
+    for line in text.split("\n"):
+        row = line.split(delimiter) if delimiter else []
+        if len(row) != width or width == 0:
+            delimiter, wanted = _heading(line)
+            width = line.count(delimiter) + 1 if delimiter else 0
+        else:
+            start = at + sum(len(cell) + 1 for cell in row[:wanted])
+            cells.append(range(start, start + len(row[wanted])))
+        at += len(line) + 1
+    return cells
+
+
+def _heading(line: str) -> tuple[str, int]:
+    """The delimiter of a first row and the number of its column of dates of birth; ("", -1) for any other line."""
+    if _COLUMN.search(line):
+        for delimiter in _DELIMITERS:
+            for number, cell in enumerate(line.split(delimiter)) if delimiter in line else ():
+                if _COLUMN.fullmatch(cell.strip(" \t\r\"'*")):
+                    return delimiter, number
+    return "", -1

@@ -15,6 +15,7 @@ _EMAIL = re.compile(
     rf"(?<![{_L}.+%-])[{_L}.+%-]{{0,63}}[{_L}+%-]@"
     rf"(?P<host>(?:[^\W_](?:[{_L}-]{{0,61}}[^\W_][\u0300-\u036f]?)?\.){{1,8}}[^\W\d_]{{2,24}})(?![\w@])"
 )
+_IRISH = re.compile(rf"(?<![{_L}.+%-])(?:[{_L}+-]{{1,20}}\.)?[oO]['’]$")  # o'brien@…, mary.o'neil@…
 _IN_URL = re.compile(r"://[^\s/@]{0,80}$")
 _FILE_ENDING = re.compile(r"avif|css|csv|gif|html|ico|jpe?g|js|json|md|mp4|pdf|png|py|svg|ts|txt|webp|ya?ml", re.I)
 _RESERVED = re.compile(r"(?:.+\.)?(?:example\.(?:com|net|org)|example|test|invalid|localhost)", re.I)  # RFC 2606
@@ -25,9 +26,10 @@ _NOBODY = re.compile(
 )
 
 _IPV4 = re.compile(r"(?<![\w.])(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?!\w|\.[0-9])")
+_MAPPED = re.compile(r"(?<![\w:.])::ffff:$", re.I)  # ::ffff:192.0.2.1, IPv4 within IPv6 (RFC 4291)
 _IPV6 = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:])")
 _VERSION = re.compile(
-    r"(?:\b(?:v|ver|vers|version|release|rev|build|firmware|section|article|chapitre|chapter)|§)\W{0,3}$", re.I
+    r"(?:\b(?:v|ver|vers\.|version|release|rev|build|firmware|section|article|chapitre|chapter)|§)\W{0,3}$", re.I
 )
 _RESOLVERS = frozenset(["1.0.0.1", "1.1.1.1", "8.8.4.4", "8.8.8.8", "9.9.9.9", "149.112.112.112"])
 _SMALL = 20  # four numbers up to this one are a version or a section, and an address once in 27,000
@@ -35,18 +37,20 @@ _SMALL = 20  # four numbers up to this one are a version or a section, and an ad
 _SHORTEST_IPV6 = 6  # 2a01::
 
 _SPACE = r"[ \u00a0\u202f-]"
+_DOT = r"[ \u00a0\u202f.-]"
 _CARD = re.compile(
     r"(?<![\w.])(?:"
-    rf"[2-6][0-9]{{3}}(?P<g>{_SPACE}?)[0-9]{{4}}(?P=g)[0-9]{{4}}(?P=g)[0-9]{{4}}"
-    rf"|3[47][0-9]{{2}}(?P<a>{_SPACE}?)[0-9]{{6}}(?P=a)[0-9]{{5}}"
-    rf"|3[0689][0-9]{{2}}(?P<d>{_SPACE})[0-9]{{6}}(?P=d)[0-9]{{4}}"  # ungrouped, 14 digits are a French company's
-    rf"|62[0-9]{{2}}(?P<u>{_SPACE})[0-9]{{4}}(?P=u)[0-9]{{4}}(?P=u)[0-9]{{4}}(?P=u)[0-9]{{3}}"
+    rf"[2-6][0-9]{{3}}(?P<g>{_DOT}?)[0-9]{{4}}(?P=g)[0-9]{{4}}(?P=g)[0-9]{{4}}"
+    rf"|3[47][0-9]{{2}}(?P<a>{_DOT}?)[0-9]{{6}}(?P=a)[0-9]{{5}}"
+    rf"|3[0689][0-9]{{2}}(?P<d>{_DOT})[0-9]{{6}}(?P=d)[0-9]{{4}}"  # ungrouped, 14 digits are a French company's
+    rf"|62[0-9]{{2}}(?P<u>{_DOT})[0-9]{{4}}(?P=u)[0-9]{{4}}(?P=u)[0-9]{{4}}(?P=u)[0-9]{{3}}"
     r")(?!\w|\.[0-9])"
 )
 _IBAN = re.compile(rf"(?<![^\W_])(?=([A-Za-z]{{2}}[0-9]{{2}}(?:{_SPACE}?[0-9A-Za-z]){{11,29}}))")  # others may follow
 _NIR = re.compile(
-    rf"(?<![\w.])[1-478]{_SPACE}?[0-9]{{2}}{_SPACE}?(?:0[1-9]|1[0-2]|[2-9][0-9]){_SPACE}?"
-    rf"(?:[0-9]{{2}}|2[ABab]){_SPACE}?[0-9]{{3}}{_SPACE}?[0-9]{{3}}{_SPACE}?(?:[0-8][0-9]|9[0-7])(?![\w]|\.[0-9])"
+    rf"(?<![\w.])[1-478]{_DOT}?[0-9]{{2}}{_DOT}?(?:0[1-9]|1[0-2]|[2-9][0-9]){_DOT}?"
+    rf"(?:[0-9]{{2}}|2[ABab]){_DOT}?[0-9]{{3}}{_DOT}?[0-9]{{3}}"
+    rf"(?:{_DOT}?|[ \u00a0]?/[ \u00a0]?|[ \u00a0]cl[eé][ \u00a0])(?:[0-8][0-9]|9[0-7])(?![\w]|\.[0-9])"
 )
 
 
@@ -57,6 +61,8 @@ def emails(text: str) -> Iterator[Match]:
     for match in _EMAIL.finditer(text):
         host, local = match["host"], match[0].partition("@")[0].lstrip(".-")
         start = match.end() - len(host) - 1 - len(local)
+        irish = _IRISH.search(text[max(0, start - 30) : start])
+        start -= len(irish[0]) if irish else 0
         nobody = local == "git" or (_RESERVED.fullmatch(host) and _NOBODY.fullmatch(local))
         if nobody or _FILE_ENDING.fullmatch(host.rpartition(".")[2]):
             continue
@@ -72,8 +78,10 @@ def ip_addresses(text: str) -> Iterator[Match]:
             small = all(int(number) <= _SMALL for number in match[0].split("."))
             if not address or not address.is_global or address.is_multicast or small or match[0] in _RESOLVERS:
                 continue
-            if not _VERSION.search(text[max(0, match.start() - 20) : match.start()]):
-                yield Match("ip", match.start(), match.end(), match[0])
+            before = text[max(0, match.start() - 20) : match.start()]
+            if not _VERSION.search(before):
+                start = match.start() - (len(mapped[0]) if (mapped := _MAPPED.search(before)) else 0)
+                yield Match("ip", start, match.end(), text[start : match.end()])
     if ":" in text:
         for match in _IPV6.finditer(text):
             address = _address(match[0]) if len(match[0]) >= _SHORTEST_IPV6 else None
@@ -117,7 +125,7 @@ def nirs(text: str) -> Iterator[Match]:
 
 
 def _compact(text: str) -> str:
-    return re.sub(_SPACE, "", text)
+    return re.sub(r"[\s.\-/]|cl[eé]", "", text)
 
 
 PERSONAL: dict[str, Recogniser] = {

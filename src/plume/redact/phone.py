@@ -1,4 +1,5 @@
-"""Telephone numbers: international ones, and national ones of France and its neighbours written as there."""
+"""Telephone numbers: international ones, national ones of France and its neighbours written as there, and those of
+more countries that the text itself calls so."""
 
 from __future__ import annotations
 
@@ -24,11 +25,20 @@ _AMERICAN = re.compile(
     r"(?<![\w+.-])(?:1[ .-])?(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}(?P<gap>[.-]))"
     r"[2-9][0-9]{2}(?(gap)(?P=gap)|[ .-])[0-9]{4}(?![\w]|[.-][0-9])"
 )
+# What a text calls a telephone number need not be grouped as at home: `ph: 2125550183`, `my cell is 0151 2345 8967`.
+_CALLED = re.compile(
+    r"(?<![^\W_])(?:t[eé]\u0301?l(?:[eé]\u0301?phone)?|phone|ph|cell|mob|mobile|portable|gsm|fax|handy|sms|whatsapp)\b"
+    r"(?:[ \u00a0](?:number|num[eé]\u0301?ro|num|no|n°|is|est)){0,2}[ \u00a0]?[.:=]{0,2}[ \u00a0]?"
+    r"(?P<number>\(?[0-9](?:[ \u00a0\u202f./()-]{0,2}[0-9]){8,12})(?![\w]|[.,/-][0-9])",
+    re.I,
+)
 _REFERENCE = re.compile(
     r"\b(?:isbn|issn|ean|réf\w*|ref|reference|id|siren|siret|facture|invoice|commande|order)\W{0,4}$", re.I
 )
 
-_COUNTRIES = ("FR", "BE", "CH", "GB")
+_FRANCE = ("FR", "GF", "GP", "MQ", "PM", "RE", "YT")  # numbers of overseas parts are not in the plan of FR
+_COUNTRIES = (*_FRANCE, "BE", "CH", "GB")
+_CALLED_COUNTRIES = (*_COUNTRIES, "US", "DE", "ES", "IT", "NL", "PT", "AT", "IE", "PL", "CZ", "LU", "SE", "FI", "GR")
 _FRENCH_GROUPS = {(2, 2, 2, 2, 2), (4, 3, 3), (4, 2, 2, 2), (1, 3, 3, 3), (1, 3, 2, 2, 2)}
 _FICTION = re.compile(r"\+3363998[0-9]{4}|\+447700900[0-9]{3}")  # kept free for films and examples, which look real
 _FEWEST = 8  # digits of an international number, country included
@@ -40,11 +50,14 @@ def phones(text: str) -> Iterator[Match]:
     yield from _grouped(text)
     for match in _TEN_DIGITS.finditer(text):
         reference = match[0] == "0123456789" or _REFERENCE.search(text[max(0, match.start() - 20) : match.start()])
-        if not reference and _national(match[0], "FR"):
+        if not reference and any(_national(match[0], country) for country in _FRANCE):
             yield Match("phone", match.start(), match.end(), match[0])
     for match in _AMERICAN.finditer(text):
         if _national(match[0], "US"):
             yield Match("phone", match.start(), match.end(), match[0])
+    for match in _CALLED.finditer(text):
+        if any(_national(match["number"], country) for country in _CALLED_COUNTRIES):
+            yield Match("phone", *match.span("number"), match["number"])
 
 
 def _international(text: str) -> Iterator[Match]:
@@ -98,7 +111,7 @@ def _is_grouped_as_at_home(candidate: str) -> bool:
     for country in _COUNTRIES:
         if national := _national("".join(groups), country):
             home = tuple(map(len, re.findall(r"[0-9]+", national)))
-            if sizes == home or (country == "FR" and sizes in _FRENCH_GROUPS):
+            if sizes == home or (country in _FRANCE and sizes in _FRENCH_GROUPS):
                 return True
     return False
 

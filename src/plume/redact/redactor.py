@@ -77,11 +77,15 @@ class Redactor:
         return dataclasses.replace(message, content=self.text(message.content), tool_calls=calls)
 
     def value(self, value: Any, leave: Collection[str] = ()) -> Any:
-        """A JSON value with marks in its strings, but for what stands under the keys to `leave`."""
+        """A JSON value with marks in its strings, but for what stands under the keys to `leave`; under `metadata` the
+        keys are a person's own, and nothing is left."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, Mapping):
-            return {key: one if key in leave else self.value(one, leave) for key, one in value.items()}
+            return {
+                key: one if key in leave else self.value(one, () if key == "metadata" else leave)
+                for key, one in value.items()
+            }
         if isinstance(value, list | tuple):
             return [self.value(one, leave) for one in value]
         return value

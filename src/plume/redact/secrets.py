@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterator
 
+from plume.redact.makers import MAKERS
 from plume.redact.match import Match, Recogniser
 
 # Each begins where no key sign stands before it, so that a long row of signs is read once.
@@ -15,11 +16,11 @@ _TOKENS = {
     "openai-key": re.compile(r"(?<![\w-])sk-(?!ant-)[\w-]{20,250}", re.A),
     "aws-key": re.compile(r"(?<![\w-])(?:AKIA|ASIA)[0-9A-Z]{16}(?!\w)", re.A),
     "github-token": re.compile(r"(?<![\w-])(?:gh[opsru]_[0-9A-Za-z]{36,250}|github_pat_\w{22,250})", re.A),
-    "gitlab-token": re.compile(r"(?<![\w-])glpat-[\w-]{20,250}", re.A),
+    "gitlab-token": re.compile(r"(?<![\w-])gl(?:pat|ptt|dt|rt|cbt|oas|soat)-[\w-]{20,250}", re.A),
     "slack-token": re.compile(r"(?<![\w-])xox[abceoprs]-(?:[0-9]-)?[0-9]{6,20}-[0-9A-Za-z-]{10,250}", re.A),
     "google-key": re.compile(r"(?<![\w-])AIza[\w-]{35}(?!\w)", re.A),
     "hugging-face-token": re.compile(r"(?<![\w-])hf_[0-9A-Za-z]{30,250}", re.A),
-    "stripe-key": re.compile(r"(?<![\w-])[rs]k_live_[0-9A-Za-z]{16,250}", re.A),
+    "stripe-key": re.compile(r"(?<![\w-])[rs]k_(?:live|test)_[0-9A-Za-z]{16,250}", re.A),
 }
 _SURE = frozenset(["aws-key", "google-key", "hugging-face-token", "slack-token"])  # by prefix and length alone
 _JWT = re.compile(r"(?<![\w-])(eyJ[\w-]{10,4000})\.eyJ[\w-]{10,8000}\.[\w-]{10,2000}", re.A)
@@ -28,6 +29,11 @@ _PRIVATE_KEY = re.compile(
     r"(?:(?P<body>(?:[^-]|-(?!----)){16,16000})-----END [A-Z0-9 ]{1,50}-----|(?P<cut>[0-9A-Za-z+/=\s\\]{16,16000}))"
 )
 _URL = re.compile(r"://(?P<both>(?P<user>[^\s/:@\"'<>]{0,100}):(?P<password>[^\s/@\"'<>]{1,200}))@(?=[\w\[])")
+
+_USER_OPTION = re.compile(
+    r"(?<=[\s])(?:-u|--(?:proxy-)?user)[ =][\"']?(?P<both>(?P<user>[^\s:\"'/@]{1,64}):(?P<password>[^\s\"'@]{6,200}))"
+)
+_CURL = re.compile(r"\b(?:curl|wget|https?)\b[^\n]*$")
 
 _SPACES = r"[ \t\u00a0\u202f]{0,3}"
 _IS = rf"[\"'”»*`]{{0,3}}{_SPACES}(?:=>|:=|[:=])[*]{{0,2}}{_SPACES}[*]{{0,2}}[\"'«“`]?[ \u00a0\u202f]?"
@@ -38,10 +44,17 @@ _PASSWORD = re.compile(
     re.I,
 )
 _NAMED_KEY = re.compile(
-    r"(?<![^\W_])(?:(?:api|secret|access|private|auth|account)[ _-]?key|secret[ _-]?access[ _-]?key"
+    r"(?:(?<![^\W_])(?:(?:api|secret|access|private|auth|account)[ _-]?key|secret[ _-]?access[ _-]?key"
     r"|(?:(?:access|auth|api|bot|bearer|refresh)[ _-]?)?token|(?:client[ _-]?)?secret"
     r"|(?:cl(?:é|e\u0301|ef?)|jeton)(?: (?:d['’])?(?:api|acc[eè]\u0300?s)| secr[eè]\u0300?te| priv[eé]\u0301?e))"
-    rf"(?: (?:est|is))?(?:{_IS}| )(?P<value>[\w+/=.~-]{{16,250}}+)(?![(\[{{<])",
+    rf"(?:(?: (?:est|is))?(?:{_IS}| )|(?:(?: [\w’'-]{{1,15}}){{1,2}}|(?:_[A-Za-z0-9]{{1,20}}){{1,2}}){_IS})"
+    r"|(?<![^\W_])pass(?:word|wd)[ ]"  # as in .netrc
+    # jeton Gitea est …, token for the wiki: …
+    rf"|(?<![^\W_])(?:jeton|token)(?: [\w’'-]{{1,15}}){{1,3}}(?: (?:est|is) |{_IS})"
+    # Authorization: Basic …, Bearer …; curl -u :…; ?appid=…
+    r"|(?<![^\W_])(?:authorization[\"']?[ ]?[:=][ ]?[\"']?(?:basic|token|bot|apikey)|bearer)[ ]"
+    r"|(?<=\s)(?:-u|--user)[ =][\"']?:|(?<=[?&])(?:app_?id|key|auth|sig|signature)="
+    r")(?P<value>[\w+/=.~-]{16,250}+)(?![(\[{<])",
     re.I,
 )
 
@@ -91,10 +104,14 @@ def private_keys(text: str) -> Iterator[Match]:
 
 
 def url_credentials(text: str) -> Iterator[Match]:
-    """User and password of `https://user:password@host`, unless this is a word for one or the user's name again."""
+    """User and password of `https://user:password@host`, unless this is a word for one or the user's name again; and
+    of `curl -u user:password`."""
     for match in _URL.finditer(text):
         password = match["password"]
         if password.casefold() != match["user"].casefold() and not _is_dummy(password, 2):
+            yield Match("url-credentials", *match.span("both"), match["both"])
+    for match in _USER_OPTION.finditer(text):
+        if _looks_chosen(match["password"]) and _CURL.search(text[max(0, match.start() - 100) : match.start()]):
             yield Match("url-credentials", *match.span("both"), match["both"])
 
 
@@ -109,7 +126,12 @@ def passwords(text: str) -> Iterator[Match]:
 
 
 def named_keys(text: str) -> Iterator[Match]:
-    """The value of `api_key = …`, `token: …` and the like when it looks random."""
+    """Keys of `MAKERS`, and the value of `api_key = …`, `token: …` and the like when it looks random."""
+    for match in MAKERS.finditer(text):
+        start, end = match.span(match.lastgroup or 0)
+        key = text[start:end]
+        if _holds_long_mixed_run(key.encode()) and not _is_dummy(key, _FEWEST_SIGNS):
+            yield Match("api-key", start, end, key)
     for match in _NAMED_KEY.finditer(text):
         value = match["value"].rstrip(".")
         if _is_key(value):
@@ -163,7 +185,7 @@ _ASSIGNED = [
 
 def may_hold_secret(text: str) -> bool:
     """Whether anything of `SECRETS` can be in a text: no when none is, about 4 ns a character."""
-    if "@" in text and _URL.search(text):
+    if ("@" in text and _URL.search(text)) or ("-u" in text and _USER_OPTION.search(text)):
         return True
     return _assigns_password(text) or _holds_long_mixed_run(text.encode("utf-8", "surrogatepass"))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import dropwhile, takewhile
 from typing import Any
 
 from openai.types.responses import Response
@@ -16,21 +17,25 @@ from plume.serving.items import Named, named_of, show
 from plume.types import Message
 
 KIND = "response"
+FIRST = "first_response_id"  # in a kept response: where its chain began
 _KEPT_SECONDS = 30 * 24 * 3600.0  # as long as OpenAI keeps responses, if the tenant's conversations live no shorter
 
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """Messages before the request's own, about whom they are, and where the conversation ended when it was read."""
+    """Messages before the request's own, about whom they are, and where the conversation ended when it was read; of a
+    chain, its first response, as far as it is known."""
 
     messages: tuple[Message, ...] = ()
     user: str | None = None
     head: int | None = None
+    first: str | None = None
 
 
 def past(tenant: Tenant, previous: str | None, conversation: str | None, most: int, *, cut: bool) -> Past:
-    """What a context of `most` tokens could hold, and no less: more messages are not read. Raises ApiError where there
-    are more, unless the oldest are to be `cut`, which is for who knows their tokens."""
+    """What a context of `most` tokens could hold, and no less: more messages are not read, but for the persona that it
+    all begins with. Raises ApiError where there are more, unless the oldest are to be `cut`, which is for who knows
+    their tokens."""
     if conversation is not None:
         try:
             found = history(tenant, conversation, most)
@@ -40,19 +45,26 @@ def past(tenant: Tenant, previous: str | None, conversation: str | None, most: i
             raise _too_many(most, "conversation")
         return Past(found.messages, found.user, found.head)
     turns: list[Sequence[Message]] = []
-    id, count, user = previous, 0, None
+    persona: tuple[Message, ...] = ()
+    id, count, user, first = previous, 0, None, None
     while id is not None:
         document = _previous(tenant, id, previous or id)
         body, user = document.body, user or document.user
+        first = first or body.get(FIRST)
         turn = [one.message for one in named_of([*body["input"], *body["response"]["output"]])]
         turns.append(turn)
         count += len(turn)
-        if count > most:
-            if cut:
-                break
+        if count > most and not cut:
             raise _too_many(most, "previous_response_id")
-        id = body["response"].get("previous_response_id")
-    return Past(tuple(message for turn in reversed(turns) for message in turn), user)
+        earlier = body["response"].get("previous_response_id")
+        first = first or (id if earlier is None else None)
+        if count > most and earlier is not None:
+            turns[-1] = list(dropwhile(_is_system, turn))  # said in the middle of the chain, it is no persona
+            persona = _persona(tenant, document)
+            break
+        id = earlier
+    messages = tuple(message for turn in reversed(turns) for message in turn)
+    return Past((*persona, *messages), user, first=first)
 
 
 def keep(tenant: Tenant, response: Response, given: Sequence[Named], before: Past, *, store: bool) -> None:
@@ -67,7 +79,8 @@ def keep(tenant: Tenant, response: Response, given: Sequence[Named], before: Pas
         about = shown.get("safety_identifier") or shown.get("user") or before.user
         ttl = min(_KEPT_SECONDS, tenant.lifetime() or _KEPT_SECONDS)
         items = [item.model_dump(mode="json", exclude_unset=True) for one in given for item in show(one)]
-        tenant.put(KIND, response.id, {"response": shown, "input": items}, at=0, ttl=ttl, user=about)
+        body = {"response": shown, "input": items, **({FIRST: before.first} if before.first else {})}
+        tenant.put(KIND, response.id, body, at=0, ttl=ttl, user=about)
 
 
 def kept(tenant: Tenant, id: str) -> Document:
@@ -108,6 +121,20 @@ def _previous(tenant: Tenant, id: str, asked: str) -> Document:
         message = f"{asked!r} belongs to the conversation {conversation['id']!r}: go on with conversation"
         raise invalid(param, message)
     return document
+
+
+def _persona(tenant: Tenant, later: Document) -> tuple[Message, ...]:
+    """The system messages that a chain begins with; none where its first response is gone."""
+    try:
+        while (previous := later.body["response"].get("previous_response_id")) is not None:
+            later = tenant.get(KIND, later.body.get(FIRST, previous))
+    except NotFound:
+        return ()
+    return tuple(takewhile(_is_system, (one.message for one in named_of(later.body["input"]))))
+
+
+def _is_system(message: Message) -> bool:
+    return message.role == "system"
 
 
 def _too_many(most: int, param: str) -> ApiError:

@@ -151,19 +151,29 @@ def _prepared(schema: Any, path: str, prepared: Prepared, alone: bool) -> Any:
             kept[key] = _prepared(value, here, prepared, alone)
         elif key in _KEPT:
             kept[key] = value
+    if not (alone and "$ref" in schema):
+        kept |= _bounds(schema, path, prepared.apart)
+    return _in_order(_with_all(kept, also))
+
+
+def _bounds(schema: Mapping[str, Any], path: str, apart: bool) -> dict[str, Any]:
     try:
-        kept |= rewrite.bounds(
-            {key: schema[key] for key in _BOUNDS if key in schema and not (alone and "$ref" in schema)}, prepared.apart
-        )
+        return rewrite.bounds({key: schema[key] for key in _BOUNDS if key in schema}, apart)
     except ValueError as error:
         named = next(key for key in _BOUNDS if key in schema)
         raise UserError(f"{named} at {path}/{named} cannot be enforced: {error}", "use smaller bounds") from None
-    if also:
-        kept["allOf"] = [*kept.get("allOf", []), *also]
-    for key in _TOGETHER:
-        if key in kept and "properties" in kept:
-            kept[key] = [_ordered(part, kept["properties"]) for part in kept[key]]
-    return kept
+
+
+def _with_all(kept: dict[str, Any], also: list[Any]) -> dict[str, Any]:
+    """The schema that says these as well."""
+    return kept | {"allOf": [*kept.get("allOf", []), *also]} if also else kept
+
+
+def _in_order(kept: dict[str, Any]) -> dict[str, Any]:
+    """The schema, whose parts let keys come in the order of its own properties."""
+    if "properties" not in kept:
+        return kept
+    return kept | {key: [_ordered(part, kept["properties"]) for part in kept[key]] for key in _TOGETHER if key in kept}
 
 
 def _ordered(part: Any, first: Mapping[str, Any]) -> Any:
