@@ -23,6 +23,7 @@ import numpy as np
 
 from plume.memory import open_store
 from plume.memory.recall.approximate import available
+from plume.memory.recall.memory import Memory
 from plume.memory.recall.search import Recall
 from plume.memory.recall.vectors import Embedder, Matrix
 from plume.memory.store import Store
@@ -69,7 +70,8 @@ def measure(store: Store, embedder: Embedder, vectors: Matrix, questions: Matrix
         close = Recall(store, embedder, approximate_above=0)
         began = time.perf_counter()
         close.nearest("bench", questions[0])
-        kept = close._kept("bench")
+        assert isinstance(close.index, Memory)
+        kept = close.index.kept("bench")
         kept.builder.wait()
         tell("messages read again and the approximate index built", (time.perf_counter() - began) * 1000)
         made = kept.builder.ready(kept.corpus.matrix, kept.corpus.packed)
