@@ -15,6 +15,7 @@ import sqlalchemy
 from plume.data.sql import address as sql_address
 from plume.errors import UserError
 from plume.memory import open_store
+from plume.memory.recall.places import Entry
 from plume.memory.recall.search import Recall
 from plume.memory.recall.vectors import Embedder, Matrix, pgvector_text
 from plume.memory.redacting import RedactingStore
@@ -196,13 +197,14 @@ def test_what_goes_takes_its_rows_along_whoever_deletes_it(store: Store, url: st
 def test_what_has_expired_is_not_found_before_any_sweep_and_goes_with_it(url: str, run: Run) -> None:
     now = 1e9
     with open_store(url, clock=lambda: now) as store:
-        filled(store, ttl=60)
-        lasting = filled(store, said=["Un phare qui dure"])
+        filled(store, ttl=60, said=["phare"] * 20)
+        filled(store, said=["Un phare qui dure"])
         recall = ours(store)
-        assert len(recall.search("alice", "phare")) == 5
+        assert texts(recall.search("alice", "phare", limit=1)) == ["phare"]
         now += 60
-        assert {one.conversation for one in recall.search("alice", "phare", limit=50)} == {lasting}
-        assert run(ROWS) == [(5,)]
+        assert texts(recall.search("alice", "phare", limit=1)) == ["Un phare qui dure"]
+        assert texts(recall.nearest("alice", BAG.unit(["phare"])[0], 1)) == ["Un phare qui dure"]
+        assert run(ROWS) == [(21,)]
         store.sweep()
         assert run(ROWS) == [(1,)]
 
@@ -292,6 +294,34 @@ def test_vectors_of_another_model_are_not_compared_but_computed_anew(store: Stor
     assert len(second.nearest("alice", question)) == 5
 
 
+def test_vectors_that_another_program_makes_of_its_model_meanwhile_are_not_compared(store: Store) -> None:
+    filled(store)
+
+    def embed(asked: Sequence[str]) -> Matrix:
+        if asked == ["bateau"]:  # the messages have been followed
+            ours(store).search("alice", "bateau")
+        return BAG.embed(asked)[:, :8] + 1
+
+    assert texts(ours(store, Embedder("narrow", embed)).search("alice", "bateau", limit=50)) == [SAID[1]]
+
+
+def test_what_was_read_is_not_kept_once_the_conversation_is_another_or_somebody_has_followed_it(
+    store: Store, run: Run
+) -> None:
+    reached, tables, id = store.tenant("alice"), store.search_tables(), filled(store)
+    (behind,), read, entry = tables.behind("alice", None), reached.read(id), Entry(1, ["phare"], None)
+    reached.delete(id)
+    reached.create(id)
+    reached.append(id, [Message("user", "neuf")] * 3)
+    assert not tables.follow("alice", read, behind, behind._replace(head=5), [entry])
+    read = reached.read(id)
+    assert tables.follow("alice", read, behind, behind._replace(head=3), [entry])
+    assert not tables.follow("alice", read, behind, behind._replace(head=2), [Entry(2, ["bateau"], None)])
+    assert run("SELECT position, words::text FROM plume_recall_items") == [(1, "'phare':1")]
+    assert run("SELECT head FROM plume_recall") == [(3,)]
+    assert tables.behind("alice", None) == []
+
+
 def test_writers_and_searchers_at_once_keep_every_message_once(url: str, run: Run) -> None:
     with open_store(url) as store:
         ids = [filled(store, said=[]) for _ in range(3)]
@@ -334,8 +364,8 @@ def test_without_the_extension_it_is_refused_and_memory_is_searched(bare: str) -
         assert Recall(store, BAG).where == "database"
 
 
-def test_other_stores_refuse(tmp_path: Path) -> None:
-    for url in ("memory:", f"sqlite:///{tmp_path}/plume.db"):
+def test_other_stores_refuse(started: Callable[[str], str], tmp_path: Path) -> None:
+    for url in ("memory:", f"sqlite:///{tmp_path}/plume.db", started("redis"), started("mysql")):
         with open_store(url) as store:
             with pytest.raises(UserError, match="only PostgreSQL") as caught:
                 ours(store)
