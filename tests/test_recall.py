@@ -15,6 +15,7 @@ from plume.errors import PlumeError, UserError
 from plume.generation.embedder import model_embedder, sentence_embedder
 from plume.memory import open_store
 from plume.memory.recall import approximate
+from plume.memory.recall.memory import Kept, Memory
 from plume.memory.recall.search import Found, Recall
 from plume.memory.recall.vectors import Embedder, Matrix, vector_bytes, vector_of
 from plume.memory.sealing.master import master_key
@@ -65,6 +66,11 @@ def filled(store: Store, tenant: str = "alice", said: Sequence[str] = SAID, **op
 
 def texts(found: Sequence[Found]) -> list[str]:
     return [one.item.message.content for one in found]
+
+
+def kept(recall: Recall) -> Kept:
+    assert isinstance(recall.index, Memory)
+    return recall.index.kept("alice")
 
 
 @pytest.mark.parametrize("embedder", [None, BAG], ids=["words", "hybrid"])
@@ -222,15 +228,15 @@ def test_many_deletions_close_the_gaps() -> None:
     with open_store("memory:") as store:
         reached, recall = store.tenant("alice"), Recall(store, BAG)
         gone = filled(store, said=[f"phare numéro {n}" for n in range(1500)])
-        kept = filled(store, said=[f"bateau numéro {n}" for n in range(300)])
+        other = filled(store, said=[f"bateau numéro {n}" for n in range(300)])
         assert len(recall.search("alice", "phare", limit=5)) == 5
         reached.delete(gone)
         found = recall.search("alice", "numéro 7 phare", limit=5)
-        assert {one.conversation for one in found} == {kept}
+        assert {one.conversation for one in found} == {other}
         assert "bateau numéro 7" in texts(found)
-        corpus = recall._kept("alice").corpus
+        corpus = kept(recall).corpus
         assert (len(corpus.matrix), corpus.packed) == (300, 1)
-        reached.append(kept, [Message("user", "bateau tout neuf")])
+        reached.append(other, [Message("user", "bateau tout neuf")])
         assert texts(recall.search("alice", "tout neuf", limit=1)) == ["bateau tout neuf"]
 
 
@@ -261,9 +267,9 @@ def test_the_approximate_index_passes_the_gate_and_follows_the_store() -> None:
             reached.append(id, [Message("user", str(n)) for n in range(1000 * number, 1000 * number + 1000)])
         close, sure = Recall(store, embedder, approximate_above=1000), Recall(store, embedder)
         close.search("alice", "5")
-        kept = close._kept("alice")
-        kept.builder.wait()
-        made = kept.builder.ready(kept.corpus.matrix, kept.corpus.packed)
+        mine = kept(close)
+        mine.builder.wait()
+        made = mine.builder.ready(mine.corpus.matrix, mine.corpus.packed)
         assert made is not None
         assert (made.rows, made.recall >= approximate.GATE) == (3000, True)
         reached.append(ids[0], [Message("user", "3100")])  # behind the index: searched exactly
@@ -275,7 +281,7 @@ def test_the_approximate_index_passes_the_gate_and_follows_the_store() -> None:
             assert near[0] == exactly[0] == str(number)
             assert not any(1000 <= int(text) < 2000 for text in near)
             shared += len(set(near) & set(exactly))
-        assert kept.builder.ready(kept.corpus.matrix, kept.corpus.packed) is made
+        assert mine.builder.ready(mine.corpus.matrix, mine.corpus.packed) is made
         assert shared / 510 >= approximate.GATE
 
 
@@ -288,7 +294,7 @@ def test_an_index_below_the_gate_is_not_used(monkeypatch: pytest.MonkeyPatch) ->
         filled(store, said=[str(n) for n in range(200)])
         recall = Recall(store, numbered(200), approximate_above=100)
         recall.search("alice", "5")
-        recall._kept("alice").builder.wait()
+        kept(recall).builder.wait()
         assert texts(recall.search("alice", "5", limit=1)) == ["5"]
 
 

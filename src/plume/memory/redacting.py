@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from plume.errors import DocumentChanged, NotFound
 from plume.memory.records import message_bytes, metadata_bytes
@@ -33,6 +33,9 @@ from plume.memory.store import (
 from plume.memory.vault import seal, unseal, vault_of
 from plume.redact import Redaction, Redactor
 from plume.types import Message
+
+if TYPE_CHECKING:
+    from plume.memory.sql.search_tables import SearchTables
 
 Scope = Callable[[Tenant, str, str, Any], str | None]
 """Whose vault a document shares: from tenant, kind, id and body; None for a document that stays as it is."""
@@ -63,6 +66,9 @@ class RedactingStore:
 
     def rows(self, tenant: str) -> Rows:
         return self._store.rows(tenant)
+
+    def search_tables(self) -> SearchTables:
+        return self._store.search_tables()
 
     def sweep(self, limit: int = 1000) -> Counts:
         return self._store.sweep(limit)

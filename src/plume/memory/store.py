@@ -18,6 +18,7 @@ from plume.types import Message
 if TYPE_CHECKING:
     from plume.memory.rows import Rows
     from plume.memory.sealing.seal import Sealing
+    from plume.memory.sql.search_tables import SearchTables
 
 Clock = Callable[[], float]
 
@@ -25,6 +26,7 @@ MANY = 2**31 - 1  # more than any conversation has
 LOCAL = "local"  # the tenant of who asks on this machine
 VAULT = "vault"  # the kind of document that belongs to the conversation whose id it has, and goes when that goes
 RESERVED = "plume:"  # begins the names of tenants of Plume's own
+SEARCH_HERE = "leave `inside` out, and recall searches in this process's memory"
 _FAR = 2**50  # beyond every position, and exact in every database
 NAME_BYTES = 255  # of an id or a tenant's name in UTF-8: what every database can keep in an index
 
@@ -269,6 +271,10 @@ class Store(Protocol):
         """What is stored as it lies there, for who seals it anew or examines it."""
         ...
 
+    def search_tables(self) -> SearchTables:
+        """Where the database itself searches. Raises UserError, with the reason, where it cannot."""
+        ...
+
     def sweep(self, limit: int = 1000) -> Counts:
         """Delete at most so many conversations and documents that have expired. Several programs may do it at once."""
         ...
@@ -334,6 +340,10 @@ def bounds(after: int | None, before: int | None, first: int | None, last: int |
     low = -1 if after is None else max(-1, min(after, _FAR))
     high = _FAR if before is None else max(0, min(before, _FAR))
     return low, high, MANY if limit is None else page_size(limit)
+
+
+def no_search_tables(store: str) -> UserError:
+    return UserError(f"{store}: of all stores only PostgreSQL, with pgvector, searches by itself", SEARCH_HERE)
 
 
 def checked_user(user: str | None) -> str | None:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Never, Self
 
 from plume.memory.bodies import bodies_of
 from plume.memory.in_memory.rows import InMemoryRows
@@ -21,6 +21,7 @@ from plume.memory.store import (
     Durability,
     Line,
     checked_name,
+    no_search_tables,
     page_size,
 )
 
@@ -56,6 +57,9 @@ class InMemoryStore:
         with self._lock:
             names = sorted((name for name, one in self._tenants.items() if one.holds_anything()), key=str.encode)
             return tuple(name for name in names if name.encode("utf-8") > behind)[:size]
+
+    def search_tables(self) -> Never:
+        raise no_search_tables("memory:")
 
     def sweep(self, limit: int = 1000) -> Counts:
         removed, size = Counts(), page_size(limit)

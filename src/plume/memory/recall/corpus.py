@@ -9,29 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from plume.errors import NotFound
 from plume.memory.recall.fulltext import FullText
-from plume.memory.recall.vectors import Embedder, Matrix, vector_bytes, vector_of
+from plume.memory.recall.places import Place, Within
+from plume.memory.recall.spoken import BATCH, embedded, spoken
+from plume.memory.recall.vectors import Embedder, Matrix
 from plume.memory.store import Conversation, Item, Tenant
 
 _PAGE = 500  # conversations
-_BATCH = 256  # texts to embed and keep at once
 _FEW = 1000  # rows that are gone, for which packing is not worth while
-_SPOKEN = ("user", "assistant", "tool")
 Rows = npt.NDArray[np.int64]
-
-
-class Place(NamedTuple):
-    """Where a row's message stands."""
-
-    conversation: str
-    position: int
-    item: str
 
 
 @dataclass(slots=True)
@@ -82,9 +73,10 @@ class Corpus:
         if len(self._gone) > _FEW and 4 * len(self._gone) > len(self._places):
             self._pack()
 
-    def rows(self, conversation: str | None, user: str | None, before: int | None) -> Rows | None:
-        """Those of a conversation, of a person, before a position; None for all."""
-        if conversation is None and user is None and before is None:
+    def rows(self, within: Within) -> Rows | None:
+        """None for all."""
+        conversation, user, before = within
+        if within == Within():
             return None
         asked = self._known.values() if conversation is None else filter(None, [self._known.get(conversation)])
         chosen = (
@@ -123,9 +115,9 @@ class Corpus:
                 start = 0
             vectors = self._tenant.vectors(found.id, after=start - 1) if self._embedder else {}
             known = self._known.setdefault(found.id, _Known(now.created_at, 0, now.user))
-            spoken = [item for item in now.items if item.message.role in _SPOKEN and item.message.content.strip()]
-            for first in range(0, len(spoken), _BATCH):
-                self._add(now, spoken[first : first + _BATCH], vectors)
+            found_here = spoken(now.items)
+            for first in range(0, len(found_here), BATCH):
+                self._add(now, found_here[first : first + BATCH], vectors)
             known.created_at, known.head = now.created_at, now.head
         except NotFound:  # it went meanwhile
             self._forget(found.id)
@@ -134,24 +126,10 @@ class Corpus:
         first = len(self._places)
         rows = range(first, first + len(items))
         if self._embedder is not None:
-            self._fill(first, self._vectors(self._embedder, conversation, items, vectors))
+            self._fill(first, embedded(self._tenant, self._embedder, conversation, items, vectors))
         self._places += [Place(conversation.id, item.position, item.id) for item in items]
         self._known[conversation.id].rows.update((item.position, row) for item, row in zip(items, rows, strict=True))
         self._texts.add((row, item.message.content) for row, item in zip(rows, items, strict=True))
-
-    def _vectors(
-        self, embedder: Embedder, conversation: Conversation, items: Sequence[Item], stored: Mapping[int, bytes]
-    ) -> Matrix:
-        """Those that are stored, and those that are missing, which are computed and stored."""
-        found = [vector_of(embedder.model, stored.get(item.position, b"")) for item in items]
-        missing = [place for place, vector in enumerate(found) if vector is None]
-        if missing:
-            made = embedder.unit([items[place].message.content for place in missing])
-            for place, vector in zip(missing, made, strict=True):
-                found[place] = vector
-            new = {items[place].position: vector_bytes(embedder.model, made[n]) for n, place in enumerate(missing)}
-            self._tenant.index(conversation, new)
-        return np.stack([vector for vector in found if vector is not None])
 
     def _fill(self, first: int, vectors: Matrix) -> None:
         end, width = first + len(vectors), vectors.shape[1]

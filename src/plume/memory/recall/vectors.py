@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from plume.errors import PlumeError
+from plume.errors import PlumeError, UserError
 
 Matrix = npt.NDArray[np.float32]
 
@@ -49,3 +49,13 @@ def vector_of(model: str, raw: bytes) -> Matrix | None:
     if not raw.startswith(head):
         return None
     return np.frombuffer(raw, _NUMBER, offset=len(head)).astype(np.float32)
+
+
+def pgvector_text(vector: Matrix) -> str:
+    """Five digits tell every number of 16 bits."""
+    return f"[{','.join(f'{number:.5g}' for number in vector.tolist())}]"
+
+
+def wrong_width(question: Matrix, kept: tuple[int, ...]) -> UserError:
+    hint = "ask with the model that the messages were read with"
+    return UserError(f"a vector of {question.shape} for messages of {kept} numbers", hint)

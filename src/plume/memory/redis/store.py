@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Never, Self, cast
 from urllib.parse import quote, unquote
 
 import redis
@@ -27,7 +27,7 @@ from plume.memory.redis.rows import RedisRows
 from plume.memory.redis.tenant import BATCH, RedisTenant, counted
 from plume.memory.sealing.master import MasterKey
 from plume.memory.sealing.seal import KEPT, PLAIN, Sealing, sealing_of
-from plume.memory.store import Clock, Counts, Durability, Line, checked_name, page_size, unsafe
+from plume.memory.store import Clock, Counts, Durability, Line, checked_name, no_search_tables, page_size, unsafe
 
 _FORM = 2  # of the keys
 _SECONDS = 30
@@ -84,6 +84,9 @@ class RedisStore:
         except redis.RedisError as error:
             raise self._failed(error) from None
         return tuple(name.decode("utf-8") for name in cast("list[bytes]", found))
+
+    def search_tables(self) -> Never:
+        raise no_search_tables(self._name)
 
     def sweep(self, limit: int = 1000) -> Counts:
         left, removed, after = page_size(limit), Counts(), None

@@ -25,7 +25,7 @@ def migrate(database: Database, name: str) -> None:
         if _current(connection, name) == NEWEST:
             return
         connection.rollback()
-        with _alone(connection, name):
+        with alone(connection, name):
             if _current(connection, name) != NEWEST:
                 upgrade(connection)
             connection.commit()
@@ -58,7 +58,7 @@ def upgrade(connection: Connection, to: str = "head") -> None:
 
 
 @contextmanager
-def _alone(connection: Connection, name: str) -> Iterator[None]:
+def alone(connection: Connection, name: str) -> Iterator[None]:
     """Servers are locked by name; an SQLite file is locked by the turn."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _ADVISORY})

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from sqlalchemy import inspect
+
 from plume.errors import PlumeError
 from plume.memory.sql.connect import Database
+from plume.memory.sql.tables import SEARCH_TABLES
 
 _POSTGRESQL = (
-    "VACUUM FULL plume_conversations, plume_items, plume_documents, then CHECKPOINT: VACUUM has made the space of the "
+    "VACUUM FULL {tables}, then CHECKPOINT: VACUUM has made the space of the "
     "deleted rows free, without overwriting it; the write-ahead log keeps them until its segments are recycled, an "
     "archive of it and backups as long as you keep them"
 )
@@ -34,5 +37,7 @@ def scrub(database: Database, name: str) -> tuple[str, ...]:
     if database.reader.dialect.name != "postgresql":
         return (_MYSQL,)
     with database.reader.connect() as connection:
-        connection.exec_driver_sql("VACUUM (ANALYZE) plume_conversations, plume_items, plume_documents")
-    return (_POSTGRESQL,)
+        made = [table for table in SEARCH_TABLES if inspect(connection).has_table(table)]
+        tables = ", ".join(["plume_conversations", "plume_items", "plume_documents", *made])
+        connection.exec_driver_sql(f"VACUUM (ANALYZE) {tables}")
+    return (_POSTGRESQL.format(tables=tables),)

@@ -15,6 +15,7 @@ from plume.memory.sealing.master import MasterKey
 from plume.memory.sealing.seal import PLAIN, Sealing, sealing_of
 from plume.memory.sql import lifetime
 from plume.memory.sql.rows import SQLRows
+from plume.memory.sql.search_tables import SearchTables, drop_search_tables
 from plume.memory.sql.tables import audit
 from plume.memory.sql.tenant import SQLTenant
 from plume.memory.sql.transactions import Transactions
@@ -28,6 +29,8 @@ class SQLStore:
         self.sealing: Sealing = PLAIN
         try:
             self.sealing = sealing_of(self, self._transactions.name, keys)
+            if self.sealing.active:
+                drop_search_tables(self._transactions)
         except BaseException:
             self.close()
             raise
@@ -52,6 +55,9 @@ class SQLStore:
             last = min(names, key=str.encode)
             found.append(last)
         return tuple(found)
+
+    def search_tables(self) -> SearchTables:
+        return SearchTables(self._transactions, self.sealing.active)
 
     def sweep(self, limit: int = 1000) -> Counts:
         return lifetime.sweep(self._transactions, page_size(limit))

@@ -15,6 +15,7 @@ from sqlalchemy.types import TypeDecorator
 from plume.memory.store import NAME_BYTES
 
 VERSION_TABLE = "plume_version"  # Alembic's
+SEARCH_TABLES = ("plume_recall", "plume_recall_items")  # of PostgreSQL alone: see search_tables.py
 
 
 _BYTES = LargeBinary(NAME_BYTES).with_variant(mysql.VARBINARY(NAME_BYTES), "mysql", "mariadb")

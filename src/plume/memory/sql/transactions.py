@@ -33,7 +33,8 @@ class Transactions:
         self._database = _reached(url, self.name)
         self._clock = time.time if clock is None and self._database.now is None else clock
         now = self._database.now if self._clock is None else None
-        self.statements = Statements(now, self._database.reader.dialect.name)
+        self.dialect = self._database.reader.dialect.name
+        self.statements = Statements(now, self.dialect)
         try:
             migrate(self._database, self.name)
         except SQLAlchemyError as error:
