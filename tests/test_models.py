@@ -486,10 +486,22 @@ def test_a_stock_model_that_computes_otherwise_stays_what_it_is(changed: dict[st
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
 def test_a_product_laid_out_is_the_same_to_the_bit_in_any_batch() -> None:
-    rows = torch.randn(33, 1024, generator=torch.Generator().manual_seed(0))
+    rows = torch.randn(200, 1024, generator=torch.Generator().manual_seed(0))
     layer = Prepacked(torch.randn(128, 1024, generator=torch.Generator().manual_seed(1)))
     alone = torch.cat([layer(row[None]) for row in rows])
-    assert all(torch.equal(layer(rows[:count]), alone[:count]) for count in (2, 3, 4, 8, 9, 16, 17, 32, 33))
+    counts = (2, 3, 4, 8, 9, 16, 17, 32, 33, 64, 65, 150, 200)
+    assert all(torch.equal(layer(rows[:count]), alone[:count]) for count in counts)
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
+def test_prompts_of_every_length_leave_few_products_behind() -> None:
+    layer = Prepacked(torch.zeros(512, 256))
+    with torch.profiler.profile(record_shapes=True) as watched:
+        for rows in range(2, 1025, 7):
+            layer(torch.zeros(rows, 256))
+    products = [event for event in watched.events() if "linear_pointwise" in event.name]
+    assert len(products) == 147
+    assert len({tuple(event.input_shapes[0]) for event in products}) < 40
 
 
 @EVERY

@@ -43,6 +43,13 @@ class Prepacked(nn.Module):
             return (y_N if self.bias_N is None else y_N + self.bias_N).view(*x.shape[:-1], -1)
         if not self.packed:
             return F.linear(x, self.weight_NK, self.bias_N)
+        rows = x.numel() // self.inputs
+        if more := filled_up(rows) - rows:
+            x_RK = F.pad(x.reshape(rows, self.inputs), (0, 0, 0, more))
+            return self._product(x_RK)[:rows].view(*x.shape[:-1], -1)
+        return self._product(x)
+
+    def _product(self, x: Tensor) -> Tensor:
         out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight_NK, self.bias_N, "none", [], "")
         return out
 
@@ -76,6 +83,13 @@ def threads_for(model: Any) -> int:
     """How many threads it is decoded with: one where the weights fit into a core's share of the caches, for there the
     threads' waiting for each other costs more than they bring."""
     return 1 if weights_nbytes(model) <= _ONE_CORE else torch.get_num_threads()
+
+
+def filled_up(rows: int) -> int:
+    """How many rows are multiplied for so many. For each number oneDNN makes a program, which takes it milliseconds,
+    and keeps it: prompts come in every length, up to a thousand programs and half a megabyte each."""
+    step = 1 if rows <= 16 else 16 if rows <= 64 else 64
+    return -(-rows // step) * step
 
 
 def gains(weight: Tensor) -> bool:
