@@ -47,6 +47,9 @@ def serve(
     ] = None,
     jobs: Annotated[int, typer.Option(metavar="N", help="Most fine-tuning jobs that run at once.")] = 1,
     request_seconds: Annotated[float, typer.Option(metavar="S", help="The longest that one answer may take.")] = 600,
+    recall: Annotated[
+        bool, typer.Option("--recall", help="Let cut responses take up older turns again that a question is about.")
+    ] = False,
     redact: options.Redact = None,
     redact_names: options.RedactNames = None,
 ) -> None:
@@ -73,6 +76,7 @@ def serve(
         request_seconds=request_seconds,
         otlp_endpoint=otlp_endpoint or None,
         jobs_at_once=jobs,
+        recall=recall,
     )
     from plume.serving.past import vault_of
 
