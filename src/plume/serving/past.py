@@ -10,6 +10,7 @@ from openai.types.responses import Response
 
 from plume.chat import history
 from plume.errors import NotFound
+from plume.memory.redacting import check_vault
 from plume.memory.store import Document, Tenant
 from plume.serving.errors import ApiError, from_plume, invalid, not_found
 from plume.serving.items import Named, named_of, show
@@ -30,8 +31,10 @@ class Past:
 
 def past(tenant: Tenant, previous: str | None, conversation: str | None, most: int, *, cut: bool) -> Past:
     """What a context of `most` tokens could hold, and no less: more messages are not read. Raises ApiError where there
-    are more, unless the oldest are to be `cut`, which is for who knows their tokens."""
+    are more, unless the oldest are to be `cut`, which is for who knows their tokens; WrongKey where nobody could keep
+    what comes next."""
     if conversation is not None:
+        check_vault(tenant, conversation)
         try:
             found = history(tenant, conversation, most)
         except NotFound as error:
@@ -43,6 +46,8 @@ def past(tenant: Tenant, previous: str | None, conversation: str | None, most: i
     id, count, user = previous, 0, None
     while id is not None:
         document = _previous(tenant, id, previous or id)
+        if not turns:
+            check_vault(tenant, document.body.get("vault", id))
         body, user = document.body, user or document.user
         turn = [one.message for one in named_of([*body["input"], *body["response"]["output"]])]
         turns.append(turn)
