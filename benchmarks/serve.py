@@ -88,21 +88,24 @@ async def loaded(served: Served, options: argparse.Namespace) -> Load:
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=served.url, timeout=120, limits=limits) as client:
         await streamed(client, served.model, random.Random(0), Load())  # loads the model
-        for seconds, counted in ((options.warm_up, Load()), (options.seconds, load)):
-            until = time.monotonic() + seconds
-            watching = asyncio.ensure_future(watch(served.pid, until, counted))
-            await asyncio.gather(*(customer(client, served.model, number, until, counted) for number in numbers))
-            await watching
+        begin = time.monotonic() + options.warm_up
+        until = begin + options.seconds
+        watching = watch(served.pid, begin, until, load)
+        await asyncio.gather(
+            watching, *(customer(client, served.model, number, begin, until, load) for number in numbers)
+        )
     return load
 
 
-async def customer(client: httpx.AsyncClient, model: str, number: int, until: float, load: Load) -> None:
+async def customer(client: httpx.AsyncClient, model: str, number: int, begin: float, until: float, load: Load) -> None:
+    """One after the other; what was asked before `begin` is not counted, but its faults are."""
     chance = random.Random(number)
-    while time.monotonic() < until:
+    while (now := time.monotonic()) < until:
+        counted = load if now >= begin else Load(faults=load.faults)
         try:
-            await streamed(client, model, chance, load)
+            await streamed(client, model, chance, counted)
         except (httpx.HTTPError, ValueError) as error:
-            load.faults[type(error).__name__] += 1
+            counted.faults[type(error).__name__] += 1
 
 
 async def streamed(client: httpx.AsyncClient, model: str, chance: random.Random, load: Load) -> None:
@@ -141,8 +144,9 @@ async def streamed(client: httpx.AsyncClient, model: str, chance: random.Random,
         load.first.append(first)
 
 
-async def watch(pid: int, until: float, load: Load) -> None:
+async def watch(pid: int, begin: float, until: float, load: Load) -> None:
     """While all clients are there: at the end they leave one by one."""
+    await asyncio.sleep(begin - time.monotonic())
     while (now := time.monotonic()) < until:
         load.memory.append((now, resident(pid)))
         await asyncio.sleep(0.25)
@@ -151,8 +155,7 @@ async def watch(pid: int, until: float, load: Load) -> None:
 def report(load: Load, options: argparse.Namespace) -> None:
     sizes, eighth = [size / 2**20 for _, size in load.memory], max(1, len(load.memory) // 8)
     slope, _ = statistics.linear_regression([at / 60 for at, _ in load.memory], sizes)
-    # the first eighth is left out: all clients begin at once, and none has a long answer yet
-    early, late = statistics.mean(sizes[eighth : 2 * eighth]), statistics.mean(sizes[-eighth:])
+    early, late = statistics.mean(sizes[:eighth]), statistics.mean(sizes[-eighth:])
     quantiles = statistics.quantiles(load.first, n=100)
     figures = {
         "answers": ("answers", load.answers),
