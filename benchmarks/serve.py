@@ -1,10 +1,13 @@
 """The server under load, and beside `transformers serve` on the same model in the same run.
 
-    python benchmarks/serve.py [--size 5M] [--clients 64] [--seconds 60] [--repeats 3] [--peer-clients 8]
+    python benchmarks/serve.py [--size 5M] [--clients 64] [--warm-up 240] [--seconds 60] [--repeats 3]
+        [--peer-clients 8]
 
 1. Clients stream chats for some time, as many at once as asked, with lengths and settings of their own: how many
-   failed (429 is no failure), the 50th and 99th percentile of the time to the first token, tokens a second, and by how
-   much the server's memory grew from the second quarter of the time to the last.
+   failed (429 is no failure), the 50th and 99th percentile of the time to the first token, tokens a second, and the
+   server's memory after the warm-up, at the end, and by how much it grew a minute in between (least squares). The
+   warm-up is the same load, not counted: oneDNN keeps what it has made for each shape of a product, up to 1,024, and
+   until that is full a larger model's server grows. Percentiles are of answers that were asked for after it.
 2. A few clients ask for whole chats of 128 greedy tokens at once, of each server in turn: tokens a second together, as
    the servers' own `usage` counts them. The peer runs as it comes and with `--continuous-batching`, and the faster of
    both counts. Prints one JSON line a comparison, the headline last.
@@ -58,13 +61,14 @@ class Load:
     answers: int = 0
     busy: int = 0
     faults: Counter[str] = field(default_factory=Counter)
-    memory: list[int] = field(default_factory=list)
+    memory: list[tuple[float, int]] = field(default_factory=list)  # seconds, bytes
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="5M")
     parser.add_argument("--clients", type=int, default=64)
+    parser.add_argument("--warm-up", type=float, default=240)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--peer-clients", type=int, default=8)
@@ -73,31 +77,35 @@ def main() -> None:
         folder = Path(name)
         model = untrained(options.size, folder)
         with plume(model, folder) as served:
-            load = asyncio.run(loaded(served, options.clients, options.seconds))
+            load = asyncio.run(loaded(served, options))
         report(load, options)
         compare(model, folder, options)
 
 
-async def loaded(served: Served, clients: int, seconds: float) -> Load:
+async def loaded(served: Served, options: argparse.Namespace) -> Load:
     """All clients at once until the time is over; what is under way then still comes to its end."""
-    load = Load()
+    load, numbers = Load(), range(options.clients)
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=served.url, timeout=120, limits=limits) as client:
         await streamed(client, served.model, random.Random(0), Load())  # loads the model
-        until = time.monotonic() + seconds
-        watching = asyncio.ensure_future(watch(served.pid, load))
-        await asyncio.gather(*(customer(client, served.model, number, until, load) for number in range(clients)))
-        watching.cancel()
+        begin = time.monotonic() + options.warm_up
+        until = begin + options.seconds
+        watching = watch(served.pid, begin, until, load)
+        await asyncio.gather(
+            watching, *(customer(client, served.model, number, begin, until, load) for number in numbers)
+        )
     return load
 
 
-async def customer(client: httpx.AsyncClient, model: str, number: int, until: float, load: Load) -> None:
+async def customer(client: httpx.AsyncClient, model: str, number: int, begin: float, until: float, load: Load) -> None:
+    """One after the other; what was asked before `begin` is not counted, but its faults are."""
     chance = random.Random(number)
-    while time.monotonic() < until:
+    while (now := time.monotonic()) < until:
+        counted = load if now >= begin else Load(faults=load.faults)
         try:
-            await streamed(client, model, chance, load)
+            await streamed(client, model, chance, counted)
         except (httpx.HTTPError, ValueError) as error:
-            load.faults[type(error).__name__] += 1
+            counted.faults[type(error).__name__] += 1
 
 
 async def streamed(client: httpx.AsyncClient, model: str, chance: random.Random, load: Load) -> None:
@@ -136,15 +144,18 @@ async def streamed(client: httpx.AsyncClient, model: str, chance: random.Random,
         load.first.append(first)
 
 
-async def watch(pid: int, load: Load) -> None:
-    while True:
-        load.memory.append(resident(pid))
+async def watch(pid: int, begin: float, until: float, load: Load) -> None:
+    """While all clients are there: at the end they leave one by one."""
+    await asyncio.sleep(begin - time.monotonic())
+    while (now := time.monotonic()) < until:
+        load.memory.append((now, resident(pid)))
         await asyncio.sleep(0.25)
 
 
 def report(load: Load, options: argparse.Namespace) -> None:
-    quarter = max(1, len(load.memory) // 4)
-    early, late = statistics.mean(load.memory[quarter : 2 * quarter]), statistics.mean(load.memory[-quarter:])
+    sizes, eighth = [size / 2**20 for _, size in load.memory], max(1, len(load.memory) // 8)
+    slope, _ = statistics.linear_regression([at / 60 for at, _ in load.memory], sizes)
+    early, late = statistics.mean(sizes[:eighth]), statistics.mean(sizes[-eighth:])
     quantiles = statistics.quantiles(load.first, n=100)
     figures = {
         "answers": ("answers", load.answers),
@@ -153,8 +164,10 @@ def report(load: Load, options: argparse.Namespace) -> None:
         "tokens_per_second": ("tokens/s", round(load.tokens / options.seconds, 1)),
         "time_to_first_token_p50": ("s", round(quantiles[49], 4)),
         "time_to_first_token_p99": ("s", round(quantiles[98], 4)),
-        "memory": ("MiB", round(late / 2**20, 1)),
+        "memory_after_warm_up": ("MiB", round(early, 1)),
+        "memory_at_the_end": ("MiB", round(late, 1)),
         "memory_growth": ("share", round(late / early - 1, 4)),
+        "memory_slope": ("MiB/minute", round(slope, 2)),
     }
     name = f"serve/{options.size}/{options.clients} streams"
     for metric, (unit, value) in figures.items():

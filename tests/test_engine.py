@@ -394,6 +394,26 @@ def test_a_shared_persona_is_read_once(each: Bundle, monkeypatch: Any) -> None:
         assert 0 < batch.nbytes <= 2**20
 
 
+def test_a_prompt_is_forgotten_at_its_time_however_often_it_is_used(asked: Bundle, monkeypatch: Any) -> None:
+    now = 0.0
+    monkeypatch.setattr("plume.generation.prefix.time.monotonic", lambda: now)
+    batch = batch_of(asked, prefix_nbytes=2**20)
+
+    def found(id: int) -> int:
+        batch.submit(Request((*PROMPTS[1], id), Sampling(max_new_tokens=2)))
+        drained(batch)
+        return batch.prefix_hits
+
+    assert found(30) == 0
+    now = 10.0
+    batch.forget_prompts(0.0)
+    known = found(40)
+    assert known == len(PROMPTS[1])
+    batch.forget_prompts(5.0)
+    assert batch.nbytes == 0
+    assert found(50) == known
+
+
 def test_nothing_is_shared_beyond_a_scope(asked: Bundle, monkeypatch: Any) -> None:
     seen = counted(asked, monkeypatch)
     batch = batch_of(asked, prefix_nbytes=2**20)

@@ -9,10 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 import pytest
 
-from plume.cli.redacting import warn_of_plain_text
+from plume.cli.redacting import check_vaults
 from plume.errors import AlreadyExists, NotFound, PlumeError, UserError
 from plume.memory import open_store, rights
 from plume.memory.redacting import RedactingStore, RedactingTenant
@@ -21,7 +22,7 @@ from plume.memory.vault import Vault, find_vault, read_key, restore, seal, unsea
 from plume.redact import Redaction, listed
 from plume.serving.past import vault_of
 from plume.types import Message, ToolCall
-from serving import running, untrained
+from serving import SECONDS, running, untrained
 
 KEY = bytes(range(32))
 BASE64 = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
@@ -260,33 +261,51 @@ def test_another_key_is_the_servers_fault_and_stands_in_its_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     url, asked = f"sqlite:///{tmp_path / 'plume.db'}", "luc@phare.fr"
-    with redacting(url) as store:
+    with redacting(url, vault_of) as store:
         id = store.tenant("local").create().id
         store.tenant("local").append(id, [Message("user", "marie@phare.fr")])
+        with running(tmp_path / "b", {"any": untrained()}, store=store) as server, server.client() as client:
+            linked = client.responses.create(model="any", max_output_tokens=4, input="luc@phare.fr").id
     door = RedactingStore(open_store(url), WANTED, os.urandom(32), vault_of)
     with running(tmp_path / "a", {"any": untrained()}, store=door) as server, server.client() as client:
         with pytest.raises(openai.InternalServerError) as error:
             client.responses.create(model="any", max_output_tokens=4, input=asked, conversation=id)
         assert (error.value.code, "sealed" in str(error.value)) == ("internal_error", False)
         with pytest.raises(openai.InternalServerError):
+            client.responses.create(model="any", max_output_tokens=4, input=asked, previous_response_id=linked)
+        metrics = httpx.get(f"{server.url}/metrics", timeout=SECONDS).text
+        assert "vllm:generation_tokens_total{" not in metrics, "the model was asked for what could not be kept"
+        with pytest.raises(openai.InternalServerError):
             client.conversations.items.create(id, items=[{"role": "user", "content": asked}])
         assert len(client.conversations.items.list(id).data) == 1
     told = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
-    assert len(told) == 2
+    assert len(told) == 3
     assert all(re.match(r"request req_\w+ failed: the vault of .* was sealed with the key", line) for line in told)
 
 
-def test_a_store_with_vaults_and_no_redaction_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_server_does_not_start_on_vaults_that_stay_shut(caplog: pytest.LogCaptureFixture) -> None:
     store = open_store("memory:")
-    door = RedactingStore(store, WANTED, KEY)
+    door, other = RedactingStore(store, WANTED, KEY), RedactingStore(store, WANTED, os.urandom(32))
     id = door.tenant("école").create().id
-    warn_of_plain_text(store)
-    assert not caplog.records
+    for any_door in (store, door, other):
+        check_vaults(any_door, leave=False)
     door.tenant("école").append(id, [Message("user", "marie@phare.fr")])
-    warn_of_plain_text(door)
+    check_vaults(door, leave=False)
+    with pytest.raises(UserError, match="would go on in plain text") as plain:
+        check_vaults(store, leave=False)
+    with pytest.raises(UserError, match="were sealed with the key") as wrong:
+        check_vaults(other, leave=False)
+    assert [error.value.hint for error in (plain, wrong)] == [
+        "say --redact as before, or --leave-vaults if that is meant",
+        "give that key, or --leave-vaults if that is meant",
+    ]
     assert not caplog.records
-    warn_of_plain_text(store)
-    assert "without --redact they go on in plain text" in caplog.text
+    for any_door in (store, other):
+        check_vaults(any_door, leave=True)
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+    new = other.tenant("lycée").create().id
+    other.tenant("lycée").append(new, [Message("user", "luc@phare.fr")])
+    check_vaults(other, leave=False)
 
 
 @pytest.mark.parametrize(
@@ -304,3 +323,15 @@ def test_serve_says_what_redaction_lacks_before_it_starts(tmp_path: Path, option
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8", check=False)
     assert (done.returncode, list(tmp_path.iterdir())) == (2, [])
     assert told in done.stderr
+
+
+@pytest.mark.parametrize("options", [[], ["--redact", "email"]])
+def test_serve_says_that_vaults_stay_shut_before_it_starts(tmp_path: Path, options: list[str]) -> None:
+    with redacting(f"sqlite:///{tmp_path}/plume.db") as store:
+        tenant = store.tenant("local")
+        tenant.append(tenant.create().id, [Message("user", "marie@phare.fr")])
+    command = [sys.executable, "-m", "plume", "serve", "--data-dir", str(tmp_path), "--port", "0", *options]
+    environment = {**os.environ, "PLUME_VAULT_KEY": "ab" * 32}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8", check=False)
+    assert (done.returncode, "Traceback" in done.stderr, done.stdout) == (2, False, "")
+    assert "--leave-vaults" in done.stderr

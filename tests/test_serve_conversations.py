@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,9 @@ from pydantic import TypeAdapter
 from plume.memory import open_store
 from plume.memory.keys import create_key
 from plume.memory.store import Store
-from plume.serving.sweeping import sweeping
+from plume.serving.sweeping import forgetting, sweeping
 from plume.text.template import with_persona
-from plume.text.window import fit_window
+from plume.text.window import Window, fit_window
 from plume.types import Message
 from serving import FIND, Running, caller, running, untrained
 
@@ -171,6 +171,44 @@ def test_a_conversation_longer_than_the_context_is_answered_without_its_oldest_t
             again.usage and again.usage.input_tokens,
         )
     assert len(tenant.read(id).items) == 203
+
+
+def test_older_turns_that_a_question_is_about_are_taken_up_again(tmp_path: Path) -> None:
+    """In conversations, in chains and in what is sent whole, the model is told what a window with them holds."""
+    store, small = open_store("memory:"), untrained(context=256)
+    tenant, question = store.tenant("local"), "Où dort la clé ?"
+    turns = [("La clé dort sous la pierre", "oui"), *((f"u{number}", "non") for number in range(60))]
+    said = [one for asked, told in turns for one in (Message("user", asked), Message("assistant", told))]
+    said = [Message("system", PERSONA), *said]
+    id = tenant.create().id
+    tenant.append(id, said)
+
+    def window() -> Window:
+        whole = [*said, Message("user", question)]
+        return fit_window(whole, small.template, small.tokenizer, 256 - 8, recalled=[1])
+
+    def answered(client: openai.OpenAI, input: Any = question, truncation: Any = "auto", **options: Any) -> Any:
+        made = client.responses.create(model="any", input=input, truncation=truncation, max_output_tokens=8, **options)
+        assert made.usage is not None
+        return made.output_text, made.usage.input_tokens
+
+    def spelled(messages: Sequence[Message]) -> Any:
+        return [{"role": one.role, "content": one.content} for one in messages]
+
+    assert window().recalled == (1, 2)
+    with running(tmp_path / "with", {"any": small}, store=store, recall=True) as server, server.client() as client:
+        expected = answered(client, spelled(window().messages), "disabled")
+        assert expected[1] == len(window().ids)
+        assert answered(client, spelled([*said, Message("user", question)])) == expected
+        assert answered(client, conversation=id) == expected
+        first = client.responses.create(model="any", input=spelled(said[:-1]), truncation="auto", max_output_tokens=1)
+        longer = [*said[:-1], Message("assistant", first.output_text), Message("user", question)]
+        chained = answered(client, previous_response_id=first.id)
+        assert chained == answered(client, spelled(longer))
+    with running(tmp_path / "without", {"any": small}, store=store) as server, server.client() as client:
+        plain = fit_window([*said, Message("user", question)], small.template, small.tokenizer, 256 - 8)
+        assert answered(client, spelled([*said, Message("user", question)]))[1] == len(plain.ids)
+        assert answered(client, spelled(longer)) != chained
 
 
 def test_calls_and_their_results_are_items(client: openai.OpenAI) -> None:
@@ -373,3 +411,26 @@ def test_a_server_sweeps_what_has_expired_again_and_again(tmp_path: Path) -> Non
         asyncio.run(swept())
         assert [line.entry["conversations"] for line in store.trail()] == [1, 1]
         assert {line.entry["who"] for line in store.trail()} == {"server"}
+
+
+def test_a_running_server_forgets_what_it_has_read(tmp_path: Path) -> None:
+    asked: Any = {"model": "any", "input": 10 * ASKED, "max_output_tokens": 2}
+    with running(tmp_path, {"any": untrained()}) as server, server.client() as client:
+
+        def known() -> int:
+            usage = client.responses.create(**asked).usage
+            assert usage is not None
+            cached: int = usage.input_tokens_details.cached_tokens
+            return cached
+
+        async def forgotten() -> None:
+            (loaded,) = server.service.models.loaded
+            task = asyncio.ensure_future(forgetting(server.service.models, 0.01))
+            async with asyncio.timeout(30):
+                while loaded.worker.nbytes:
+                    await asyncio.sleep(0)
+            task.cancel()
+
+        assert (known(), known() > 0) == (0, True)
+        server.do(forgotten())
+        assert known() == 0

@@ -137,6 +137,8 @@ def map_body(context, body):
     """Half of what is asked should reach a model."""
     if isinstance(body, dict) and "model" in body and len(str(body)) % 2:
         body["model"] = "greeter"
+        if "stream" in body:
+            body["stream"] = len(str(body)) % 3 == 0
     return body
 '''
 

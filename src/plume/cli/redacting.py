@@ -38,7 +38,16 @@ def as_kept(tenant: Tenant, id: str, text: str) -> str:
     raise UserError(f"conversation {id} is kept redacted, and would go on in plain text", hint)
 
 
-def warn_of_plain_text(store: Store) -> None:
-    """Say so in the server's log when conversations were kept redacted and no longer are."""
-    if not isinstance(store, RedactingStore) and has_vaults(store):
-        log.warning("this store has conversations that are kept redacted: without --redact they go on in plain text")
+def check_vaults(store: Store, *, leave: bool) -> None:
+    """Raises UserError for a store with vaults that this door does not open, or that has no such door any more. Where
+    they are to be left, the server's log says what that means."""
+    try:
+        if isinstance(store, RedactingStore):
+            store.check_key()
+        elif has_vaults(store):
+            raise UserError("this store has conversations that are kept redacted, and would go on in plain text")
+    except UserError as error:
+        if not leave:
+            remedy = error.hint or "say --redact as before"
+            raise type(error)(error.message, f"{remedy}, or --leave-vaults if that is meant") from None
+        log.warning("%s: --leave-vaults", error.message)

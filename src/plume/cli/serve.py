@@ -47,8 +47,15 @@ def serve(
     ] = None,
     jobs: Annotated[int, typer.Option(metavar="N", help="Most fine-tuning jobs that run at once.")] = 1,
     request_seconds: Annotated[float, typer.Option(metavar="S", help="The longest that one answer may take.")] = 600,
+    recall: Annotated[
+        bool, typer.Option("--recall", help="Let cut responses take up older turns again that a question is about.")
+    ] = False,
     redact: options.Redact = None,
     redact_names: options.RedactNames = None,
+    leave_vaults: Annotated[
+        bool,
+        typer.Option("--leave-vaults", help="Start although vaults stay shut: without --redact, or with a new key."),
+    ] = False,
 ) -> None:
     """Serve models by OpenAI's API: any of its clients works with the base URL that is printed.
 
@@ -73,16 +80,19 @@ def serve(
         request_seconds=request_seconds,
         otlp_endpoint=otlp_endpoint or None,
         jobs_at_once=jobs,
+        recall=recall,
     )
     from plume.serving.past import vault_of
 
     behind = door(redact, redact_names, vault_of)
     with held(data_dir):
-        _run(settings, store_key_file, behind)
+        _run(settings, store_key_file, behind, leave_vaults=leave_vaults)
 
 
-def _run(settings: Settings, store_key_file: Path | None, behind: Callable[[Store], Store]) -> None:
-    from plume.cli.redacting import warn_of_plain_text
+def _run(
+    settings: Settings, store_key_file: Path | None, behind: Callable[[Store], Store], *, leave_vaults: bool
+) -> None:
+    from plume.cli.redacting import check_vaults
     from plume.memory.keys import list_keys
     from plume.serving import logs
     from plume.serving.app import create_app
@@ -96,7 +106,7 @@ def _run(settings: Settings, store_key_file: Path | None, behind: Callable[[Stor
                 "make one: plume keys create, or serve on 127.0.0.1",
             )
         door = behind(store)
-        warn_of_plain_text(door)
+        check_vaults(door, leave=leave_vaults)
         app = create_app(settings, door)
         listening = listen(settings.host, settings.port)
         host = f"[{settings.host}]" if ":" in settings.host else settings.host

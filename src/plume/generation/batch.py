@@ -136,6 +136,10 @@ class Batch:
         self._reading = [prompt for prompt in self._reading if prompt.number != number]
         self._leave([position for position, (owner, _) in enumerate(self._running) if owner == number])
 
+    def forget_prompts(self, before: float) -> None:
+        """Drop what is kept of prompts that were read before this time (of `time.monotonic`)."""
+        self._prefixes.forget(before)
+
     def step(self) -> list[Event]:
         """One token of every running answer; an error is the last that comes of a request.
 

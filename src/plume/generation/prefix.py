@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -19,6 +20,7 @@ class PrefixCache:
     def __init__(self, nbytes: int) -> None:
         self._limit = nbytes
         self._states: OrderedDict[tuple[str, tuple[int, ...]], State] = OrderedDict()
+        self._read_at: dict[tuple[str, tuple[int, ...]], float] = {}  # of `time.monotonic`
 
     @property
     def nbytes(self) -> int:
@@ -42,9 +44,16 @@ class PrefixCache:
 
     def keep(self, scope: str, ids: Sequence[int], state: State) -> None:
         """Keep a one-row state that is nobody else's."""
-        self._states[scope, tuple(ids)] = state
+        key = scope, tuple(ids)
+        self._states[key], self._read_at[key] = state, time.monotonic()
         while self._states and (self.nbytes > self._limit or len(self._states) > _KEPT):
-            self._states.popitem(last=False)
+            oldest, _ = self._states.popitem(last=False)
+            del self._read_at[oldest]
+
+    def forget(self, before: float) -> None:
+        """Drop what was read before this time, however often it was found since."""
+        for key in [key for key, read_at in self._read_at.items() if read_at < before]:
+            del self._states[key], self._read_at[key]
 
     def _longest(self, scope: str, ids: Sequence[int]) -> tuple[tuple[int, ...] | None, int]:
         lengths = {held: _common(held, ids) for owner, held in self._states if owner == scope}

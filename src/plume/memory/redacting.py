@@ -30,7 +30,7 @@ from plume.memory.store import (
     new_id,
     taken,
 )
-from plume.memory.vault import seal, unseal, vault_of
+from plume.memory.vault import check_key, seal, unseal, vault_of
 from plume.redact import Redaction, Redactor
 from plume.types import Message
 
@@ -59,6 +59,10 @@ class RedactingStore:
 
     def tenants(self, *, after: str | None = None, limit: int = 100) -> tuple[str, ...]:
         return self._store.tenants(after=after, limit=limit)
+
+    def check_key(self) -> None:
+        """Raises WrongKey where the store has vaults, and none of them looks as if this door's key opened it."""
+        check_key(self._store, self._key)
 
     @property
     def sealing(self) -> Sealing:
@@ -98,6 +102,12 @@ class RedactingStore:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def check_vault(tenant: Tenant, id: str) -> None:
+    """Raises WrongKey for a conversation that cannot go on through the door of its tenant, which may be none."""
+    if isinstance(tenant, RedactingTenant):
+        tenant.redact(id, "")
 
 
 class RedactingTenant:

@@ -9,7 +9,7 @@ import base64
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,12 +89,28 @@ def find_vault(tenant: Tenant, conversation: str) -> Vault:
 
 
 def has_vaults(store: Store) -> bool:
+    return next(_newest(store), None) is not None
+
+
+def check_key(store: Store, key: bytes) -> None:
+    """Raises WrongKey where there are vaults, and of no tenant the newest one was sealed with this key: a store that
+    goes on with another key passes as soon as it has sealed a vault with it."""
+    name, other = _name(key), None
+    for vault in _newest(store):
+        if vault.key == name:
+            return
+        other = other or vault.key
+    if other is not None:
+        raise WrongKey(f"the vaults of this store were sealed with the key {other}, not {name}", "give that key")
+
+
+def _newest(store: Store) -> Iterator[Vault]:
+    """One of each tenant that has any."""
     after = None
     while names := store.tenants(after=after):
-        if any(store.tenant(name).documents(VAULT, limit=1) for name in names):
-            return True
+        for name in names:
+            yield from (vault_of(name, one.id, one.body) for one in store.tenant(name).documents(VAULT, limit=1))
         after = names[-1]
-    return False
 
 
 def vault_of(tenant: str, conversation: str, body: Any) -> Vault:

@@ -35,7 +35,7 @@ from plume.serving.metrics import Metrics
 from plume.serving.models import Models, Source
 from plume.serving.service import Service
 from plume.serving.settings import Settings, check
-from plume.serving.sweeping import sweeping
+from plume.serving.sweeping import forgetting, sweeping
 from plume.serving.tasks import Tasks
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ def create_app(settings: Settings, store: Store, sources: Iterable[Source] = ())
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         tasks.start(app)
         tasks.background(sweeping(store))
+        tasks.background(forgetting(models))
         try:
             yield
         finally:

@@ -11,6 +11,7 @@ from openai.types.responses import Response
 
 from plume.chat import history
 from plume.errors import NotFound
+from plume.memory.redacting import check_vault
 from plume.memory.store import Document, Tenant
 from plume.serving.errors import ApiError, from_plume, invalid, not_found
 from plume.serving.items import Named, named_of, show
@@ -35,8 +36,9 @@ class Past:
 def past(tenant: Tenant, previous: str | None, conversation: str | None, most: int, *, cut: bool) -> Past:
     """What a context of `most` tokens could hold, and no less: more messages are not read, but for the persona that it
     all begins with. Raises ApiError where there are more, unless the oldest are to be `cut`, which is for who knows
-    their tokens."""
+    their tokens; WrongKey where nobody could keep what comes next."""
     if conversation is not None:
+        check_vault(tenant, conversation)
         try:
             found = history(tenant, conversation, most)
         except NotFound as error:
@@ -49,6 +51,8 @@ def past(tenant: Tenant, previous: str | None, conversation: str | None, most: i
     id, count, user, first = previous, 0, None, None
     while id is not None:
         document = _previous(tenant, id, previous or id)
+        if not turns:
+            check_vault(tenant, document.body.get("vault", id))
         body, user = document.body, user or document.user
         first = first or body.get(FIRST)
         turn = [one.message for one in named_of([*body["input"], *body["response"]["output"]])]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from plume.errors import ContextExceeded, UserError
+from plume.memory.recall.fulltext import best_of
 from plume.models.bundle import Bundle
 from plume.serving import formats
 from plume.serving.errors import ApiError, from_plume, invalid, unsupported
@@ -15,6 +16,7 @@ from plume.serving.sampling import room_for
 from plume.text.window import fit_window
 from plume.types import Grammar, Message
 
+_RECALLED = 4  # messages that may be taken up again, as in plume chat
 _BARE = "arguments"  # the key of a call's arguments where the template knows no calls
 
 
@@ -22,7 +24,8 @@ _BARE = "arguments"  # the key of a call's arguments where the template knows no
 class Asked:
     """What a request wants of a reply; `shape` makes the grammar of its text, None for any text. `messages_param`,
     `limit_param` and `shape_param` are what the request calls these, `tool_param` the parameters of tool number {}.
-    With `cut` the oldest turns are left out where not all fit."""
+    With `cut` the oldest turns are left out where not all fit, and with `recall` those of them stay that the newest
+    message shares words with."""
 
     messages: Sequence[Message]
     tools: Sequence[Tool]
@@ -34,6 +37,7 @@ class Asked:
     shape_param: str
     tool_param: str
     cut: bool = False
+    recall: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +92,10 @@ def _read(asked: Asked, bundle: Bundle, tools: Sequence[dict[str, object]]) -> t
         if asked.cut:
             context = bundle.model.context_length
             answer = min(asked.most or bundle.max_new_tokens, context // 2)
-            return fit_window(asked.messages, bundle.template, bundle.tokenizer, context - answer, tools=tools).ids
+            recalled = _older(asked.messages) if asked.recall else ()
+            return fit_window(
+                asked.messages, bundle.template, bundle.tokenizer, context - answer, tools=tools, recalled=recalled
+            ).ids
         return bundle.template.encode(asked.messages, bundle.tokenizer, tools, reply=True).ids
     except ContextExceeded as error:
         param = asked.messages_param
@@ -96,3 +103,10 @@ def _read(asked: Asked, bundle: Bundle, tools: Sequence[dict[str, object]]) -> t
     except UserError as error:
         failed: ApiError = from_plume(error, asked.messages_param)
         raise failed from None
+
+
+def _older(messages: Sequence[Message]) -> Sequence[int]:
+    """Where messages stand that the newest question is about, the best first."""
+    newest = max((place for place, one in enumerate(messages) if one.role == "user"), default=0)
+    spoken = ["" if one.role == "system" else one.content for one in messages[:newest]]
+    return best_of(spoken, messages[newest].content, _RECALLED)

@@ -128,23 +128,31 @@ def check(body: ResponseBody) -> None:
 
 
 def plan(
-    body: ResponseBody, before: Sequence[Message], given: Sequence[Named], bundle: Bundle, tenant: str
+    body: ResponseBody, before: Sequence[Message], given: Sequence[Named], bundle: Bundle, tenant: str, *, recall: bool
 ) -> tuple[Planned, EngineRequest]:
     """Everything that is decided before a token is chosen. Raises ApiError."""
-    found = plan_reply(_asked(body, before, given, bundle, body.max_output_tokens), bundle)
+    found = plan_reply(_asked(body, before, given, bundle, body.max_output_tokens, recall=recall), bundle)
     logprobs = (body.top_logprobs or 0) if body.logprobs else None
     sampling = sampling_of(body, bundle, max_new_tokens=found.most, logprobs=logprobs)
     return found, EngineRequest(found.ids, sampling, found.grammar, scope=scope_of(body, tenant))
 
 
-def input_tokens(body: InputBody, before: Sequence[Message], given: Sequence[Named], bundle: Bundle) -> int:
+def input_tokens(
+    body: InputBody, before: Sequence[Message], given: Sequence[Named], bundle: Bundle, *, recall: bool
+) -> int:
     """How many tokens the model would read. Raises ApiError."""
-    ids, _ = prompt_of(_asked(body, before, given, bundle, None), bundle)
+    ids, _ = prompt_of(_asked(body, before, given, bundle, None, recall=recall), bundle)
     return len(ids)
 
 
 def _asked(
-    body: InputBody, before: Sequence[Message], given: Sequence[Named], bundle: Bundle, most: int | None
+    body: InputBody,
+    before: Sequence[Message],
+    given: Sequence[Named],
+    bundle: Bundle,
+    most: int | None,
+    *,
+    recall: bool,
 ) -> Asked:
     system = [Message("system", body.instructions)] if body.instructions else []
     form = body.text.format if body.text else None
@@ -159,6 +167,7 @@ def _asked(
         shape_param="text.format",
         tool_param="tools[{}].parameters",
         cut=body.truncation == "auto",
+        recall=recall,
     )
 
 

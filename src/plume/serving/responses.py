@@ -97,7 +97,9 @@ async def count_input_tokens(body: InputBody, service: ServiceDep, caller: Reade
     loaded = await service.models.open(body.model, caller.tenant)
     tenant, context = service.store.tenant(caller.tenant), loaded.bundle.model.context_length
     before = await asyncio.to_thread(_before, tenant, body, context)
-    count = await loaded.prepare(partial(input_tokens, body, before.messages, named(body.input), loaded.bundle))
+    recall = service.settings.recall
+    counting = partial(input_tokens, body, before.messages, named(body.input), loaded.bundle, recall=recall)
+    count = await loaded.prepare(counting)
     return InputTokenCountResponse(input_tokens=count, object="response.input_tokens")
 
 
@@ -178,7 +180,8 @@ async def _events(
     given, context = named(body.input), loaded.bundle.model.context_length
     async with service.turn(caller.tenant, body.conversation_id):
         before = await asyncio.to_thread(_before, tenant, body, context)
-        planning = partial(plan, body, before.messages, given, loaded.bundle, caller.tenant)
+        recall = service.settings.recall
+        planning = partial(plan, body, before.messages, given, loaded.bundle, caller.tenant, recall=recall)
         planned, asked = await loaded.prepare(planning)
         service.limits.tokens(caller, len(asked.ids))
         texts = TokenTexts(loaded.bundle) if body.logprobs else None

@@ -13,9 +13,9 @@ from plume.errors import UserError
 class Settings:
     """`rows` answers of one model are decoded together, and `queue` more may wait for it. `memory_nbytes` bounds what
     loaded models may hold together, None for most of what is free. `store` is a store's URL, None for a file of
-    `data_dir`. `otlp_endpoint` is the
-    URL of an OpenTelemetry collector, None for no traces. Sizes in bytes, times in seconds; rates are for one
-    key, None for no bound."""
+    `data_dir`. `otlp_endpoint` is the URL of an OpenTelemetry collector, None for no traces. With `recall`, responses
+    that leave out the oldest turns take up again those of them that a question is about. Sizes in bytes, times in
+    seconds; rates are for one key, None for no bound."""
 
     models: tuple[str, ...] = ()
     data_dir: Path = Path("plume-data")
@@ -37,6 +37,7 @@ class Settings:
     tokens_per_minute: int | None = None
     otlp_endpoint: str | None = None
     jobs_at_once: int = 1
+    recall: bool = False
 
     @property
     def loopback(self) -> bool:

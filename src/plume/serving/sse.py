@@ -12,7 +12,8 @@ from starlette.types import Message, Receive, Scope, Send
 
 from plume.serving.errors import ApiError
 
-RESPONSES: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+# Without a schema: OpenAPI 3.1 has none for events, and programs disagree whether one is of the whole or of an event.
+RESPONSES: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
 _LINE_ENDS = {code: f"\\u{code:04x}" for code in (0x0B, 0x0C, 0x1C, 0x1D, 0x1E, 0x85, 0x2028, 0x2029)}
 DONE = "data: [DONE]\n\n"
 

@@ -191,6 +191,10 @@ class Worker:
         finally:
             self._outstanding -= 1
 
+    def forget_prompts(self, before: float) -> None:
+        """Drop what is kept of prompts that were read before this time, between two tokens."""
+        self._post(partial(self._batch.forget_prompts, before))
+
     def forget(self, ticket: Ticket) -> None:
         """Cancel a ticket; one that is over already is no error."""
         if ticket not in self._open:

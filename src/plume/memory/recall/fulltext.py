@@ -7,9 +7,17 @@ import re
 import sqlite3
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 _WORD = re.compile(r"\w+")
 _MOST_WORDS = 64  # of a question
+
+
+def best_of(texts: Sequence[str], question: str, limit: int) -> list[int]:
+    """Places of the texts that share words with a question, the best `limit` of them, the best first."""
+    index = FullText()
+    index.add(enumerate(texts))
+    return list(islice(index.best(question), limit))
 
 
 class FullText:
