@@ -50,6 +50,15 @@ PERSONAL_TEXTS = [
     ("phone", "Martinique : 0696 31 48 02", "0696 31 48 02"),
     ("phone", "ph: 4155552671", "4155552671"),
     ("phone", "her German cell is 0151 2345 8967", "0151 2345 8967"),
+    ("phone", "au 06 12 34  56 78, le soir", "06 12 34  56 78"),
+    ("phone", "they rang from 01632 960 011", "01632 960 011"),
+    ("phone", "fiction: +44 1632 960011", "+44 1632 960011"),
+    ("phone", "the Montréal office is 514 555 0111.", "514 555 0111"),
+    ("phone", "landline 030 23125 111", "030 23125 111"),
+    ("phone", "call the Madrid office 913 555 012 at noon", "913 555 012"),
+    ("phone", "appelez Pilar au 655 123 456", "655 123 456"),
+    ("email", "écrire à marie.blin(at)phare.fr", "marie.blin(at)phare.fr"),
+    ("email", "ana [at] phare [dot] co [dot] uk", "ana [at] phare [dot] co [dot] uk"),
     ("ip", "connexion depuis 51.15.20.33, port 22", "51.15.20.33"),
     ("ip", "from 91.198.174.192:443", "91.198.174.192"),
     ("ip", "host 2a01:cb00:8f2:9c00::1 answered", "2a01:cb00:8f2:9c00::1"),
@@ -105,6 +114,10 @@ SECRET_TEXTS = [
             ("Authorization: Bearer ", LETTERS),
             ("Authorization: Basic ", LETTERS),
             ("curl -u :", LETTERS),
+            ("clé ", "a8f5f167f44f4964e6c998dee827110c" + "-us7"),
+            ("//registre.phare.fr/:_auth=", LETTERS),
+            ("secret_key_base: ", "a8f5f167f44f4964e6c998dee827110c"),
+            ("API_KEY_PROD=", LETTERS),
             ("https://api.phare.fr/v1?lat=48&appid=", "a8f5f167f44f4964e6c998dee827110c"),
         ]
     ),
@@ -116,6 +129,31 @@ SECRET_TEXTS = [
     ("password", "**Mot de passe :** azerty123", "azerty123"),
     ("password", '{"password": "s3cr3tPw"}', "s3cr3tPw"),
     ("password", "DB_PASSWORD=Xk9fr22b", "Xk9fr22b"),
+    *(
+        ("password", f"{before}{value}{after}", value)
+        for before, value, after in [
+            ("mon mot de passe c'est ", "Xk9fr22b!", " mais rien ne s'ouvre"),
+            ("le mot de passe de la boîte commune est ", "Phare#2031", "."),
+            ("the password for the old test box is ", "galerne42", ", keep it"),
+            ("clé du wifi : ", "Galerne-38-Phare", ""),
+            ("pw of the shared mailbox = ", "Gull&Tern4", ""),
+            ("dbPassword: ", "Xk9fr22b", ""),
+            ("PGPASSWORD=", "qu1et-R1ver", " psql"),
+            ("export DB_PASS='", "Xk9fr22b!", "'"),
+            ('{"motDePasse": "', "Galerne-42", '"}'),
+            ("openssl enc -pass pass:", "Galerne+42", " -in x"),
+            ("login: jb\nPass: ", "Blue-Tern-42", ""),
+            ("login jean password ", "Galerne_42", ""),
+            ("I typed my password (", "Galerne_42", ") there"),
+            ("I changed the door password to ", "Galerne!2031", " today"),
+            ("phrase secrète : ", "phare-galerne-goémon", ""),
+            ("CREATE USER jb IDENTIFIED BY '", "Xk9fr22b", "';"),
+            ("ALTER ROLE jb WITH PASSWORD '", "Xk9fr22b", "';"),
+            ("mysql -u root -p", "Xk9fr22b", " base"),
+            ("docker login r.phare.fr -u ci -p ", "Xk9fr22b", ""),
+            ("sshpass -p '", "Xk9fr22b", "' ssh phare"),
+        ]
+    ),
     ("api-key", 'api_key="a8f5f167f44f4964e6c998dee827110c"', "a8f5f167f44f4964e6c998dee827110c"),
     ("api-key", "clé d’API : a8f5f167f44f4964e6c998dee827110c", "a8f5f167f44f4964e6c998dee827110c"),
 ]
@@ -153,6 +191,14 @@ HARMLESS = [
     "docker run -u 1000:1000 image2024; sort -u a1:b2c3d4e5",
     "key-value store, SK de 2024, re_match_2024, ?key=value&page=2, ya29.x",
     "sha512-z4PhNX7vuL3xVChQ1m2AB9Yg5AULVxXcg/SpIdNs6c5H0NE8XYXysP",
+    "give me the password to server12, reset the password to continue2024",
+    "the password is 12-character long, le mot de passe est valable 90 jours",
+    "password OAuth2-based, password SHA-256, the password manager 1Password7, password field_12",
+    "pass: 12345678, fail: 2; boarding pass : AF1234567; tests pass: all",
+    "password changed at 2024-11-05T10:30:45Z; the password is at https://phare.fr/a1",
+    "PWD=/home/jean2024; mysql -p -u root base2024; ssh -p 2222 hote2024; docker run -p 8080:80 nginx2024",
+    "commande 416 555 0125, 416 555 0125 €, 416 555 0125 3333, call id 212 555 0123",
+    "01  42  68  53  00",
     "le modèle de téléphone 2024, fax 3, mobile 12 345 678",
 ]
 
@@ -195,6 +241,19 @@ def test_harmless(text: str) -> None:
         ),
         ("| dob | seen |\n|---|---|\n| 1983-12-04 | 2020-01-01 |", ["1983-12-04"]),
         ("nom,entrée\nBlin,1/9/2010", []),
+        ("née : 4/12/1983, venue le 1/9/2010", ["4/12/1983"]),
+        ("DOB 04-Dec-1983, seen 05-Jan-2020", ["04-Dec-1983"]),
+        ("Roy, b. 1983-12-04, hired 2010-09-01", ["1983-12-04"]),
+        ("né le 4/12/1983, et mon frère le 5/1/1985, vus le 3/3/2020", ["4/12/1983", "5/1/1985"]),
+        ("né le 4/12/1983 et son contrat le 1/9/2010", ["4/12/1983"]),
+        ("votre date de naissance ?\n- 09:16 client : 4/12/1983", ["4/12/1983"]),
+        ("votre date de naissance ?\n- 09:16 agent : vu le 4/12/2013", []),
+        (
+            "insert into t (nom, ne_le, vu) values ('Le, B', '1983-12-04', '2020-01-01'),"
+            "\n ('Roy', '1985-01-05', '2020-01-02')",
+            ["1983-12-04", "1985-01-05"],
+        ),
+        ("INSERT INTO t (nom, vu) VALUES ('Blin', '2020-01-01')", []),
     ],
 )
 def test_a_date_is_one_of_birth_only_beside_words_or_in_a_column_that_say_so(text: str, dates: list[str]) -> None:
@@ -256,7 +315,26 @@ VALUES = [value for _, _, value in PERSONAL_TEXTS] + [text for _, text, _ in SEC
 PIECES = st.one_of(
     st.sampled_from(VALUES),
     st.sampled_from(
-        [" ", "", "-", ".", "@", ":", "/", "+", "0", "06", "(", "\u00a0", "\n", "password: ", "token=", "://"]
+        [
+            " ",
+            "",
+            "-",
+            ".",
+            "@",
+            ":",
+            "/",
+            "+",
+            "0",
+            "06",
+            "(",
+            "\u00a0",
+            "\n",
+            "password: ",
+            "token=",
+            "://",
+            "mdp ",
+            " -p",
+        ]
     ),
     st.text(max_size=8),
     st.text(alphabet="0123456789 .-+()", max_size=20),
@@ -304,6 +382,13 @@ LONG = [
     "://a:",
     "06 12 34 56 78 ",
     "01-",
+    "mot de passe ",
+    "password is ",
+    "mysql -p ",
+    "insert into t (dob) values ('",
+    "naissance ?\n1/2/1990 ",
+    "(at)a.",
+    "call 020 ",
 ]
 
 

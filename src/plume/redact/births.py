@@ -22,6 +22,7 @@ _DATE = re.compile(
     r"(?<![\w./-])(?:"
     r"[0-9]{1,2}(?P<s>[./-])[0-9]{1,2}(?P=s)(?P<y1>[0-9]{4}|[0-9]{2})"
     r"|(?P<y2>[0-9]{4})(?P<i>[./-])[0-9]{1,2}(?P=i)[0-9]{1,2}"
+    rf"|[0-9]{{1,2}}(?P<m>[./-])(?:{_ENGLISH}|{_FRENCH})(?P=m)(?P<y8>[0-9]{{4}})"
     rf"|[0-9]{{1,2}}{_S}[0-9]{{1,2}}{_S}(?P<y3>[0-9]{{4}})"
     rf"|(?:[0-9]{{1,2}}|1{_S}?er){_S}(?:{_FRENCH})\.?{_S}(?P<y4>[0-9]{{4}})"
     rf"|(?:the{_S})?[0-9]{{1,2}}(?:st|nd|rd|th)?(?:{_S}of)?{_S}(?:{_ENGLISH})\.?,?{_S}(?P<y5>[0-9]{{4}})"
@@ -36,12 +37,13 @@ _WEEKDAY = (
 )
 _NOUN = (
     r"date[\s_-]?(?:de[\s_-]?)?naiss(?:ance\b|\b\.?)|naissance|ddn|bday|birth[\s_-]?(?:date|day)"
-    r"|date[\s_-]?of[\s_-]?birth|d\.?o\.?b\b\.?"
+    r"|date[\s_-]?of[\s_-]?birth|d\.?o\.?b\b\.?|n[eé]\u0301?e?_le"
 )
 _BIRTH = re.compile(
     r"(?<![^\W_])(?:"
     # née le, né un, né(e) à Brest le, nés tous deux les
     r"n(?:[eé]\u0301?(?:e|\(e\)|·e)?|ee)(?:s|\(s\))?[\s\u00a0](?:[^.;:!?\d\n]{0,40}[\s\u00a0,])?(?:les?|un)"
+    r"|n(?:[eé]\u0301?(?:e|\(e\)|·e)?|ee)[\s\u00a0]?(?=:)"  # née : 14/07/1982
     r"|date[\s_-]?(?:de[\s_-]?)?naissance(?:[\s\u00a0][^.;:!?\d\n]{0,30}|[\s\u00a0]est)?(?:[\s\u00a0]le)?"
     r"|naissance(?:[\s\u00a0]le)?|anniversaire(?:[\s\u00a0](?:est|tombe))?(?:[\s\u00a0]le)?"
     r"|(?:anniversaire[\s\u00a0]d(?:e[\s\u00a0]|['’])|birthday[\s\u00a0]of[\s\u00a0])(?-i:[A-ZÀ-Ý])[\w-]{1,30}"
@@ -53,9 +55,25 @@ _BIRTH = re.compile(
 )
 _BEFORE = 90  # characters in which those words stand
 _AFTER = re.compile(rf"{_S}?\((?:{_NOUN}|n[eé]e?|born)[\s)]|,{_S}(?:{_NOUN})(?![^\W_])(?![^\n.;]{{0,20}}[:=0-9])", re.I)
-_AND = re.compile(rf"{_S}(?:et|and|&){_S}(?:the{_S}|le{_S})?")
+_RELATIVE = (
+    "mari|femme|[ée]poux|[ée]pouse|conjointe?|compagnon|compagne|fr[èe]re|s(?:œ|oe)ur|fils|fille|p[èe]re|m[èe]re|jum(?:eau|elle)"
+    "|husband|wife|spouse|partner|brother|sister|son|daughter|father|mother|twin"
+)
+_AND = re.compile(  # née le …, et son frère le …
+    rf",?{_S}(?:et|and|&){_S}(?:(?:mon|ma|son|sa|le|la|my|his|her|our){_S}(?:{_RELATIVE}){_S})?(?:the{_S}|le{_S}|on{_S})?",
+    re.I,
+)
+# And what is your date of birth? – the answer opens the next line, after what a chat puts before it.
+_ASKED = re.compile(
+    rf"(?:{_NOUN})[^.;:!?\n\d]{{0,30}}[ \u00a0]?\?[ \t\r]*\n(?:[^\n]{{0,40}}[:>\]][ \u00a0])?[ \t]*$", re.I
+)
+_SHORTLY = re.compile(r"[,;–—|] b\. $")  # Ben Roy, b. 3/5/2016, but not the second of a list: a. …, b. …
+_LISTED = re.compile(r"\ba\. ")
 _COLUMN = re.compile(rf"{_NOUN}|n[eé]\u0301?(?:e|\(e\)|·e)?[\s\u00a0]le|born(?:[\s\u00a0]on)?", re.I)
 _DELIMITERS = "\t;|,"
+_INSERT = re.compile(r"\binsert\s{1,9}into\s{1,9}[^\s(]{1,80}\s{0,9}\((?P<columns>[^()]{1,400})\)\s{0,9}values", re.I)
+_ROW = re.compile(r"\s{0,9},?\s{0,9}\((?P<row>(?:[^()']|'[^']{0,400}+'){1,400}+)\)")
+_CELL = re.compile(r"(?:[^,']|'[^']{0,400}+')++")
 
 
 def birth_dates(text: str) -> Iterator[Match]:
@@ -63,10 +81,11 @@ def birth_dates(text: str) -> Iterator[Match]:
     columns: deque[range] | None = None
     last = -1  # where the date of birth before this one ends
     for match in _DATE.finditer(text):
-        year = next(year for year in match.group("y1", "y2", "y3", "y4", "y5", "y6", "y7") if year)
+        year = next(year for year in match.group("y1", "y2", "y3", "y4", "y5", "y6", "y7", "y8") if year)
         if not (len(year) == 2 or _OLDEST <= int(year) < _OLDEST + 200):
             continue
-        beside = _BIRTH.search(text[max(0, match.start() - _BEFORE) : match.start()]) or _AFTER.match(text, match.end())
+        before = text[max(0, match.start() - _BEFORE) : match.start()]
+        beside = _says_birth(before) or _AFTER.match(text, match.end())
         if not beside and not (last >= 0 and _AND.fullmatch(text, last, match.start())):
             columns = _columns(text) if columns is None else columns
             while columns and columns[0].stop <= match.start():
@@ -77,14 +96,35 @@ def birth_dates(text: str) -> Iterator[Match]:
         yield Match("birth-date", match.start(), last, match[0])
 
 
-def _columns(text: str) -> deque[range]:
-    """Where the cells of a table stand whose column says date of birth in its first row, in order.
+def _says_birth(before: str) -> bool:
+    if before.endswith(" b. ") and _SHORTLY.search(before) and not _LISTED.search(before):
+        return True
+    return bool(_BIRTH.search(before) or ("?" in before and _ASKED.search(before)))
 
-    A table is lines with the same number of the same delimiter, as in CSV or Markdown.
-    """
-    if "\n" not in text or not _COLUMN.search(text):
+
+def _columns(text: str) -> deque[range]:
+    """Where the cells of tables stand whose column says date of birth in its first row, in order."""
+    if not _COLUMN.search(text):
         return deque()
-    cells = deque[range]()
+    return deque(sorted([*_inserted(text), *_lined_up(text)], key=lambda cell: cell.start))
+
+
+def _inserted(text: str) -> Iterator[range]:
+    """Cells of SQL's `INSERT INTO people (name, dob) VALUES ('Blin', '1983-12-04'), …`."""
+    for insert in _INSERT.finditer(text):
+        names = [name.strip(' \t\r\n"`[]') for name in insert["columns"].split(",")]
+        wanted = next((number for number, name in enumerate(names) if _COLUMN.fullmatch(name)), -1)
+        at = insert.end()
+        while wanted >= 0 and (row := _ROW.match(text, at)):
+            at = row.end()
+            cells = list(_CELL.finditer(text, *row.span("row")))
+            if len(cells) == len(names):
+                yield range(*cells[wanted].span())
+
+
+def _lined_up(text: str) -> list[range]:
+    """Cells of lines with the same number of the same delimiter, as in CSV or Markdown."""
+    cells = list[range]()
     delimiter, width, wanted = "", 0, -1
     at = 0
     for line in text.split("\n"):

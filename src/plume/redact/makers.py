@@ -39,6 +39,7 @@ _FORMS = (
     r"SG\.[\w-]{16,32}\.[\w-]{16,64}",  # SendGrid
     r"x(?:keysib|smtpsib)-[0-9a-f]{64}-[0-9A-Za-z]{16}",  # Brevo
     r"key-[0-9a-f]{32}",  # Mailgun
+    r"[0-9a-f]{32}-us[0-9]{1,2}",  # Mailchimp
     r"re_[0-9A-Za-z]{8}_[0-9A-Za-z]{24}",  # Resend
     r"SK[0-9a-f]{32}",  # Twilio
     r"xapp-[0-9]-[0-9A-Z]{8,14}-[0-9]{8,16}-[0-9a-f]{32,80}",  # Slack

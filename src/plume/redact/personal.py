@@ -15,6 +15,12 @@ _EMAIL = re.compile(
     rf"(?<![{_L}.+%-])[{_L}.+%-]{{0,63}}[{_L}+%-]@"
     rf"(?P<host>(?:[^\W_](?:[{_L}-]{{0,61}}[^\W_][\u0300-\u036f]?)?\.){{1,8}}[^\W\d_]{{2,24}})(?![\w@])"
 )
+_SPELT = re.compile(  # marie (at) phare.fr, marie[at]phare[dot]fr
+    rf"(?<![{_L}.+%-])[{_L}.+%-]{{1,64}} ?(?:\((?:at|arobase)\)|\[(?:at|arobase)\]) ?"
+    r"(?:[^\W_][\w-]{0,61}(?:\.| ?[(\[](?:dot|point)[)\]] ?)){1,8}[^\W\d_]{2,24}(?!\w)",
+    re.I,
+)
+_SPELT_SIGN = re.compile(r"[(\[](?:at|arobase)[)\]]", re.I)
 _IRISH = re.compile(rf"(?<![{_L}.+%-])(?:[{_L}+-]{{1,20}}\.)?[oO]['’]$")  # o'brien@…, mary.o'neil@…
 _IN_URL = re.compile(r"://[^\s/@]{0,80}$")
 _FILE_ENDING = re.compile(r"avif|css|csv|gif|html|ico|jpe?g|js|json|md|mp4|pdf|png|py|svg|ts|txt|webp|ya?ml", re.I)
@@ -56,6 +62,9 @@ _NIR = re.compile(
 
 def emails(text: str) -> Iterator[Match]:
     """Not `logo@2x.png`, `git@host`, the user and password of a URL, nor `user@example.com`."""
+    if _SPELT_SIGN.search(text):
+        for match in _SPELT.finditer(text):
+            yield Match("email", match.start(), match.end(), match[0])
     if "@" not in text:
         return
     for match in _EMAIL.finditer(text):
@@ -152,6 +161,6 @@ def may_hold_personal(text: str) -> bool:
 
     Python's patterns are slow to start at one of several characters and fast to start at one; hence the shapes.
     """
-    if "@" in text or _PLUS.search(text) or _DOTTED.search(text) or _COLONS.search(text):
+    if "@" in text or _SPELT_SIGN.search(text) or _PLUS.search(text) or _DOTTED.search(text) or _COLONS.search(text):
         return True
     return _MANY_DIGITS in text.encode("utf-8", "surrogatepass").translate(_DIGITS_ALIKE, _BETWEEN_DIGITS)

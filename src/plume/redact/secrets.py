@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from plume.redact.makers import MAKERS
 from plume.redact.match import Match, Recogniser
+from plume.redact.passwords import IS, is_dummy, looks_chosen, may_hold_password, passwords
 
 # Each begins where no key sign stands before it, so that a long row of signs is read once.
 _TOKENS = {
@@ -35,22 +36,16 @@ _USER_OPTION = re.compile(
 )
 _CURL = re.compile(r"\b(?:curl|wget|https?)\b[^\n]*$")
 
-_SPACES = r"[ \t\u00a0\u202f]{0,3}"
-_IS = rf"[\"'”»*`]{{0,3}}{_SPACES}(?:=>|:=|[:=])[*]{{0,2}}{_SPACES}[*]{{0,2}}[\"'«“`]?[ \u00a0\u202f]?"
-_VALUE = r"[^\s\"'”»,;<>{}()\[\]`|]"
-_PASSWORD = re.compile(
-    r"(?<![^\W_])(?:pass(?:word|wd|phrase|code)|pwd|mdp|mots?[ _]de[ _]passe)(?: [\w’'-]{1,15}){0,2}"
-    rf"{_IS}(?P<value>{_VALUE}{{6,64}}+)(?![(\[{{<])",
-    re.I,
-)
 _NAMED_KEY = re.compile(
-    r"(?:(?<![^\W_])(?:(?:api|secret|access|private|auth|account)[ _-]?key|secret[ _-]?access[ _-]?key"
-    r"|(?:(?:access|auth|api|bot|bearer|refresh)[ _-]?)?token|(?:client[ _-]?)?secret"
+    r"(?:(?<![^\W_])(?:(?:api|secret|access|private|auth|account)[ _-]?key"
+    r"(?:_(?:base|dev|live|new|old|prod|test|v?[0-9]{1,2}))?"
+    r"|secret[ _-]?access[ _-]?key"
+    r"|(?:(?:access|auth|api|bot|bearer|refresh)[ _-]?)?token|(?:client[ _-]?)?secret|(?<=_)auth(?=[\"']?[:=])"
     r"|(?:cl(?:é|e\u0301|ef?)|jeton)(?: (?:d['’])?(?:api|acc[eè]\u0300?s)| secr[eè]\u0300?te| priv[eé]\u0301?e))"
-    rf"(?:(?: (?:est|is))?(?:{_IS}| )|(?:(?: [\w’'-]{{1,15}}){{1,2}}|(?:_[A-Za-z0-9]{{1,20}}){{1,2}}){_IS})"
+    rf"(?:(?: (?:est|is))?(?:{IS}| )|(?:(?: [\w’'-]{{1,15}}){{1,2}}|(?:_[A-Za-z0-9]{{1,20}}){{1,2}}){IS})"
     r"|(?<![^\W_])pass(?:word|wd)[ ]"  # as in .netrc
     # jeton Gitea est …, token for the wiki: …
-    rf"|(?<![^\W_])(?:jeton|token)(?: [\w’'-]{{1,15}}){{1,3}}(?: (?:est|is) |{_IS})"
+    rf"|(?<![^\W_])(?:jeton|token)(?: [\w’'-]{{1,15}}){{1,3}}(?: (?:est|is) |{IS})"
     # Authorization: Basic …, Bearer …; curl -u :…; ?appid=…
     r"|(?<![^\W_])(?:authorization[\"']?[ ]?[:=][ ]?[\"']?(?:basic|token|bot|apikey)|bearer)[ ]"
     r"|(?<=\s)(?:-u|--user)[ =][\"']?:|(?<=[?&])(?:app_?id|key|auth|sig|signature)="
@@ -58,26 +53,16 @@ _NAMED_KEY = re.compile(
     re.I,
 )
 
-_CLOSING = ('"', "'", "”", "»", "`")
 _MIN_RUN = 16
 _RUN = re.compile(rf"[0-9A-Za-z+/=]{{{_MIN_RUN},}}")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.I)
-# What people write in place of a secret, and what programs write: `your-key`, `${PASSWORD}`, `****`, `os.environ`.
-_DUMMY = re.compile(
-    r"example|exemple|xxxx|\.\.\.|…|\*\*\*|your|votre|placeholder|dummy|change[_-]?me|redacted|insert|my[_-]?(?:pass|secret|api)"
-    r"|[<>{}]|\$[({]|^\$|%s|://|^(?:user|admin|pass|pwd|mdp|secret|env|process|config|settings|args|self|os)\b"
-    r"|^(?:aes|argon|base|bcrypt|int|md|scrypt|sha|uint|utf)[_-]?[0-9]{1,3}\b",
-    re.I,
-)
-_WORD_FOR_ONE = re.compile(r"bar|foo|key|mdp|motdepasse|none|null|pass(?:w(?:or)?d)?|pw|pwd|secret|test|token", re.I)
 _FEWEST_SIGNS = 8  # different ones in a key
-_FEWEST_PASSWORD_SIGNS = 4
 
 
 def _recogniser(kind: str, pattern: re.Pattern[str]) -> Recogniser:
     def tokens(text: str) -> Iterator[Match]:
         for match in pattern.finditer(text):
-            if _is_key(match[0]) or (kind in _SURE and not _is_dummy(match[0], _FEWEST_SIGNS)):
+            if _is_key(match[0]) or (kind in _SURE and not is_dummy(match[0], _FEWEST_SIGNS)):
                 yield Match(kind, match.start(), match.end(), match[0])
 
     return tokens
@@ -108,21 +93,11 @@ def url_credentials(text: str) -> Iterator[Match]:
     of `curl -u user:password`."""
     for match in _URL.finditer(text):
         password = match["password"]
-        if password.casefold() != match["user"].casefold() and not _is_dummy(password, 2):
+        if password.casefold() != match["user"].casefold() and not is_dummy(password, 2):
             yield Match("url-credentials", *match.span("both"), match["both"])
     for match in _USER_OPTION.finditer(text):
-        if _looks_chosen(match["password"]) and _CURL.search(text[max(0, match.start() - 100) : match.start()]):
+        if looks_chosen(match["password"]) and _CURL.search(text[max(0, match.start() - 100) : match.start()]):
             yield Match("url-credentials", *match.span("both"), match["both"])
-
-
-def passwords(text: str) -> Iterator[Match]:
-    """The value of `password = …` or `mot de passe : …` when it looks like one, not like a word or a program."""
-    for match in _PASSWORD.finditer(text):
-        quoted = text[match.end("value") : match.end("value") + 1] in _CLOSING
-        value = match["value"] if quoted else match["value"].rstrip(".:!?…*")
-        if _looks_chosen(value):
-            start = match.start("value")
-            yield Match("password", start, start + len(value), value)
 
 
 def named_keys(text: str) -> Iterator[Match]:
@@ -130,7 +105,7 @@ def named_keys(text: str) -> Iterator[Match]:
     for match in MAKERS.finditer(text):
         start, end = match.span(match.lastgroup or 0)
         key = text[start:end]
-        if _holds_long_mixed_run(key.encode()) and not _is_dummy(key, _FEWEST_SIGNS):
+        if _holds_long_mixed_run(key.encode()) and not is_dummy(key, _FEWEST_SIGNS):
             yield Match("api-key", start, end, key)
     for match in _NAMED_KEY.finditer(text):
         value = match["value"].rstrip(".")
@@ -140,24 +115,10 @@ def named_keys(text: str) -> Iterator[Match]:
 
 def _is_key(value: str) -> bool:
     """At least 16 signs in a row with letters and digits among them, or a UUID; no dummy."""
-    if _is_dummy(value, _FEWEST_SIGNS):
+    if is_dummy(value, _FEWEST_SIGNS):
         return False
     mixed = any(re.search("[0-9]", run) and re.search("[A-Za-z]", run) for run in _RUN.findall(value))
     return mixed or bool(_UUID.search(value))
-
-
-def _looks_chosen(value: str) -> bool:
-    """Digits with letters or many digits, or letters with a sign that words do not have."""
-    if len(value) < 6 or _is_dummy(value, _FEWEST_PASSWORD_SIGNS):
-        return False
-    digits = any(c.isdigit() for c in value)
-    letters = any(c.isalpha() for c in value)
-    return (digits and (letters or value.isdigit())) or (letters and any(c in "!#^&+@" for c in value[:-1]))
-
-
-def _is_dummy(value: str, fewest: int) -> bool:
-    few = len(set(value.casefold())) < fewest
-    return few or bool(_WORD_FOR_ONE.fullmatch(value) or _DUMMY.search(value))
 
 
 SECRETS: dict[str, Recogniser] = {
@@ -176,27 +137,13 @@ _ALIKE = bytes(ord("a") if byte in _KEY_SIGNS else 0 for byte in range(256))
 _LONG = b"a" * _MIN_RUN
 _LONG_RUN = re.compile(rb"[0-9A-Za-z+/=_-]*")
 _TELLING = re.compile(rb"[0-9]|A[KS]IA|hf_")
-# What may be a password, after `:` and after `=`: at least 6 signs in a row, one of them no letter.
-_OPENED = rf"[>=]?[*]{{0,2}}{_SPACES}[*]{{0,2}}[\"'«“`]?[ \u00a0\u202f]?"
-_ASSIGNED = [
-    re.compile(rf"{sign}(?<!{sign}{sign})(?!//){_OPENED}(?={_VALUE}{{6}}){_VALUE}{{0,63}}[0-9!#^&+@]") for sign in ":="
-]
 
 
 def may_hold_secret(text: str) -> bool:
     """Whether anything of `SECRETS` can be in a text: no when none is, about 4 ns a character."""
     if ("@" in text and _URL.search(text)) or ("-u" in text and _USER_OPTION.search(text)):
         return True
-    return _assigns_password(text) or _holds_long_mixed_run(text.encode("utf-8", "surrogatepass"))
-
-
-def _assigns_password(text: str) -> bool:
-    for pattern in _ASSIGNED:
-        for match in pattern.finditer(text):
-            before = text[max(0, match.start() - 80) : match.start()].casefold()
-            if "pass" in before or "mdp" in before or "pwd" in before:
-                return True
-    return False
+    return may_hold_password(text) or _holds_long_mixed_run(text.encode("utf-8", "surrogatepass"))
 
 
 def _holds_long_mixed_run(raw: bytes) -> bool:
