@@ -170,7 +170,8 @@ def by_hand(connection: Any, mark: str, ids: list[str], *, begin: str = "", lock
         start()
         cursor.execute(find, (id,))
         head = cursor.fetchone()[0]
-        cursor.execute(add, (id, head, time.time_ns(), BODY))
+        body = json.dumps({"role": "user", "content": TEXT}, ensure_ascii=False)
+        cursor.execute(add, (id, head, time.time_ns(), body))
         cursor.execute(move, (head + 1, id))
         connection.commit()
 
