@@ -1,6 +1,7 @@
 """Stores against the same two operations written by hand on the same database: append, and read the last 50.
 
-    python benchmarks/memory.py [--messages 1000000] [--operations 200] [--runs 5] [--langgraph PYTHON]
+    python benchmarks/memory.py [--messages 1000000] [--operations 200] [--runs 5] [--store redis]...
+                                [--langgraph PYTHON]
 
 SQLite in a temporary directory, and PostgreSQL, MariaDB and Redis servers that it starts itself, as the tests do, with
 settings that sync every commit on both sides. By hand means: the plain driver, one table of conversations and one of
@@ -53,6 +54,7 @@ def main() -> None:
     parser.add_argument("--messages", type=int, default=1_000_000)
     parser.add_argument("--operations", type=int, default=200, help="of each run")
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--store", action="append", choices=list(STORES), help="only these")
     parser.add_argument("--langgraph", metavar="PYTHON", help="of an environment with LangGraph's checkpointers")
     options = parser.parse_args()
     if not options.langgraph:
@@ -60,7 +62,8 @@ def main() -> None:
         told = f"without LangGraph: python -m venv lg && lg/bin/pip install {packages}; then --langgraph lg/bin/python"
         print(told, file=sys.stderr)
     ids, ratios = [f"conversation-{n}" for n in range(max(1, options.messages // LENGTH))], []
-    for name, opened in {"SQLite": sqlite, "PostgreSQL": postgresql, "MariaDB": mariadb, "Redis": redis_server}.items():
+    for key in options.store or STORES:
+        name, opened = STORES[key]
         with opened(ids, options.langgraph) as (plume, peer, peer_name, checkpointer):
             for place, operation in enumerate(("append", "read the last 50")):
                 runs = alternate(plume[place], peer[place], ids, options)
@@ -170,7 +173,8 @@ def by_hand(connection: Any, mark: str, ids: list[str], *, begin: str = "", lock
         start()
         cursor.execute(find, (id,))
         head = cursor.fetchone()[0]
-        cursor.execute(add, (id, head, time.time_ns(), BODY))
+        body = json.dumps({"role": "user", "content": TEXT}, ensure_ascii=False)
+        cursor.execute(add, (id, head, time.time_ns(), body))
         cursor.execute(move, (head + 1, id))
         connection.commit()
 
@@ -251,6 +255,14 @@ def redis_server(ids: list[str], python: str | None) -> Iterator[tuple[Side, Sid
             return [json.loads(body) for body in client.lrange(f"hand:{id}", -50, -1)]
 
         yield plume, (append, read), "RPUSH and LRANGE, redis-py", None
+
+
+STORES = {
+    "sqlite": ("SQLite", sqlite),
+    "postgresql": ("PostgreSQL", postgresql),
+    "mariadb": ("MariaDB", mariadb),
+    "redis": ("Redis", redis_server),
+}
 
 
 if __name__ == "__main__":

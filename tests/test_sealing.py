@@ -378,7 +378,7 @@ def test_a_rotation_that_is_killed_again_and_again_loses_nothing(
         storm.writer(fresh, name, ids, 1, 100_000, both) as (writing, turns),
     ):
         reader.recv()
-        for _ in range(20 if fresh.startswith("sqlite") else 7):
+        for _ in range(20):
             with sealed_writers.process(sealed_writers.rotate_all, fresh, both) as (process, pipe):
                 for _ in range(chance.randrange(0, 16)):
                     pipe.recv()

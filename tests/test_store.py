@@ -13,6 +13,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.parse
 from collections.abc import Callable
@@ -567,15 +568,40 @@ def test_connections_that_died_are_replaced(url: str, tenant: Tenant) -> None:
     tenant.append(id, said("a"))
     tenant.read(id)
     with admin(url) as run:
-        if url.startswith("postgresql"):
-            others = "pid <> pg_backend_pid() AND datname IS NOT NULL"
-            run(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}")  # noqa: S608
-        elif url.startswith("redis"):
-            run("CLIENT KILL TYPE normal SKIPME yes")
-        else:
-            others = "id <> CONNECTION_ID() AND db = 'plume'"
-            for (number,) in run(f"SELECT id FROM information_schema.processlist WHERE {others}"):  # noqa: S608
-                run(f"KILL {number}")
+        cut_off_others(url, run)
     assert len(tenant.read(id).items) == 1
     tenant.append(id, said("b"), at=1)
     assert [message.content for message in tenant.read(id).messages] == ["a", "b"]
+
+
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+def test_however_many_connections_died_an_append_goes_on(url: str, tenant: Tenant) -> None:
+    """More than an append tries: each of them waits for a row, so that all are in use at once."""
+    id = tenant.create().id
+    writers = [threading.Thread(target=tenant.append, args=(id, said(str(number)))) for number in range(7)]
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    with admin(url) as run, admin(url) as watch:
+        run("BEGIN")
+        run("SELECT head FROM plume_conversations FOR UPDATE")
+        for writer in writers:
+            writer.start()
+        while watch(waiting)[0][0] < len(writers):
+            pass
+        run("COMMIT")
+        for writer in writers:
+            writer.join()
+        cut_off_others(url, run)
+    tenant.append(id, said("after"), at=len(writers))
+    assert tenant.read(id).head == len(writers) + 1
+
+
+def cut_off_others(url: str, run: Callable[[str], Any]) -> None:
+    if url.startswith("postgresql"):
+        others = "pid <> pg_backend_pid() AND datname IS NOT NULL"
+        run(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}")  # noqa: S608
+    elif url.startswith("redis"):
+        run("CLIENT KILL TYPE normal SKIPME yes")
+    else:
+        others = "id <> CONNECTION_ID() AND db = 'plume'"
+        for (number,) in run(f"SELECT id FROM information_schema.processlist WHERE {others}"):  # noqa: S608
+            run(f"KILL {number}")

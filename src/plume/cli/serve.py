@@ -64,15 +64,11 @@ def serve(
     _need_libraries()
     from plume.cli.redacting import door
     from plume.serving.documents import held
+    from plume.serving.past import vault_of
     from plume.serving.settings import Settings
 
     settings = Settings(
-        tuple(models),
-        data_dir,
-        store,
-        host,
-        port,
-        require_key,
+        *(tuple(models), data_dir, store, host, port, require_key),
         memory_nbytes=None if memory is None else int(memory * 2**30),
         requests_per_minute=requests_per_minute,
         tokens_per_minute=tokens_per_minute,
@@ -82,8 +78,6 @@ def serve(
         jobs_at_once=jobs,
         recall=recall,
     )
-    from plume.serving.past import vault_of
-
     behind = door(redact, redact_names, vault_of)
     with held(data_dir):
         _run(settings, store_key_file, behind, leave_vaults=leave_vaults)

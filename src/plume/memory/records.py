@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -17,6 +17,7 @@ from plume.types import Message, Role
 
 VERSION = 1  # of a message's form; a new field that older programs must not overlook needs a new one
 _MESSAGE = TypeAdapter(Message)
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _ROLES = get_args(Role)
 _FIELDS = frozenset(field.name for field in dataclasses.fields(Message))
 _DEFAULTS = {
@@ -28,6 +29,9 @@ _DEFAULTS = {
 def message_bytes(message: Message) -> bytes:
     """Fields at their defaults are left out, so that a new one changes no row. Raises UserError for what is no
     message, and for text that no UTF-8 can say."""
+    role, content = message.role, message.content
+    if role in _ROLES and type(content) is str and message == Message(role, content):  # most are: without a dictionary
+        return _utf8(f'{{"v":{VERSION},"role":"{role}","content":{_ENCODER.encode(content)}}}', "message")
     fields = dataclasses.asdict(message)
     try:
         _MESSAGE.validate_python(fields)
@@ -47,9 +51,11 @@ def messages_of(raws: Sequence[bytes]) -> list[Message]:
 
 
 def _message(fields: dict[str, Any]) -> Message:
-    version, role, content = fields.pop("v", None), fields.get("role"), fields.get("content")
-    if version == VERSION and len(fields) == 2 and role in _ROLES and type(content) is str:
-        return Message(cast(Role, role), content)
+    role: Any = fields.get("role")
+    content = fields.get("content")
+    if fields.get("v") == VERSION and len(fields) == 3 and role in _ROLES and type(content) is str:
+        return Message(role, content)
+    version = fields.pop("v", None)
     if version != VERSION or not fields.keys() <= _FIELDS:
         raise PlumeError(
             f"a message was written in form {version!r} with {', '.join(sorted(fields))}, which this Plume cannot read",
@@ -69,13 +75,18 @@ def _first(error: ValidationError) -> str:
 def json_bytes(value: Any, what: str) -> bytes:
     """Raises UserError for what is not JSON, or is text that no UTF-8 can say."""
     try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        text = _ENCODER.encode(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError(f"the {what} is not JSON: {error}") from None
+    return _utf8(text, what)
+
+
+def _utf8(text: str, what: str) -> bytes:
+    try:
         return text.encode("utf-8")
     except UnicodeEncodeError as error:
         said = f"the {what} is not Unicode text: half a surrogate pair, U+{ord(error.object[error.start]):04X}"
         raise UserError(said, "send the character as a whole") from None
-    except (TypeError, ValueError, RecursionError) as error:
-        raise UserError(f"the {what} is not JSON: {error}") from None
 
 
 def metadata_bytes(metadata: Mapping[str, Any] | None) -> bytes:

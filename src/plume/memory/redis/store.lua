@@ -127,14 +127,17 @@ local function conversation(id)
   return redis.call('HMGET', key('conversation', id), 'head', 'created_at', 'updated_at', 'expires_at', 'body', 'user')
 end
 
--- Each message as one string, which clients read quicker than many: place, time, length of the id, id and body.
+-- All messages as two strings, which clients read quicker than many: numbers (position, time, length of the id, length of
+-- the body, for each), and ids and bodies one behind the other.
 local function packed(rows)
-  local parts = {}
+  local numbers, texts = {}, {}
   for i, row in ipairs(rows) do
-    local id, time, body = row[2][2], row[2][4], row[2][6]
-    parts[i] = row[1] .. ' ' .. time .. ' ' .. #id .. ' ' .. id .. body
+    local fields, n, t = row[2], 4 * i, 2 * i
+    local id, body = fields[2], fields[6]
+    numbers[n - 3], numbers[n - 2], numbers[n - 1], numbers[n] = row[1]:sub(1, -3), fields[4], #id, #body
+    texts[t - 1], texts[t] = id, body
   end
-  return parts
+  return { table.concat(numbers, ' '), table.concat(texts) }
 end
 
 local function entry(id, position)

@@ -303,11 +303,12 @@ class RedisTenant:
         return known
 
     def _items(self, id: str, packed: Sequence[bytes]) -> list[Item]:
-        rows = []
-        for row in packed:
-            place, moment, length, rest = row.split(b" ", 3)
-            name, raw = rest[: int(length)].decode(), rest[int(length) :]
-            rows.append((int(place.partition(b"-")[0]), name, seconds(int(moment)), raw))
+        numbers, texts = [int(number) for number in packed[0].split()], packed[1]
+        rows, start = [], 0
+        for place, moment, name, body in zip(*(numbers[column::4] for column in range(4)), strict=True):
+            middle, end = start + name, start + name + body
+            rows.append((place, texts[start:middle].decode(), seconds(moment), texts[middle:end]))
+            start = end
         messages = self._bodies.messages(id, [(place, name, raw) for place, name, _, raw in rows])
         return [
             Item(name, place, message, moment) for (place, name, moment, _), message in zip(rows, messages, strict=True)

@@ -103,7 +103,7 @@ class _Plain:
 
     def open(self, section: Section, bodies: Sequence[Body]) -> list[bytes]:
         found = [raw for _, _, raw in bodies]
-        if any(raw[:1] == FORM for raw in found):
+        if FORM in {raw[:1] for raw in found}:
             raise PlumeError(f"{section} is sealed, and this store is not", "open it with the key of the store")
         return found
 

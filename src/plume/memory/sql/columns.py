@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Row
 
@@ -13,7 +13,29 @@ def is_row(table: Any, **values: Any) -> list[Any]:
     return [table.c[name] == value for name, value in values.items()]
 
 
-def visible(row: Row[Any]) -> bool:
+class Locked(NamedTuple):
+    """What a writer learns of the conversation that it has locked, and the time."""
+
+    head: int
+    created_at: int
+    updated_at: int
+    expires_at: int | None
+    body: bytes
+    name: bytes | None
+    now: int
+
+    @property
+    def user(self) -> str | None:
+        return None if self.name is None else self.name.decode("utf-8")
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Of the conversation but its id."""
+        shown = ("head", "created_at", "updated_at", "expires_at", "body", "user")
+        return {name: getattr(self, name) for name in shown}
+
+
+def visible(row: Locked | Row[Any]) -> bool:
     return row.expires_at is None or row.expires_at > row.now
 
 

@@ -24,6 +24,7 @@ from sqlalchemy.sql.expression import literal_column
 
 from plume.data.sql import address, safe_name
 from plume.errors import PlumeError, UserError
+from plume.memory.sql.prepared import run
 from plume.memory.store import Durability, unsafe
 
 SECONDS = 30  # that a writer waits for its turn
@@ -36,6 +37,7 @@ _PRAGMAS = (
     "PRAGMA mmap_size=0",
     "PRAGMA secure_delete=ON",  # what is deleted is overwritten
 )
+_CACHE = "PRAGMA cache_size=-16000"  # kibibytes: the inner pages of the trees of some million messages
 _CLOCKS = {
     "postgresql": "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)",
     "mysql": "TIMESTAMPDIFF(MICROSECOND, '1970-01-01 00:00:00', UTC_TIMESTAMP(6))",
@@ -45,18 +47,38 @@ _CLOCKS["mariadb"] = _CLOCKS["mysql"]
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """`turn` is held around every transaction that writes; `now` is the server's clock, None where it is ours."""
+    """`turn` is held around every transaction that writes; `now` is the server's clock, None where it is ours. Where
+    there is an `only` connection that writes, it never goes back to its pool, and SQLAlchemy begins nothing on it."""
 
     writer: Engine
     reader: Engine
     turn: Callable[[], AbstractContextManager[None]]
     now: ColumnElement[int] | None
     durability: Callable[[Connection], Durability]
+    only: Connection | None = None
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        """A transaction that writes."""
+        if self.only is None:
+            with self.writer.begin() as connection:
+                yield connection
+        else:
+            run(self.only, "BEGIN IMMEDIATE")
+            try:
+                yield self.only
+                run(self.only, "COMMIT")
+            except BaseException:
+                self.only.rollback()
+                self.only.connection.rollback()
+                raise
 
     def close(self) -> None:
         """The last connection to an SQLite file empties its log: that is writing, too."""
         with self.turn():
             self.reader.dispose()
+            if self.only is not None:
+                self.only.close()
             self.writer.dispose()
         if isinstance(self.turn, _Turns):
             self.turn.close()
@@ -120,20 +142,21 @@ def _sqlite(path: Path, name: str) -> Database:
         turn = _Turns(_lock(path), name)
         _make(path)
         with turn():
-            connection = _open(path)
+            connection = _open(path, _CACHE)
             mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()
     except (OSError, sqlite3.Error) as error:
         raise UserError(f"{name}: {error}", "check the path, the disk and the rights of the directory") from None
     if mode != ("wal",):
         hint = "put the file on a local disk"
         raise UserError(f"{name}: this disk cannot keep SQLite's write-ahead log", hint)
-    writer = create_engine("sqlite://", creator=lambda: connection, poolclass=StaticPool, hide_parameters=True)
-    event.listen(writer, "begin", lambda opened: opened.exec_driver_sql("BEGIN IMMEDIATE"))
+    engine = create_engine("sqlite://", creator=lambda: connection, poolclass=StaticPool, hide_parameters=True)
+    writer = engine.execution_options()
+    event.listen(writer, "begin", lambda opened: run(opened, "BEGIN IMMEDIATE"))
     options: dict[str, Any] = {"isolation_level": "AUTOCOMMIT", "pool_reset_on_return": None, "hide_parameters": True}
     reader = create_engine(
         "sqlite://", creator=lambda: _open(path, "PRAGMA query_only=ON"), poolclass=QueuePool, **options
     )
-    return Database(writer, reader, turn, None, _sqlite_settings)
+    return Database(writer, reader, turn, None, _sqlite_settings, engine.connect())
 
 
 def _look(path: Path) -> None:

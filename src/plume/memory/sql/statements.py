@@ -23,10 +23,12 @@ from sqlalchemy import (
     union_all,
     update,
 )
+from sqlalchemy.engine import Dialect
 from sqlalchemy.sql import ColumnElement
 from sqlalchemy.sql.elements import BindParameter
 from sqlalchemy.sql.selectable import CompoundSelect
 
+from plume.memory.sql.prepared import Prepared
 from plume.memory.sql.tables import Name, conversations, documents, items, settings
 
 Pages = Mapping[tuple[bool, bool], Select[Any]]  # of one user? continued?
@@ -39,7 +41,7 @@ class Statements:
     """Parameters: `tenant`, `user`, `id`, `kind`, `item`, `names`, `low`, `high`, `limit`, `created_at`, `after`,
     `now`; of `advance`: `whose`, `which`, `moved`, `moment`; of `index`: `whose`, `which`, `place`, `raw`."""
 
-    def __init__(self, clock: ColumnElement[int] | None, dialect: str) -> None:
+    def __init__(self, clock: ColumnElement[int] | None, dialect: Dialect) -> None:
         now: ColumnElement[Any] = _number("now") if clock is None else clock
         tenant, id, kind = _name("tenant"), _name("id"), _name("kind")
         seen = or_(_c.expires_at.is_(None), _c.expires_at > now)
@@ -48,10 +50,13 @@ class Statements:
         lifetime = select(settings.c.lifetime).where(settings.c.tenant == tenant)
         self.start = select(now.label("now"), lifetime.scalar_subquery().label("lifetime"))
         self.conversation = select(conversations).where(own, seen)
-        self.locked = select(conversations, now.label("now")).where(own).with_for_update()
-        self.add = insert(items)
+        held = select(_c.head, _c.created_at, _c.updated_at, _c.expires_at, _c.body, _c.user, now).where(own)
+        self.locked = Prepared(held.with_for_update(), dialect)
+        filled = ("tenant", "conversation", "position", "id", "created_at", "body")
+        self.add = Prepared(insert(items), dialect, filled)
         this = and_(_c.tenant == _name("whose"), _c.id == _name("which"))  # names of columns would be set
-        self.advance = update(conversations).where(this).values(head=_number("moved"), updated_at=_number("moment"))
+        moved = update(conversations).where(this).values(head=_number("moved"), updated_at=_number("moment"))
+        self.advance = Prepared(moved, dialect)
         self.known = select(*_SHOWN).where(mine, _i.id.in_(bindparam("names", expanding=True)))
         place = and_(_i.tenant == _name("whose"), _i.conversation == _name("which"), _i.position == _number("place"))
         self.index = update(items).where(place).values(vector=bindparam("raw", type_=LargeBinary()))
@@ -75,7 +80,7 @@ class Statements:
         )
         first = _between(mine).order_by(_i.position).limit(bindparam("limit"))
         last = _between(mine).order_by(_i.position.desc()).limit(bindparam("limit"))
-        self.read_first, self.read_last = (_over(rows, top, dialect) for rows in (first, last))
+        self.read_first, self.read_last = (Prepared(_over(rows, top, dialect.name), dialect) for rows in (first, last))
         self.conversations = _pages(conversations, [_c.tenant == tenant, seen])
 
         seen = or_(_d.expires_at.is_(None), _d.expires_at > now)

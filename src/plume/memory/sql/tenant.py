@@ -6,7 +6,6 @@ Whoever writes to a conversation first locks its row; so messages get their posi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, update
@@ -23,7 +22,7 @@ from plume.memory.records import (
     seconds,
 )
 from plume.memory.sealing.seal import settled
-from plume.memory.sql.columns import fields, is_row, shown_item, times_of, visible
+from plume.memory.sql.columns import Locked, fields, is_row, shown_item, times_of, visible
 from plume.memory.sql.keys import held_keys
 from plume.memory.sql.lifetime import erase
 from plume.memory.sql.statements import Pages
@@ -104,7 +103,7 @@ class SQLTenant:
         if not top:
             raise no_conversation(id)
         (head, _, created, body), (updated, _, ends, user) = top[b""], top[None]
-        placed = sorted((row for row in rows if row[1]), key=itemgetter(0))
+        placed = sorted(row for row in rows if row[1])
         found = self._items(
             id, [(position, name.decode("utf-8"), moment, raw) for position, name, moment, raw in placed]
         )
@@ -145,9 +144,9 @@ class SQLTenant:
                     {**common, "position": position, "id": name, "body": body}
                     for (position, name, _), body in zip(placed, sealed, strict=True)
                 ]
-                connection.execute(self._statements.add, rows if len(rows) > 1 else rows[0])
+                self._statements.add.run_each(connection, rows)
                 change = {"whose": self.name, "which": id, "moved": row.head + len(new), "moment": moment}
-                connection.execute(self._statements.advance, change)
+                self._statements.advance.run(connection, change)
             for (position, name, _), (_, message, _) in zip(placed, new, strict=True):
                 known[name] = Item(name, position, message, seconds(moment))
             return tuple(known[name] for name in names)
@@ -164,7 +163,7 @@ class SQLTenant:
             self._take_out(connection, id, [item.position for item in known.values()])
             changed = {"head": row.head + bool(items), "updated_at": max(row.now, row.updated_at)}
             self._change(connection, id, **changed)
-            return self._conversation(**{**fields(row), **changed})
+            return self._conversation(id=id, **{**row.fields, **changed})
 
         return settled(lambda: self._transactions.write(work))
 
@@ -176,7 +175,7 @@ class SQLTenant:
             sealed = self._bodies.sealed_metadata(self._keys(connection, row.user), row.user, id, body)
             changed = {"body": sealed, "updated_at": max(row.now, row.updated_at)}
             self._change(connection, id, **changed)
-            return self._conversation(**{**fields(row), **changed})
+            return self._conversation(id=id, **{**row.fields, **changed})
 
         return self._transactions.write(work)
 
@@ -313,7 +312,7 @@ class SQLTenant:
     def erase(self, user: str | None = None) -> Counts:
         return Counts() if user is not None and not is_name(user) else erase(self._transactions, self.name, user)
 
-    def _rows(self, statement: Any, **parameters: Any) -> Sequence[Row[Any]]:
+    def _rows(self, statement: Any, **parameters: Any) -> Sequence[Any]:
         """None for names that cannot have been stored; the database would refuse them."""
         if not all(is_name(value) for name, value in parameters.items() if name in _NAMES):
             return []
@@ -325,18 +324,19 @@ class SQLTenant:
         return self._rows(pages[user is not None, "after" in wanted], **wanted)
 
     def _there(self, id: str) -> Row[Any]:
-        rows = self._rows(self._statements.conversation, id=id)
+        rows: Sequence[Row[Any]] = self._rows(self._statements.conversation, id=id)
         if not rows:
             raise no_conversation(id)
         return rows[0]
 
-    def _locked(self, connection: Connection, id: str) -> Row[Any] | None:
+    def _locked(self, connection: Connection, id: str) -> Locked | None:
         if not is_name(id):
             return None
         parameters = {**self._transactions.clock(), "tenant": self.name, "id": id}
-        return connection.execute(self._statements.locked, parameters).one_or_none()
+        rows = self._statements.locked.rows(connection, parameters)
+        return Locked(*rows[0]) if rows else None
 
-    def _present(self, connection: Connection, id: str) -> Row[Any]:
+    def _present(self, connection: Connection, id: str) -> Locked:
         row = self._locked(connection, id)
         if row is None or not visible(row):
             raise no_conversation(id)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Row
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from plume.data.sql import safe_name, said
@@ -15,6 +15,7 @@ from plume.errors import PlumeError, UserError
 from plume.memory.records import microseconds
 from plume.memory.sql.connect import Database, connect
 from plume.memory.sql.migrate import migrate
+from plume.memory.sql.prepared import Prepared
 from plume.memory.sql.scrub import scrub
 from plume.memory.sql.statements import Statements
 from plume.memory.store import Clock, Durability
@@ -34,7 +35,7 @@ class Transactions:
         self._clock = time.time if clock is None and self._database.now is None else clock
         now = self._database.now if self._clock is None else None
         self.dialect = self._database.reader.dialect.name
-        self.statements = Statements(now, self.dialect)
+        self.statements = Statements(now, self._database.reader.dialect)
         try:
             migrate(self._database, self.name)
         except SQLAlchemyError as error:
@@ -63,12 +64,15 @@ class Transactions:
     def now(self, connection: Connection) -> int:
         return int(connection.execute(self.statements.now, self.clock()).scalar_one())
 
-    def rows(self, statement: Any, parameters: dict[str, Any]) -> Sequence[Row[Any]]:
+    def rows(self, statement: Any, parameters: dict[str, Any]) -> Sequence[Any]:
         """Of one statement that reads, tried again on a new connection if the old one turns out dead."""
         for attempt in range(_ATTEMPTS):
             try:
                 with self._database.reader.connect() as connection:
-                    return connection.execute(statement, {**self.clock(), **parameters}).all()
+                    wanted = {**self.clock(), **parameters}
+                    if isinstance(statement, Prepared):
+                        return statement.rows(connection, wanted)
+                    return connection.execute(statement, wanted).all()
             except SQLAlchemyError as error:
                 if attempt + 1 == _ATTEMPTS or not getattr(error, "connection_invalidated", False):
                     raise self._failed(error) from None
@@ -80,7 +84,7 @@ class Transactions:
         for attempt in range(_ATTEMPTS):
             worked = False
             try:
-                with self._database.turn(), self._database.writer.begin() as connection:
+                with self._database.turn(), self._database.begin() as connection:
                     result = work(connection)
                     worked = True
                 return result
