@@ -574,6 +574,26 @@ def test_connections_that_died_are_replaced(url: str, tenant: Tenant) -> None:
     assert [message.content for message in tenant.read(id).messages] == ["a", "b"]
 
 
+@pytest.mark.parametrize("url", ["sqlite", "postgresql", "mysql"], indirect=True)
+@pytest.mark.usefixtures("url")
+def test_a_signal_inside_a_statement_leaves_a_store_that_goes_on(
+    tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id = tenant.create(metadata={"title": "before"}).id
+    with monkeypatch.context() as patched:
+        patched.setattr("sqlalchemy.engine.default.DefaultDialect.do_execute", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            tenant.update(id, {"title": "broken off"})
+    assert tenant.read(id).metadata == {"title": "before"}
+    tenant.append(id, said("and on"))
+    tenant.update(id, {"title": "after"})
+    assert [item.message.content for item in tenant.read(id).items] == ["and on"]
+
+
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize("url", ["postgresql"], indirect=True)
 def test_however_many_connections_died_an_append_goes_on(url: str, tenant: Tenant) -> None:
     """More than an append tries: each of them waits for a row, so that all are in use at once."""

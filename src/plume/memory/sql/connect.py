@@ -149,7 +149,12 @@ def _sqlite(path: Path, name: str) -> Database:
     if mode != ("wal",):
         hint = "put the file on a local disk"
         raise UserError(f"{name}: this disk cannot keep SQLite's write-ahead log", hint)
-    engine = create_engine("sqlite://", creator=lambda: connection, poolclass=StaticPool, hide_parameters=True)
+    ready = [connection]
+
+    def opened() -> sqlite3.Connection:  # anew where a signal in the middle of a statement made SQLAlchemy close it
+        return ready.pop() if ready else _open(path, _CACHE)
+
+    engine = create_engine("sqlite://", creator=opened, poolclass=StaticPool, hide_parameters=True)
     writer = engine.execution_options()
     event.listen(writer, "begin", lambda opened: run(opened, "BEGIN IMMEDIATE"))
     options: dict[str, Any] = {"isolation_level": "AUTOCOMMIT", "pool_reset_on_return": None, "hide_parameters": True}
