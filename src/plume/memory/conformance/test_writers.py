@@ -161,7 +161,8 @@ def test_a_killed_erasure_leaves_whole_conversations_and_is_repeated(
         process.join()
         here.close()
         for one in tenant.conversations(user="zoé", limit=500):
-            assert (one.head, len(tenant.read(one.id).items)) == (5, 5)
+            with contextlib.suppress(NotFound):  # a server may still be ending what the killed program had begun
+                assert (one.head, len(tenant.read(one.id).items)) == (5, 5)
     tenant.erase("zoé")
     assert not tenant.erase("zoé")
     assert {one.id for one in tenant.conversations()} == set(mine)
