@@ -7,7 +7,6 @@ Shape suffixes: B rows, T new tokens, S slots, H heads, D head width.
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass, field
 
 import torch
@@ -85,7 +84,8 @@ class Memory:
         """Where the next `count` tokens of every row will stand; makes room for them."""
         least, most = min(self.lengths), max(self.lengths)
         self.reserve(count)
-        steps_T, rows_B1 = _counted(count, device), _counted(len(self.lengths), device)[:, None]
+        steps_T = torch.arange(count, device=device)
+        rows_B1 = torch.arange(len(self.lengths), device=device)[:, None]
         if least == most:
             return Place((steps_T + most).expand(len(self.lengths), -1), least, most, rows_B1)
         return Place(torch.tensor(self.lengths, device=device)[:, None] + steps_T, least, most, rows_B1)
@@ -161,7 +161,7 @@ class Memory:
         """Forget all but the last `count` entries of every row."""
         device = self.buffers[0].device
         first_B1 = torch.tensor([max(0, length - count) for length in self.lengths], device=device)[:, None]
-        rows_B1 = _counted(len(self.lengths), device)[:, None]
+        rows_B1 = torch.arange(len(self.lengths), device=device)[:, None]
         at_BS = first_B1 + torch.arange(min(count, self.longest), device=device)
         kept = [buffer[rows_B1, at_BS] for buffer in self.buffers]
         self.lengths = [min(length, count) for length in self.lengths]
@@ -171,13 +171,6 @@ class Memory:
         """New buffers with room for so much, and in them these rows."""
         longest = self.longest
         self.buffers = [_filled(_room(old, rows, slots), old[:, :longest][kept]) for old in self.buffers]
-
-
-@functools.lru_cache(64)
-def _counted(count: int, device: torch.device) -> Tensor:
-    """0, 1, 2 … below `count`: nothing is written into it."""
-    with torch.inference_mode(False):
-        return torch.arange(count, device=device)
 
 
 def capacity(slots: int) -> int:
