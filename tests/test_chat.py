@@ -599,3 +599,9 @@ def test_a_talk_that_is_to_redact_without_a_key_does_not_begin(talk: Talk, monke
     monkeypatch.delenv("PLUME_VAULT_KEY", raising=False)
     code, _, err = talk("bonjour\n", "--redact", "all")
     assert (code, "PLUME_VAULT_KEY" in err, "conv_" in err) == (2, True, False)
+
+
+def test_a_model_that_is_not_there_leaves_no_store(plume: Plume, tmp_path: Path) -> None:  # noqa: F811
+    code, _, _ = plume("chat", str(tmp_path / "nobody"), "--store", f"sqlite:///{tmp_path}/talks.db")
+    assert code == 2
+    assert not list(tmp_path.iterdir())

@@ -73,14 +73,14 @@ def chat(
     make_sampling(chosen, Sampling())
     said = read_persona(persona) if persona else None
     behind = door(redact, redact_names)
+    from plume.generation.engine import Engine
+    from plume.models.bundle import for_answering, load
+
+    bundle = for_answering(load(model, quantization))  # before a store is made
     with open_named(store, DATA_DIR, store_key_file, new=True) as opened:
         tenant = behind(opened).tenant(LOCAL)
         if conversation is not None:
             _settle_persona(tenant, conversation, said)
-        from plume.generation.engine import Engine
-        from plume.models.bundle import for_answering, load
-
-        bundle = for_answering(load(model, quantization))
         sampling = _sampling(bundle, chosen, json=json)
         recalls = _recall(opened, bundle) if recall else None
         kept = {"--store": store, "--store-key-file": store_key_file, "--quantization": quantization}
