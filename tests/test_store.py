@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import re
@@ -37,7 +38,7 @@ from plume.memory.conformance.test_values import *  # noqa: F403
 from plume.memory.conformance.test_vectors import *  # noqa: F403
 from plume.memory.conformance.test_writers import *  # noqa: F403
 from plume.memory.sql import connect, migrate, tables
-from plume.memory.store import Store, Tenant
+from plume.memory.store import Counts, Store, Tenant
 from stores import SECRET, SERVERS, admin, fresh_database
 
 ON_SERVERS = pytest.mark.parametrize("url", list(SERVERS), indirect=True)
@@ -177,7 +178,7 @@ def test_the_migrations_make_the_tables_that_the_statements_expect(url: str, sto
 def test_what_a_newer_plume_wrote_is_left_alone(url: str, tenant: Tenant) -> None:
     kept = tenant.create()
     if url.startswith("redis"):
-        newer, older = "SET plume:form 9999", "SET plume:form 2"
+        newer, older = "SET plume:form 9999", "SET plume:form 3"
     else:
         newer = "UPDATE plume_version SET version_num = '9999'"
         older = newer.replace("9999", migrate.NEWEST)
@@ -273,7 +274,7 @@ def test_keys_of_the_first_form_are_brought_up_to_date_without_loss() -> None:
             with open_store(url) as store:
                 check_first_form(store)
         with redis.Redis.from_url(url) as client:
-            assert client.get("plume:form") == b"2"
+            assert client.get("plume:form") == b"3"
             assert client.zrange("plume:{a}:ends", 0, -1, withscores=True) == [(b"cc", 7000000.0)]
 
 
@@ -282,6 +283,36 @@ def literal(value: str | int | None, url: str) -> str:
         return "NULL" if value is None else str(value)
     text = value.encode().hex()
     return f"decode('{text}', 'hex')" if url.startswith("postgresql") else f"X'{text}'"
+
+
+def test_messages_of_the_second_form_keep_positions_and_gaps() -> None:
+    times = {"created_at": 5000000, "updated_at": 6000000}
+    with servers.redis() as port:
+        url = SERVERS["redis"][1].format(port)
+        with open_store(url) as store:  # makes the lists of tenants and conversations
+            tenant = store.tenant("é:{}%")
+            for id in ("gaps", "bare", "ended"):
+                tenant.create(id)
+        root = "plume:{%C3%A9%3A%7B%7D%25}"
+        with redis.Redis.from_url(url) as client:
+            for id, head in (("gaps", 5), ("bare", 2), ("ended", 1)):
+                client.hset(f"{root}:conversation:{id}", mapping={"head": head, **times})
+            for place in (1, 3):
+                body = json.dumps({"v": 1, "role": "user", "content": f"n° {place}\x00"})
+                client.xadd(f"{root}:messages:gaps", {"id": f"m {place}", "at": 6000000, "body": body}, id=f"{place}-1")
+                client.hset(f"{root}:positions:gaps", f"m {place}", place)
+            client.hset(f"{root}:conversation:ended", "expires_at", 7000000)
+            client.set("plume:form", 2)
+        with open_store(url) as store:
+            tenant = store.tenant("é:{}%")
+            read = tenant.read("gaps")
+            found = [(item.id, item.position, item.message.content) for item in read.items]
+            assert (found, read.head) == ([("m 1", 1, "n° 1\x00"), ("m 3", 3, "n° 3\x00")], 5)
+            assert [item.position for item in tenant.read("gaps", last=1).items] == [3]
+            assert [item.position for item in tenant.append("gaps", said("a"))] == [5]
+            assert tenant.item("gaps", "m 3").position == 3
+            assert [item.position for item in tenant.append("bare", said("b"), at=2)] == [2]
+            assert store.sweep() == Counts(conversations=1)
 
 
 def check_first_form(store: Store) -> None:

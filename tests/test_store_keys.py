@@ -144,7 +144,7 @@ def test_verify_names_what_does_not_open_by_its_place(
         assert plume("conversations", "verify", "--store", url)[0] == 0
         rows = store.rows("école")
         first, second, _ = rows.messages("lundi", -1)
-        rows.replace_messages("lundi", "test", [Change(second, second._replace(body=first.body))])
+        rows.replace_messages("lundi", [Change(second, second._replace(body=first.body))])
         rows.replace_document(rows.documents(None)[0], b'"plain"')
     code, out, err = plume("conversations", "verify", "--store", url, "--json")
     told = json.loads(out)

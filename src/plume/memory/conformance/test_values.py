@@ -62,6 +62,26 @@ def test_a_removed_message_leaves_its_place_empty_and_moves_the_head(tenant: Ten
     assert [item.position for item in tenant.read(id, last=2).items] == [2, 4]
 
 
+def test_reading_passes_over_the_places_of_removed_messages(tenant: Tenant) -> None:
+    id = tenant.create().id
+    items = tenant.append(id, said(*map(str, range(40))))
+    tenant.remove(id, [item.id for item in items if 3 <= item.position < 30])
+
+    def read(**bounds: int) -> list[int]:
+        return [item.position for item in tenant.read(id, **bounds).items]
+
+    left = [0, 1, 2, *range(30, 40)]
+    assert read() == left
+    for count in (0, 1, 2, 5, 12, 40):
+        assert read(first=count) == left[:count]
+        assert read(last=count) == left[len(left) - min(count, len(left)) :]
+        assert read(first=count, after=1) == left[2:][:count]
+        assert read(last=count, before=32) == left[:5][max(0, 5 - count) :]
+        assert read(last=count, after=2, before=30) == read(first=count, after=40) == []
+    assert [item.position for item in tenant.append(id, said("a"))] == [41]
+    assert read(last=2) == [39, 41]
+
+
 def test_metadata_and_bodies_are_json_values(tenant: Tenant) -> None:
     values = {"ville": "Brest", "n": 1, "x": 1.5, "none": None, "list": [1, {"été": "🐦\0"}], "'; --": "$.a", "": True}
     made = tenant.create(metadata=values)

@@ -48,7 +48,7 @@ class InMemoryRows:
             if kept is not None and kept.body == old.body:
                 self._tenant.documents_kept[old.kind, old.id] = replace(kept, body=body)
 
-    def replace_messages(self, id: str, run: str, changes: Sequence[Change]) -> None:  # noqa: ARG002
+    def replace_messages(self, id: str, changes: Sequence[Change]) -> None:
         with self._lock:
             kept = self._tenant.kept.get(id)
             if kept is None:
@@ -59,6 +59,3 @@ class InMemoryRows:
                     kept.items[old.position] = replace(row, body=new.body)
                 if new.vector is not None and kept.vectors.get(old.position) == old.vector:
                     kept.vectors[old.position] = new.vector
-
-    def finish(self, id: str, run: str) -> bool:  # noqa: ARG002
-        return True

@@ -7,9 +7,9 @@ again.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from plume.errors import PlumeError
 from plume.memory.bodies import Bodies
@@ -21,14 +21,15 @@ _BODY = 4  # its place among the fields of a document
 _AHEAD, _NBYTES = 32, 2**17  # heads that an append is sealed for at once, and bytes of that
 
 
+Told: TypeAlias = "str | int | Sequence[str] | Sequence[int]"
+
+
 class Runs(Protocol):
     """The store, as its tenants need it. `keys` are those of persons that this process knows, by their names."""
 
     @property
     def keys(self) -> dict[str, bytes]: ...
-    def run(
-        self, tenant: str, operation: str, *arguments: str | int | bytes, held: Held | None = None
-    ) -> list[Any]: ...
+    def run(self, tenant: str, operation: str, *bodies: bytes, held: Held | None = None, **told: Told) -> list[Any]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +64,14 @@ class Keys:
     def _stored(self, name: str, user: str | None) -> bytes:
         """The first keys of a person are made here, under the mark as it is at that moment."""
         for _ in patience():
-            word, *rest = self._store.run(KEPT, "get", self._tenant, name)
+            word, *rest = self._store.run(KEPT, "get", kind=self._tenant, id=name)
             if word == "ok":
                 return bytes(rest[0][_BODY])
-            _, *rest = self._store.run(KEPT, "get", *MARK)
+            _, *rest = self._store.run(KEPT, "get", kind=MARK[0], id=MARK[1])
             mark = bytes(rest[0][_BODY]) if rest else None
             body = self._sealing.first_keys(self._tenant, user, mark)
-            self._store.run(KEPT, "put", self._tenant, name, body, 0, "", "", "", held=Held(*MARK, mark or b""))
+            marked, new = Held(*MARK, mark or b""), {"kind": self._tenant, "id": name, "lifetime": "", "user": ""}
+            self._store.run(KEPT, "put", body, at=0, **new, held=marked)
         raise AssertionError
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 from plume.errors import ConversationChanged, DocumentChanged
 from plume.memory.bodies import Bodies
 from plume.memory.records import json_bytes, lifetime, message_bytes, metadata_bytes, microseconds, seconds
-from plume.memory.redis.keys import Held, Keys, Runs, ahead, keys_of, patience, user_of
+from plume.memory.redis.entries import entry_of, unpacked
+from plume.memory.redis.keys import Held, Keys, Runs, Told, ahead, keys_of, patience, user_of
 from plume.memory.sealing.seal import settled
 from plume.memory.store import (
     Conversation,
@@ -35,7 +37,8 @@ BATCH = 100  # conversations and documents that one run of the script removes
 
 class RedisTenant:
     def __init__(self, store: Runs, bodies: Bodies) -> None:
-        self.name, self._store, self._bodies, self._keys = bodies.tenant, store, bodies, Keys(store, bodies)
+        self.name, self._bodies, self._keys = bodies.tenant, bodies, Keys(store, bodies)
+        self._run = partial(store.run, bodies.tenant)
 
     def create(
         self,
@@ -51,7 +54,7 @@ class RedisTenant:
         held = self._keys.held(whose)
         for _ in patience():
             sealed = self._bodies.sealed_metadata(keys_of(held), whose, id, body)
-            word, *rest = self._on(id, "create", sealed, lifetime(ttl), whose or "", held=held)
+            word, *rest = self._on(id, "create", sealed, lifetime=lifetime(ttl), user=whose or "", held=held)
             if word != "keys":
                 break
             held = self._keys.held(whose, anew=True)
@@ -72,15 +75,14 @@ class RedisTenant:
         order = "first" if last is None else "last"
 
         def read() -> Conversation:
-            _, fields, rows = self._on(id, "read", low, high, order, limit)
-            found = self._items(id, rows)
-            return self._conversation(id, fields, tuple(found if last is None else reversed(found)))
+            _, fields, rows = self._on(id, "read", low=low, high=high, order=order, limit=limit)
+            return self._conversation(id, fields, tuple(self._items(id, rows)))
 
         return settled(read)
 
     def item(self, id: str, item: str) -> Item:
         def read() -> Item:
-            word, *rest = self._on(id, "item", item if is_name(item) else "")
+            word, *rest = self._on(id, "item", item=item if is_name(item) else "")
             if word != "ok":
                 raise no_item(id, item)
             return self._items(id, rest[0])[0]
@@ -95,13 +97,12 @@ class RedisTenant:
             self._on(id, "show")
             return ()
         known: dict[str, Item] = {}
-        place, (held, head), width = "" if at is None else at, self._held_of(id), 1
+        (held, head), width = self._held_of(id), 1
         named_bodies = list(zip(names, bodies, strict=True))
         for _ in patience():
-            heads = range(head, head + width)
-            parts = self._sealed(id, held, heads, named_bodies, known)
-            sealed_for = "" if held is None else head
-            word, *rest = self._on(id, "append", place, len(known), sealed_for, len(names), *parts, held=held)
+            sealed = self._sealed(id, held, range(head, head + width), named_bodies, known)
+            told = _said(at=at, compared=len(known), sealed_for=None if held is None else head)
+            word, *rest = self._on(id, "append", *sealed, names=names, **told, held=held)
             if word == "known":
                 known = self._compared(id, rest[0], zip(names, messages, strict=True))
                 if len(known) == len(names):
@@ -115,14 +116,14 @@ class RedisTenant:
         if word == "changed":
             raise ConversationChanged(id, cast(int, at), rest[0])
         if word == "ok":
+            first, moment = rest[0], seconds(int(rest[1]))
             new = [(name, message) for name, message in zip(names, messages, strict=True) if name not in known]
-            for (name, message), (position, moment) in zip(new, rest[0], strict=True):
-                known[name] = Item(name, int(position), message, seconds(int(moment)))
+            known |= {name: Item(name, place, message, moment) for place, (name, message) in enumerate(new, first)}
         return tuple(known[name] for name in names)
 
     def remove(self, id: str, items: Sequence[str]) -> Conversation:
         names = list(dict.fromkeys(items))
-        word, *rest = self._on(id, "remove", *(name if is_name(name) else "" for name in names))
+        word, *rest = self._on(id, "remove", items=[name if is_name(name) else "" for name in names])
         if word != "ok":
             raise no_item(id, names[rest[0]])
         return self._conversation(id, rest[0])
@@ -146,7 +147,7 @@ class RedisTenant:
             self._on(after, "show")
 
         def show(id: str) -> list[Any]:
-            return self._run("show", id)
+            return self._run("show", id=id)
 
         def read() -> tuple[Conversation, ...]:
             found = self._page("", user, after, page_size(limit), show)
@@ -161,8 +162,8 @@ class RedisTenant:
         id, held = conversation.id, self._held_of(conversation.id)[0]
         for _ in patience():
             sealed = self._bodies.sealed_vectors(keys_of(held), user_of(held), id, vectors)
-            pairs = [part for pair in sealed.items() for part in pair]
-            word, *_ = self._on(id, "index", microseconds(conversation.created_at), *pairs, held=held)
+            created = microseconds(conversation.created_at)
+            word, *_ = self._on(id, "index", *sealed.values(), created=created, places=list(sealed), held=held)
             if word != "keys":
                 break
             held, _ = self._held_of(id, anew=True)
@@ -171,7 +172,7 @@ class RedisTenant:
         low, _, _ = bounds(after, None, None, None)
 
         def read() -> dict[int, bytes]:
-            _, found = self._on(id, "vectors", low)
+            _, found = self._on(id, "vectors", low=low)
             raws = {int(place): raw for place, raw in sorted(zip(found[::2], found[1::2], strict=True), key=_place)}
             return self._bodies.vectors(id, raws)
 
@@ -189,12 +190,14 @@ class RedisTenant:
     ) -> Document:
         checked_name("kind", kind)
         checked_name("document", id)
-        raw, whose, place = json_bytes(body, "document"), checked_user(user), "" if at is None else at
+        raw, whose = json_bytes(body, "document"), checked_user(user)
+        told = _said(at=at, lifetime=lifetime(ttl), user=whose or "")
         held, revision = self._keys.held(whose), (at or 0) + 1
         for _ in patience():
             sealed = self._bodies.sealed_document(keys_of(held), whose, kind, id, revision, raw)
-            number = "" if held is None else revision
-            word, *rest = self._to(kind, id, "put", sealed, place, lifetime(ttl), whose or "", number, held=held)
+            if held is not None:
+                told["sealed_for"] = revision
+            word, *rest = self._to(kind, id, "put", sealed, **told, held=held)
             if word == "keys":
                 held = self._keys.held(whose, anew=True)
             elif word == "moved":
@@ -218,7 +221,7 @@ class RedisTenant:
             self.get(kind, after)
 
         def show(id: str) -> list[Any]:
-            return self._run("get", kind, id)
+            return self._run("get", kind=kind, id=id)
 
         def read() -> tuple[Document, ...]:
             found = self._page(kind, user, after, size, show)
@@ -238,36 +241,33 @@ class RedisTenant:
         return seconds(int(length)) if length else None
 
     def set_lifetime(self, ttl: float | None) -> None:
-        self._run("set_lifetime", lifetime(ttl))
+        self._run("set_lifetime", lifetime=lifetime(ttl))
 
     def erase(self, user: str | None = None) -> Counts:
         removed = Counts()
         if user is not None and not is_name(user):
             return removed
-        while found := counted(self._run("erase", user or "", BATCH)):
+        while found := counted(self._run("erase", user=user or "", limit=BATCH)):
             removed += found
         return removed
 
-    def _on(self, id: str, operation: str, *arguments: str | int | bytes, held: Held | None = None) -> list[Any]:
+    def _on(self, id: str, operation: str, *bodies: bytes, held: Held | None = None, **told: Told) -> list[Any]:
         if not is_name(id):
             raise no_conversation(id)
-        answer = self._run(operation, id, *arguments, held=held)
+        answer = self._run(operation, *bodies, id=id, **told, held=held)
         if answer[0] == "none":
             raise no_conversation(id)
         return answer
 
     def _to(
-        self, kind: str, id: str, operation: str, *arguments: str | int | bytes, held: Held | None = None
+        self, kind: str, id: str, operation: str, *bodies: bytes, held: Held | None = None, **told: Told
     ) -> list[Any]:
         if not is_name(kind) or not is_name(id):
             raise no_document(kind, id)
-        answer = self._run(operation, kind, id, *arguments, held=held)
+        answer = self._run(operation, *bodies, kind=kind, id=id, **told, held=held)
         if answer[0] == "none":
             raise no_document(kind, id)
         return answer
-
-    def _run(self, operation: str, *arguments: str | int | bytes, held: Held | None = None) -> list[Any]:
-        return self._store.run(self.name, operation, *arguments, held=held)
 
     # --- sealing: the script says when the keys or the place are not those that a body was sealed for
 
@@ -285,15 +285,17 @@ class RedisTenant:
         heads: Sequence[int],
         named: Sequence[tuple[str, bytes]],
         known: Container[str],
-    ) -> list[str | bytes]:
-        """The names, then the bodies for each head that there may be by now; of what is known, nothing."""
-        new, bodies = [(name, body) for name, body in named if name not in known], list[str | bytes]()
+    ) -> list[bytes]:
+        """The bodies for each head that there may be by now; of what is known, nothing."""
+        if held is None:
+            return [b"" if name in known else body for name, body in named]
+        new, bodies = [(name, body) for name, body in named if name not in known], list[bytes]()
         for head in heads:
             placed = [(place, name, body) for place, (name, body) in enumerate(new, head)]
             sealed = self._bodies.sealed_messages(keys_of(held), user_of(held), id, placed)
             ready = {name: raw for (_, name, _), raw in zip(placed, sealed, strict=True)}
             bodies += [ready.get(name, b"") for name, _ in named]
-        return [name for name, _ in named] + bodies
+        return bodies
 
     def _compared(self, id: str, rows: Sequence[bytes], named: Iterable[tuple[str, Message]]) -> dict[str, Item]:
         known = {item.id: item for item in self._items(id, rows)}
@@ -303,15 +305,11 @@ class RedisTenant:
         return known
 
     def _items(self, id: str, packed: Sequence[bytes]) -> list[Item]:
-        numbers, texts = [int(number) for number in packed[0].split()], packed[1]
-        rows, start = [], 0
-        for place, moment, name, body in zip(*(numbers[column::4] for column in range(4)), strict=True):
-            middle, end = start + name, start + name + body
-            rows.append((place, texts[start:middle].decode(), seconds(moment), texts[middle:end]))
-            start = end
+        rows = sorted(map(entry_of, unpacked(packed)))
         messages = self._bodies.messages(id, [(place, name, raw) for place, name, _, raw in rows])
         return [
-            Item(name, place, message, moment) for (place, name, moment, _), message in zip(rows, messages, strict=True)
+            Item(name, place, message, seconds(moment))
+            for (place, name, moment, _), message in zip(rows, messages, strict=True)
         ]
 
     def _conversation(self, id: str, fields: list[bytes], items: tuple[Item, ...] = ()) -> Conversation:
@@ -336,7 +334,7 @@ class RedisTenant:
             return found
         last = after or ""
         while len(found) < limit:
-            _, names = self._run("page", kind, user or "", last, limit - len(found))
+            _, names = self._run("page", kind=kind, user=user or "", after=last, limit=limit - len(found))
             if not names:
                 break
             for last in map(bytes.decode, names):
@@ -344,6 +342,11 @@ class RedisTenant:
                 if word == "ok":
                     found.append((last, rest[0]))
         return found
+
+
+def _said(**told: Told | None) -> dict[str, Told]:
+    """Without what is None."""
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def _place(pair: tuple[bytes, bytes]) -> int:

@@ -7,7 +7,6 @@ Last the old keys are taken away. Each step may be repeated: who is killed goes 
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -23,7 +22,7 @@ from plume.memory.sealing.keyring import Keyring, Wrapped, keys_body, parse_keys
 from plume.memory.sealing.mark import SEAL, Mark, NotSealed, check, parse_mark, proven
 from plume.memory.sealing.master import KEY, KEY_FILE, MasterKey
 from plume.memory.sealing.seal import KEPT, MARK, Damaged, KeyGone, Section
-from plume.memory.sealing.verify import Fault, Walked, all_messages, all_tenants
+from plume.memory.sealing.verify import Fault, Walked, all_tenants
 from plume.memory.store import MANY, Document, Store, Tenant
 
 
@@ -185,19 +184,15 @@ class _Walk:
     def _messages(self, one: RawConversation, faults: list[Fault]) -> int:
         cipher = self._cipher(one.user, messages_section(self._tenant, one.id))
         vectors = self._cipher(one.user, vectors_section(self._tenant, one.id))
-        if all(_is_new(cipher, message) for message in all_messages(self._rows, one.id)):
-            return 0
-        while True:
-            run, sealed, last = secrets.token_hex(8), 0, -1
-            found: list[Fault] = []
-            while page := self._rows.messages(one.id, last):
-                last = page[-1].position
-                changes = [Change(old, self._message(old, cipher, vectors, found)) for old in page]
-                self._rows.replace_messages(one.id, run, changes)
-                sealed += sum(change.old.body != change.new.body for change in changes)
-            if self._rows.finish(one.id, run):
-                faults += found
-                return sealed
+        sealed, last = 0, -1
+        while page := self._rows.messages(one.id, last):
+            last = page[-1].position
+            changes = [Change(old, self._message(old, cipher, vectors, faults)) for old in page]
+            changed = [change for change in changes if change.old != change.new]
+            if changed:
+                self._rows.replace_messages(one.id, changed)
+            sealed += sum(change.old.body != change.new.body for change in changed)
+        return sealed
 
     def _message(self, old: RawMessage, cipher: Cipher, vectors: Cipher, faults: list[Fault]) -> RawMessage:
         vector = None if old.vector is None else self._again(vectors, old.position, "", old.vector, faults)
@@ -229,7 +224,3 @@ class _Walk:
                 except DocumentChanged:
                     continue
             return self._ring.cipher(json_bytes(body, "keys"), user, section)
-
-
-def _is_new(cipher: Cipher, message: RawMessage) -> bool:
-    return message.body.startswith(cipher.head) and (message.vector or cipher.head).startswith(cipher.head)

@@ -45,11 +45,8 @@ class SQLRows:
         mine = (_d.tenant == self._tenant, _d.kind == old.kind, _d.id == old.id, _d.body == old.body)
         self._write([update(documents).where(*mine).values(body=body)])
 
-    def replace_messages(self, id: str, run: str, changes: Sequence[Change]) -> None:  # noqa: ARG002
+    def replace_messages(self, id: str, changes: Sequence[Change]) -> None:
         self._write([one for change in changes for one in self._replacing(id, *change)])
-
-    def finish(self, id: str, run: str) -> bool:  # noqa: ARG002
-        return True
 
     def _replacing(self, id: str, old: RawMessage, new: RawMessage) -> Iterator[Any]:
         mine = update(items).where(_i.tenant == self._tenant, _i.conversation == id, _i.position == old.position)
