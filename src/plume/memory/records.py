@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Any, Literal, get_args
 
 from pydantic import TypeAdapter, ValidationError
@@ -19,6 +20,8 @@ VERSION = 1  # of a message's form; a new field that older programs must not ove
 _MESSAGE = TypeAdapter(Message)
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _ROLES = get_args(Role)
+_rest = attrgetter(*(field.name for field in dataclasses.fields(Message) if field.name not in ("role", "content")))
+_NO_REST = _rest(Message("user", ""))
 _FIELDS = frozenset(field.name for field in dataclasses.fields(Message))
 _DEFAULTS = {
     field.name: field.default_factory() if callable(field.default_factory) else field.default
@@ -30,7 +33,7 @@ def message_bytes(message: Message) -> bytes:
     """Fields at their defaults are left out, so that a new one changes no row. Raises UserError for what is no
     message, and for text that no UTF-8 can say."""
     role, content = message.role, message.content
-    if role in _ROLES and type(content) is str and message == Message(role, content):  # most are: without a dictionary
+    if role in _ROLES and type(content) is str and _rest(message) == _NO_REST:  # most are: without a dictionary
         return _utf8(f'{{"v":{VERSION},"role":"{role}","content":{_ENCODER.encode(content)}}}', "message")
     fields = dataclasses.asdict(message)
     try:

@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -14,7 +15,7 @@ from plume.errors import ConversationChanged, DocumentChanged, NotFound, UserErr
 from plume.memory import storm
 from plume.memory.conformance.examples import refusal, said
 from plume.memory.sealing.master import MasterKey
-from plume.memory.store import Tenant
+from plume.memory.store import Clock, Store, Tenant, new_id
 from plume.types import Message
 
 
@@ -47,6 +48,45 @@ def test_a_repeated_append_is_the_same_message(tenant: Tenant) -> None:
     assert [message.content for message in tenant.read(id).messages] == ["a", "b", "c", "d"]
     other = tenant.create().id
     assert tenant.append(other, said("x"), ids=["1"])[0].position == 0
+
+
+def test_an_append_writes_down_no_more_than_is_new(timed: Callable[[Clock], Store]) -> None:
+    now = 1e9
+    store = timed(lambda: now)
+    tenant = store.tenant(new_id("tenant"))
+    id = tenant.create(user="zoé").id
+    first = tenant.append(id, said("a", "b"), ids=["1", "2"])
+    before = tenant.read(id)
+    now += 1
+    assert tenant.append(id, [item.message for item in first[::-1]], ids=["2", "1"]) == first[::-1]
+    assert tenant.append(id, []) == tenant.append(id, [], ids=[]) == ()
+    assert refusal(lambda: tenant.append(id, said("c", "other"), ids=["3", "2"]))[0] is UserError
+    assert refusal(lambda: tenant.append(id, said("c"), at=1))[0] is ConversationChanged
+    assert tenant.read(id) == before
+    partly = tenant.append(id, said("c", "b", "d"), at=2, ids=["3", "2", "4"])
+    assert [(item.position, item.created_at) for item in partly] == [(2, now), (1, now - 1), (3, now)]
+    after = tenant.read(id)
+    assert (after.head, after.updated_at, after.items) == (4, now, (*first, partly[0], partly[2]))
+
+
+def test_nothing_is_appended_to_a_conversation_that_has_ended(timed: Callable[[Clock], Store]) -> None:
+    now = 1e9
+    store = timed(lambda: now)
+    tenant = store.tenant(new_id("tenant"))
+    id = tenant.create(ttl=60).id
+    tenant.append(id, said("a"), ids=["1"])
+    before = tenant.read(id)
+    now += 60
+    appends: list[Callable[[], object]] = [
+        lambda: tenant.append(id, said("b")),
+        lambda: tenant.append(id, said("a"), ids=["1"]),
+        lambda: tenant.append(id, said("other"), ids=["1"]),
+        lambda: tenant.append(id, said("b"), at=7),
+        lambda: tenant.append(id, []),
+    ]
+    assert all(refusal(append)[0] is NotFound for append in appends)
+    now -= 60  # a clock that was set back
+    assert tenant.read(id) == before
 
 
 def test_a_document_is_replaced_only_by_who_knows_it(tenant: Tenant) -> None:

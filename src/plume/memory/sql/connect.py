@@ -9,8 +9,8 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -47,38 +47,25 @@ _CLOCKS["mariadb"] = _CLOCKS["mysql"]
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """`turn` is held around every transaction that writes; `now` is the server's clock, None where it is ours. Where
-    there is an `only` connection that writes, it never goes back to its pool, and SQLAlchemy begins nothing on it."""
+    """`turn` is held around every transaction that writes; `now` is the server's clock, None where it is ours."""
 
     writer: Engine
     reader: Engine
-    turn: Callable[[], AbstractContextManager[None]]
+    turn: AbstractContextManager[None]
     now: ColumnElement[int] | None
     durability: Callable[[Connection], Durability]
-    only: Connection | None = None
+    only: _Only | None = None
 
-    @contextmanager
-    def begin(self) -> Iterator[Connection]:
+    def begin(self) -> AbstractContextManager[Connection]:
         """A transaction that writes."""
-        if self.only is None:
-            with self.writer.begin() as connection:
-                yield connection
-        else:
-            run(self.only, "BEGIN IMMEDIATE")
-            try:
-                yield self.only
-                run(self.only, "COMMIT")
-            except BaseException:
-                self.only.rollback()
-                self.only.connection.rollback()
-                raise
+        return self.writer.begin() if self.only is None else self.only
 
     def close(self) -> None:
         """The last connection to an SQLite file empties its log: that is writing, too."""
-        with self.turn():
+        with self.turn:
             self.reader.dispose()
             if self.only is not None:
-                self.only.close()
+                self.only.connection.close()
             self.writer.dispose()
         if isinstance(self.turn, _Turns):
             self.turn.close()
@@ -107,7 +94,7 @@ def connect(url: str, name: str) -> Database:
     except ModuleNotFoundError as error:
         raise UserError(f"{name}: the driver {error.name} is missing", _INSTALL) from None
     settings = _postgresql_settings if backend == "postgresql" else _mysql_settings
-    return Database(writer, reader, nullcontext, literal_column(_CLOCKS[backend]), settings)
+    return Database(writer, reader, nullcontext(), literal_column(_CLOCKS[backend]), settings)
 
 
 def sqlite_file(url: str) -> Path | None:
@@ -141,7 +128,7 @@ def _sqlite(path: Path, name: str) -> Database:
         _look(path)
         turn = _Turns(_lock(path), name)
         _make(path)
-        with turn():
+        with turn:
             connection = _open(path, _CACHE)
             mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()
     except (OSError, sqlite3.Error) as error:
@@ -161,7 +148,7 @@ def _sqlite(path: Path, name: str) -> Database:
     reader = create_engine(
         "sqlite://", creator=lambda: _open(path, "PRAGMA query_only=ON"), poolclass=QueuePool, **options
     )
-    return Database(writer, reader, turn, None, _sqlite_settings, engine.connect())
+    return Database(writer, reader, turn, None, _sqlite_settings, _Only(engine.connect()))
 
 
 def _look(path: Path) -> None:
@@ -190,6 +177,35 @@ def _open(path: Path, *pragmas: str) -> sqlite3.Connection:
     return connection
 
 
+@dataclass(frozen=True, slots=True)
+class _Only:
+    """A transaction on the one connection that writes: it never goes back to its pool, and SQLAlchemy begins nothing on
+    it."""
+
+    connection: Connection
+
+    def __enter__(self) -> Connection:
+        self._run("BEGIN IMMEDIATE")
+        return self.connection
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._run("COMMIT")
+        else:
+            self._rollback()
+
+    def _run(self, sql: str) -> None:
+        try:
+            run(self.connection, sql)
+        except BaseException:
+            self._rollback()
+            raise
+
+    def _rollback(self) -> None:
+        self.connection.rollback()
+        self.connection.connection.rollback()
+
+
 class _Turns:
     """One writer at a time: first among the threads of this process, then among processes."""
 
@@ -197,8 +213,7 @@ class _Turns:
         self._name, self._threads = name, threading.Lock()
         self._file: int | None = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
 
-    @contextmanager
-    def __call__(self) -> Iterator[None]:
+    def __enter__(self) -> None:
         limit = time.monotonic() + SECONDS
         if not self._threads.acquire(timeout=SECONDS):
             raise _busy(self._name)
@@ -207,11 +222,14 @@ class _Turns:
                 if time.monotonic() > limit:
                     raise _busy(self._name)
                 time.sleep(_POLL)
-            try:
-                yield
-            finally:
-                if self._file is not None:
-                    unlock_descriptor(self._file)
+        except BaseException:
+            self._threads.release()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            if self._file is not None:
+                unlock_descriptor(self._file)
         finally:
             self._threads.release()
 

@@ -21,7 +21,7 @@ _ADVISORY = 0x706C756D65  # of PostgreSQL: a number that other programs will not
 
 def migrate(database: Database, name: str) -> None:
     """Raises UserError for tables of a newer Plume, which are left as they are."""
-    with database.turn(), database.writer.connect() as connection:
+    with database.turn, database.writer.connect() as connection:
         if _current(connection, name) == NEWEST:
             return
         connection.rollback()

@@ -14,8 +14,6 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql import ClauseElement
 
-from plume.memory.sql.tables import Name
-
 Parameters = Mapping[str, Any]
 
 
@@ -25,7 +23,6 @@ class Prepared:
     def __init__(self, statement: ClauseElement, dialect: Dialect, columns: Sequence[str] | None = None) -> None:
         compiled: Any = statement.compile(dialect=dialect, column_keys=columns)
         names = compiled.bind_names
-        self._texts = [names[one] for one in names if isinstance(one.type, Name)]
         self._constants = {names[one]: one.value for one in names if not one.required}
         self._order: Sequence[str] | None = compiled.positiontup  # None where the driver wants names
         self._sql = str(compiled)
@@ -43,24 +40,26 @@ class Prepared:
             run(connection, self._sql, [self._values(one) for one in parameters], many=True)
 
     def _values(self, parameters: Parameters) -> Any:
-        values = {**self._constants, **parameters}
-        for name in self._texts:
-            values[name] = values[name].encode("utf-8")
-        return values if self._order is None else [values[name] for name in self._order]
+        raw = {
+            name: value.encode("utf-8") if isinstance(value, str) else value
+            for name, value in {**self._constants, **parameters}.items()
+        }
+        return raw if self._order is None else [raw[name] for name in self._order]
 
 
 def run(
     connection: Connection, sql: str, values: Any = (), *, fetch: bool = False, many: bool = False
 ) -> Sequence[Any]:
     """Errors come as SQLAlchemy's own, and what they leave unusable is given up, as `Connection.execute` does it."""
-    opened, dialect = connection.connection, connection.dialect
+    opened: Any = connection.connection.dbapi_connection
     cursor = opened.cursor()
     try:
         (cursor.executemany if many else cursor.execute)(sql, values)
         found = cursor.fetchall() if fetch else ()
         cursor.close()
         return found
-    except dialect.loaded_dbapi.Error as error:
+    except connection.dialect.loaded_dbapi.Error as error:
+        dialect = connection.dialect
         dead = dialect.is_disconnect(error, opened, cursor)
         if dead:  # and so are the others in the pool
             connection.invalidate(error)
@@ -68,6 +67,6 @@ def run(
         known: dict[str, Any] = {"connection_invalidated": dead, "hide_parameters": True, "dialect": dialect}
         raise DBAPIError.instance(sql, None, error, dialect.loaded_dbapi.Error, **known) from error
     except BaseException as error:  # a signal, perhaps between a question and its answer
-        if dialect.name != "sqlite":
+        if connection.dialect.name != "sqlite":
             connection.invalidate(error)
         raise

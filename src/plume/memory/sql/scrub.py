@@ -26,7 +26,7 @@ def scrub(database: Database, name: str) -> tuple[str, ...]:
     """SQLite writes the file anew and empties its log; PostgreSQL frees the space, and samples its columns anew, for
     statistics hold values."""
     if database.reader.dialect.name == "sqlite":
-        with database.turn(), database.writer.connect() as connection:
+        with database.turn, database.writer.connect() as connection:
             opened: Any = connection.connection.dbapi_connection
             opened.execute("VACUUM")
             busy, _, _ = opened.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()

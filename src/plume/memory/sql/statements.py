@@ -28,6 +28,7 @@ from sqlalchemy.sql import ColumnElement
 from sqlalchemy.sql.elements import BindParameter
 from sqlalchemy.sql.selectable import CompoundSelect
 
+from plume.memory.sql.claim import Claim
 from plume.memory.sql.prepared import Prepared
 from plume.memory.sql.tables import Name, conversations, documents, items, settings
 
@@ -39,7 +40,7 @@ _SHOWN = (_i.position, _i.id, _i.created_at, _i.body)
 
 class Statements:
     """Parameters: `tenant`, `user`, `id`, `kind`, `item`, `names`, `low`, `high`, `limit`, `created_at`, `after`,
-    `now`; of `advance`: `whose`, `which`, `moved`, `moment`; of `index`: `whose`, `which`, `place`, `raw`."""
+    `now`; of `claim`: `count`; of `index`: `whose`, `which`, `place`, `raw`."""
 
     def __init__(self, clock: ColumnElement[int] | None, dialect: Dialect) -> None:
         now: ColumnElement[Any] = _number("now") if clock is None else clock
@@ -54,9 +55,7 @@ class Statements:
         self.locked = Prepared(held.with_for_update(), dialect)
         filled = ("tenant", "conversation", "position", "id", "created_at", "body")
         self.add = Prepared(insert(items), dialect, filled)
-        this = and_(_c.tenant == _name("whose"), _c.id == _name("which"))  # names of columns would be set
-        moved = update(conversations).where(this).values(head=_number("moved"), updated_at=_number("moment"))
-        self.advance = Prepared(moved, dialect)
+        self.claim = Claim(now, own, seen, dialect)
         self.known = select(*_SHOWN).where(mine, _i.id.in_(bindparam("names", expanding=True)))
         place = and_(_i.tenant == _name("whose"), _i.conversation == _name("which"), _i.position == _number("place"))
         self.index = update(items).where(place).values(vector=bindparam("raw", type_=LargeBinary()))

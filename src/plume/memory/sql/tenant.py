@@ -22,6 +22,7 @@ from plume.memory.records import (
     seconds,
 )
 from plume.memory.sealing.seal import settled
+from plume.memory.sql.claim import Claimed, NothingNew
 from plume.memory.sql.columns import Locked, fields, is_row, shown_item, times_of, visible
 from plume.memory.sql.keys import held_keys
 from plume.memory.sql.lifetime import erase
@@ -125,33 +126,33 @@ class SQLTenant:
         self, id: str, messages: Sequence[Message], *, at: int | None = None, ids: Sequence[str] | None = None
     ) -> tuple[Item, ...]:
         names, bodies = named(messages, ids), [message_bytes(message) for message in messages]
+        given = dict(zip(names, zip(messages, bodies, strict=True), strict=True))
 
         def work(connection: Connection) -> tuple[Item, ...]:
-            row = self._present(connection, id)
+            head, moment, user = self._claimed(connection, id, len(names))
             known = self._known(connection, id, names) if ids else {}
-            new = [entry for entry in zip(names, messages, bodies, strict=True) if entry[0] not in known]
-            for name, message in zip(names, messages, strict=True):
-                if name in known:
-                    same_message(known[name], message)
-            if new and at is not None and at != row.head:
-                raise ConversationChanged(id, at, row.head)
-            moment = max(row.now, row.updated_at)
-            placed = [(position, name, body) for position, (name, _, body) in enumerate(new, row.head)]
-            if new:
-                common = {"tenant": self.name, "conversation": id, "created_at": moment}
-                sealed = self._bodies.sealed_messages(self._keys(connection, row.user), row.user, id, placed)
-                rows = [
-                    {**common, "position": position, "id": name, "body": body}
-                    for (position, name, _), body in zip(placed, sealed, strict=True)
-                ]
-                self._statements.add.run_each(connection, rows)
-                change = {"whose": self.name, "which": id, "moved": row.head + len(new), "moment": moment}
-                self._statements.advance.run(connection, change)
-            for (position, name, _), (_, message, _) in zip(placed, new, strict=True):
-                known[name] = Item(name, position, message, seconds(moment))
+            repeated = [same_message(known[name], given[name][0]) for name in names if name in known]
+            new = [name for name in names if name not in known]
+            if not new:
+                raise NothingNew(repeated)
+            if at is not None and at != head:
+                raise ConversationChanged(id, at, head)
+            if known:
+                self._change(connection, id, head=head + len(new))
+            placed = [(place, name, given[name][1]) for place, name in enumerate(new, head)]
+            sealed = self._bodies.sealed_messages(self._keys(connection, user), user, id, placed)
+            common = {"tenant": self.name, "conversation": id, "created_at": moment}
+            added = zip(placed, sealed, strict=True)
+            rows = [{**common, "position": place, "id": name, "body": body} for (place, name, _), body in added]
+            self._statements.add.run_each(connection, rows)
+            for place, name, _ in placed:
+                known[name] = Item(name, place, given[name][0], seconds(moment))
             return tuple(known[name] for name in names)
 
-        return settled(lambda: self._transactions.write(work))
+        try:
+            return settled(lambda: self._transactions.write(work))
+        except NothingNew as found:
+            return found.items
 
     def remove(self, id: str, items: Sequence[str]) -> Conversation:
         def work(connection: Connection) -> Conversation:
@@ -341,6 +342,13 @@ class SQLTenant:
         if row is None or not visible(row):
             raise no_conversation(id)
         return row
+
+    def _claimed(self, connection: Connection, id: str, count: int) -> Claimed:
+        parameters = {**self._transactions.clock(), "tenant": self.name, "id": id, "count": count}
+        claimed = self._statements.claim.run(connection, parameters) if is_name(id) else None
+        if claimed is None:
+            raise no_conversation(id)
+        return claimed
 
     def _known(self, connection: Connection, id: str, names: Sequence[str]) -> dict[str, Item]:
         asked = [name for name in names if is_name(name)]

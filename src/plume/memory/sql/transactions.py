@@ -84,7 +84,7 @@ class Transactions:
         for attempt in range(_ATTEMPTS):
             worked = False
             try:
-                with self._database.turn(), self._database.begin() as connection:
+                with self._database.turn, self._database.begin() as connection:
                     result = work(connection)
                     worked = True
                 return result
