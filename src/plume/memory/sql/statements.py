@@ -29,6 +29,7 @@ from sqlalchemy.sql.elements import BindParameter
 from sqlalchemy.sql.selectable import CompoundSelect
 
 from plume.memory.sql.claim import Claim
+from plume.memory.sql.known import Known
 from plume.memory.sql.prepared import Prepared
 from plume.memory.sql.tables import Name, conversations, documents, items, settings
 
@@ -39,7 +40,7 @@ _SHOWN = (_i.position, _i.id, _i.created_at, _i.body)
 
 
 class Statements:
-    """Parameters: `tenant`, `user`, `id`, `kind`, `item`, `names`, `low`, `high`, `limit`, `created_at`, `after`,
+    """Parameters: `tenant`, `user`, `id`, `kind`, `item`, `low`, `high`, `limit`, `created_at`, `after`,
     `now`; of `claim`: `count`; of `index`: `whose`, `which`, `place`, `raw`."""
 
     def __init__(self, clock: ColumnElement[int] | None, dialect: Dialect) -> None:
@@ -56,7 +57,7 @@ class Statements:
         filled = ("tenant", "conversation", "position", "id", "created_at", "body")
         self.add = Prepared(insert(items), dialect, filled)
         self.claim = Claim(now, own, seen, dialect)
-        self.known = select(*_SHOWN).where(mine, _i.id.in_(bindparam("names", expanding=True)))
+        self.known = Known(mine, dialect)
         place = and_(_i.tenant == _name("whose"), _i.conversation == _name("which"), _i.position == _number("place"))
         self.index = update(items).where(place).values(vector=bindparam("raw", type_=LargeBinary()))
         self.vectors = (

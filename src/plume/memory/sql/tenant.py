@@ -51,7 +51,7 @@ from plume.memory.store import (
 from plume.types import Message
 
 _NAMES = {"id", "item", "kind", "after", "user"}  # of parameters
-_BATCH = 500  # names in one IN (...)
+_BATCH = 500  # positions in one IN (...)
 
 
 class SQLTenant:
@@ -351,13 +351,8 @@ class SQLTenant:
         return claimed
 
     def _known(self, connection: Connection, id: str, names: Sequence[str]) -> dict[str, Item]:
-        asked = [name for name in names if is_name(name)]
-        found: dict[str, Item] = {}
-        for start in range(0, len(asked), _BATCH):
-            parameters = {"tenant": self.name, "id": id, "names": asked[start : start + _BATCH]}
-            rows = connection.execute(self._statements.known, parameters).all()
-            found |= {item.id: item for item in self._items(id, [shown_item(row) for row in rows])}
-        return found
+        found = self._statements.known.rows(connection, self.name, id, names)
+        return {item.id: item for item in self._items(id, found)}
 
     def _locked_document(self, connection: Connection, kind: str, id: str) -> Row[Any] | None:
         if not is_name(kind) or not is_name(id):
