@@ -15,6 +15,7 @@ import sqlalchemy
 
 import servers
 from plume.data.sql import address as sql_address
+from plume.memory.store import Store
 
 SECRET = urllib.parse.quote(servers.PASSWORD, safe="")
 SERVERS: dict[str, tuple[Callable[..., contextlib.AbstractContextManager[int]], str]] = {
@@ -70,3 +71,20 @@ def fresh_database(url: str, directory: Path) -> Iterator[str]:
         run(f"CREATE DATABASE {name}")
         yield url.rpartition("/")[0] + f"/{name}"
         run(f"DROP DATABASE {name}")
+
+
+def check_first_form(store: Store) -> None:
+    """Is in it what the tests write in the form of the first stores, and does it go on?"""
+    one, other = store.tenant("a"), store.tenant("d")
+    read = one.read("b")
+    assert [(item.id, item.position, item.message.content, item.created_at) for item in read.items] == [
+        ("m", 0, "Où ?", 6.0)
+    ]
+    assert (read.head, read.created_at, read.updated_at, read.expires_at, read.user) == (1, 5.0, 6.0, None, None)
+    assert one.conversations() == (one.read("b", last=0),)
+    note = other.get("note", "n")
+    assert (note.revision, note.body, note.user, note.created_at) == (3, [1], None, 5.0)
+    assert (store.tenants(), other.kinds()) == (("a", "d"), ("note",))
+    mine = one.create(user="zoé").id
+    assert [found.id for found in one.conversations(user="zoé")] == [mine]
+    one.delete(mine)

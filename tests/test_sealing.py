@@ -32,7 +32,7 @@ from plume.memory.sealing.envelope import KEY_ID, DataKey
 from plume.memory.sealing.master import MasterKey, master_key
 from plume.memory.sealing.rotation import open_to_seal, rotate
 from plume.memory.sealing.seal import KEPT, MARK, Damaged, KeyGone
-from plume.memory.sealing.verify import Fault, verify
+from plume.memory.sealing.verify import Fault, Walked, verify
 from plume.memory.store import VAULT, Counts, Store, Tenant, new_id
 from plume.memory.vault import find_vault, restore
 from plume.redact import Redaction
@@ -421,6 +421,31 @@ def fresh(request: pytest.FixtureRequest, started: Callable[[str], str], tmp_pat
         run(f"CREATE DATABASE {name}")
         yield base.rpartition("/")[0] + f"/{name}"
         run(f"DROP DATABASE {name}{' WITH (FORCE)' if request.param == 'postgresql' else ''}")
+
+
+def test_what_is_made_anew_about_somebody_else_while_keys_rotate_is_sealed_for_them(fresh: str) -> None:
+    name = new_id("tenant")
+    with open_store(fresh, keys=[KEY]) as store:
+        mine = store.tenant(name)
+        for id, user in (("a", "alice"), ("b", "alice"), ("c", "bob")):
+            mine.append(mine.create(id, user=user).id, said(user))
+            mine.put("note", id, WORD, user=user)
+    with open_store(fresh, keys=[OTHER, KEY]) as store, open_store(fresh, keys=[OTHER, KEY]) as writer:
+        steps = rotate(store, fresh, [OTHER, KEY])
+        while not (isinstance(step := next(steps), Walked) and step.tenant == name):
+            pass  # conversation a is done, and b has been looked up with it
+        mine = writer.tenant(name)
+        mine.delete("b")
+        mine.append(mine.create("b", user="bob", metadata={"n": 1}).id, said("of bob"))
+        mine.put("note", "b", "of bob", user="bob")
+        list(steps)
+    with open_store(fresh, keys=[OTHER]) as store:
+        mine = store.tenant(name)
+        mine.erase("alice")
+        store.destroy_keys(name, "alice")
+        assert mine.read("b").messages == tuple(said("of bob"))
+        assert (mine.read("b").metadata, mine.get("note", "b").body) == ({"n": 1}, "of bob")
+        assert not [step for step in verify(store) if isinstance(step, Fault)]
 
 
 def test_a_rotation_with_a_damaged_body_keeps_the_old_key(file: Path) -> None:

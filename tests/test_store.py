@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import random
 import re
@@ -22,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 import sqlalchemy
 from filelock import FileLock
 
@@ -38,8 +36,8 @@ from plume.memory.conformance.test_values import *  # noqa: F403
 from plume.memory.conformance.test_vectors import *  # noqa: F403
 from plume.memory.conformance.test_writers import *  # noqa: F403
 from plume.memory.sql import connect, migrate, tables
-from plume.memory.store import Counts, Store, Tenant
-from stores import SECRET, SERVERS, admin, fresh_database
+from plume.memory.store import Store, Tenant
+from stores import SECRET, SERVERS, admin, check_first_form, fresh_database
 
 ON_SERVERS = pytest.mark.parametrize("url", list(SERVERS), indirect=True)
 ON_SQL_SERVERS = pytest.mark.parametrize("url", ["postgresql", "mysql"], indirect=True)
@@ -254,81 +252,11 @@ def write_first_form(url: str) -> None:
             run(f"INSERT INTO {table} VALUES ({', '.join(literal(value, url) for value in values)})")  # noqa: S608
 
 
-def test_keys_of_the_first_form_are_brought_up_to_date_without_loss() -> None:
-    body = '{"v":1,"role":"user","content":"Où ?"}'
-    with servers.redis() as port:
-        url = SERVERS["redis"][1].format(port)
-        times = {"created_at": 5000000, "updated_at": 6000000}
-        with redis.Redis.from_url(url) as client:
-            client.set("plume:form", 1)
-            for id, ends in (("b", ""), ("c", 7000000)):
-                head = {"head": int(id == "b"), **times, "expires_at": ends, "body": "{}"}
-                client.hset(f"plume:{{a}}:conversation:{id}", mapping=head)
-                client.zadd("plume:{a}:conversations", {id: 5000000})
-            client.xadd("plume:{a}:messages:b", {"id": "m", "at": 6000000, "body": body}, id="0-1")
-            client.hset("plume:{a}:positions:b", "m", "0")
-            note = {"revision": 3, **times, "expires_at": "", "body": "[1]"}
-            client.hset("plume:{d}:document:note:n", mapping=note)
-            client.zadd("plume:{d}:documents:note", {"n": 5000000})
-        for _ in range(2):
-            with open_store(url) as store:
-                check_first_form(store)
-        with redis.Redis.from_url(url) as client:
-            assert client.get("plume:form") == b"3"
-            assert client.zrange("plume:{a}:ends", 0, -1, withscores=True) == [(b"cc", 7000000.0)]
-
-
 def literal(value: str | int | None, url: str) -> str:
     if not isinstance(value, str):
         return "NULL" if value is None else str(value)
     text = value.encode().hex()
     return f"decode('{text}', 'hex')" if url.startswith("postgresql") else f"X'{text}'"
-
-
-def test_messages_of_the_second_form_keep_positions_and_gaps() -> None:
-    times = {"created_at": 5000000, "updated_at": 6000000}
-    with servers.redis() as port:
-        url = SERVERS["redis"][1].format(port)
-        with open_store(url) as store:  # makes the lists of tenants and conversations
-            tenant = store.tenant("é:{}%")
-            for id in ("gaps", "bare", "ended"):
-                tenant.create(id)
-        root = "plume:{%C3%A9%3A%7B%7D%25}"
-        with redis.Redis.from_url(url) as client:
-            for id, head in (("gaps", 5), ("bare", 2), ("ended", 1)):
-                client.hset(f"{root}:conversation:{id}", mapping={"head": head, **times})
-            for place in (1, 3):
-                body = json.dumps({"v": 1, "role": "user", "content": f"n° {place}\x00"})
-                client.xadd(f"{root}:messages:gaps", {"id": f"m {place}", "at": 6000000, "body": body}, id=f"{place}-1")
-                client.hset(f"{root}:positions:gaps", f"m {place}", place)
-            client.hset(f"{root}:conversation:ended", "expires_at", 7000000)
-            client.set("plume:form", 2)
-        with open_store(url) as store:
-            tenant = store.tenant("é:{}%")
-            read = tenant.read("gaps")
-            found = [(item.id, item.position, item.message.content) for item in read.items]
-            assert (found, read.head) == ([("m 1", 1, "n° 1\x00"), ("m 3", 3, "n° 3\x00")], 5)
-            assert [item.position for item in tenant.read("gaps", last=1).items] == [3]
-            assert [item.position for item in tenant.append("gaps", said("a"))] == [5]
-            assert tenant.item("gaps", "m 3").position == 3
-            assert [item.position for item in tenant.append("bare", said("b"), at=2)] == [2]
-            assert store.sweep() == Counts(conversations=1)
-
-
-def check_first_form(store: Store) -> None:
-    one, other = store.tenant("a"), store.tenant("d")
-    read = one.read("b")
-    assert [(item.id, item.position, item.message.content, item.created_at) for item in read.items] == [
-        ("m", 0, "Où ?", 6.0)
-    ]
-    assert (read.head, read.created_at, read.updated_at, read.expires_at, read.user) == (1, 5.0, 6.0, None, None)
-    assert one.conversations() == (one.read("b", last=0),)
-    note = other.get("note", "n")
-    assert (note.revision, note.body, note.user, note.created_at) == (3, [1], None, 5.0)
-    assert (store.tenants(), other.kinds()) == (("a", "d"), ("note",))
-    mine = one.create(user="zoé").id
-    assert [found.id for found in one.conversations(user="zoé")] == [mine]
-    one.delete(mine)
 
 
 def open_and_leave(url: str) -> None:

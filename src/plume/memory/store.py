@@ -28,7 +28,7 @@ LOCAL = "local"  # the tenant of who asks on this machine
 VAULT = "vault"  # the kind of document that belongs to the conversation whose id it has, and goes when that goes
 RESERVED = "plume:"  # begins the names of tenants of Plume's own
 SEARCH_HERE = "leave `inside` out, and recall searches in this process's memory"
-_FAR = 2**50  # beyond every position, and exact in every database
+FAR = 2**50  # beyond every position, and exact in every database
 NAME_BYTES = 255  # of an id or a tenant's name in UTF-8: what every database can keep in an index
 
 
@@ -339,8 +339,8 @@ def bounds(after: int | None, before: int | None, first: int | None, last: int |
     if first is not None and last is not None:
         raise UserError("first and last were both given", "ask for one of them")
     limit = last if first is None else first
-    low = -1 if after is None else max(-1, min(after, _FAR))
-    high = _FAR if before is None else max(0, min(before, _FAR))
+    low = -1 if after is None else max(-1, min(after, FAR))
+    high = FAR if before is None else max(0, min(before, FAR))
     return low, high, MANY if limit is None else page_size(limit)
 
 

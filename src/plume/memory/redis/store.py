@@ -31,14 +31,16 @@ from plume.memory.redis.rows import RedisRows
 from plume.memory.redis.tenant import BATCH, RedisTenant, counted
 from plume.memory.sealing.master import MasterKey
 from plume.memory.sealing.seal import KEPT, PLAIN, Sealing, sealing_of
-from plume.memory.store import Clock, Counts, Durability, Line, checked_name, no_search_tables, page_size, unsafe
+from plume.memory.store import FAR, Clock, Counts, Durability, Line, checked_name, no_search_tables, page_size, unsafe
 
 _FORM = 3  # of the keys
+_INDEXED = 2  # since this form
+_AT_ONCE = 1000  # messages of an older form that one call takes over
 _SECONDS = 30
 _LUA = Path(__file__).parent / "lua"
 _TOLD = TypeAdapter(dict[str, Any])
 _PARTS = ("common", "conversations", "documents", "upkeep")
-_READS = {"show", "read", "item", "get", "page", "kinds", "lifetime", "trail"}
+_READS = {"show", "read", "vectors", "item", "get", "page", "kinds", "lifetime", "trail"}
 _TENANTS = "plume:tenants"
 _AUDIT = "plume:audit"  # the tenant whose key the trail is
 _REWRITE = "BGREWRITEAOF, when the one under way has ended: the append-only file still holds it"
@@ -58,7 +60,7 @@ class RedisStore:
             form = int(cast(bytes, self._redis.get("plume:form")))
             self._scripts = {name: self._redis.register_script(text) for name, text in scripts().items()}
             if form < _FORM:
-                self._upgrade()
+                self._upgrade(form)
         except (redis.RedisError, TypeError, ValueError, OSError) as error:
             hint = "check that the server runs, and host, port, user, password and options of the URL"
             raise UserError(f"{self._name}: {said(error, url)}", hint) from None
@@ -136,7 +138,7 @@ class RedisStore:
         return Line(int(number), seconds(int(at)), json.loads(body))
 
     def trail(self, *, after: int | None = None, limit: int = 100) -> tuple[Line, ...]:
-        start, size = max(0, after or 0), page_size(limit)
+        start, size = min(max(0, after or 0), FAR), page_size(limit)
         _, rows = self.run(_AUDIT, "trail", first=start, last=start + size - 1)
         split = [row.partition(b" ") for row in (rows if size else ())]
         return tuple(
@@ -149,6 +151,8 @@ class RedisStore:
             found = {str(name): str(value) for name, value in self._redis.config_get("append*", "maxmemory*").items()}
         except redis.ResponseError as error:
             return Durability({}, f"the settings cannot be read: {said(error, self._url)}")
+        except redis.RedisError as error:
+            raise self._failed(error) from None
         settings = {name: found[name] for name in (*_WANTED, "maxmemory", "maxmemory-policy") if name in found}
         problem = unsafe(settings, _WANTED)
         if found.get("maxmemory", "0") != "0" and found.get("maxmemory-policy") != "noeviction":
@@ -173,7 +177,7 @@ class RedisStore:
         if self._clock is not None:
             told["now"] = microseconds(self._clock())
         if held is not None:
-            keys.append(f"{_root(KEPT)}:document:{quote(held.kind, safe='')}:{quote(held.id, safe='')}")
+            keys.append(f"{_root(KEPT)}document:{quote(held.kind, safe='')}:{quote(held.id, safe='')}")
             belief, told["whose"] = held.body, held.user
         arguments = [_TOLD.dump_json(told), belief, *bodies]
         attempts = 2 if operation in _READS else 1
@@ -198,39 +202,47 @@ class RedisStore:
     def _failed(self, error: redis.RedisError) -> PlumeError:
         return PlumeError(f"{self._name}: {said(error, self._url)}", "check the server, then try again")
 
-    def _upgrade(self) -> None:
-        """Form 1 had no list of tenants, of kinds and of ends, and until form 2 messages were streams. Whoever
-        else tries at the same moment writes the same."""
+    def _upgrade(self, form: int) -> None:
+        """Form 1 had no lists of tenants, kinds and ends; until form 2 messages were streams. Whoever else tries at the
+        same moment writes the same, and whoever is killed begins again."""
+        hint = "let a user who may see all keys of Plume open it once, and nobody write to it meanwhile"
+        try:
+            self._adopt(form)
+        except (redis.RedisError, PlumeError) as error:
+            self._redis.close()
+            raise UserError(f"{self._name}: it is of an older form: {said(error, self._url)}", hint) from None
+        self._redis.set("plume:form", _FORM)
+
+    def _adopt(self, form: int) -> None:
         for key in self._redis.scan_iter("plume:{*}:conversations", count=1000):
             tenant = unquote(key.decode()[len("plume:{") : -len("}:conversations")])
-            self.run(tenant, "adopt_conversations")
+            if form < _INDEXED:
+                self.run(tenant, "adopt_conversations")
             for id in cast("list[bytes]", self._redis.zrange(key, 0, -1)):
-                self.run(tenant, "adopt_messages", id=id.decode())
-        for key in self._redis.scan_iter("plume:{*}:documents:*", count=1000):
+                while self.run(tenant, "adopt_messages", id=id.decode(), limit=_AT_ONCE)[0] == "more":
+                    pass
+        for key in self._redis.scan_iter("plume:{*}:documents:*", count=1000) if form < _INDEXED else ():
             tenant, _, kind = key.decode().removeprefix("plume:{").partition("}:documents:")
-            if ":of:" not in kind:
-                self.run(unquote(tenant), "adopt_documents", kind=unquote(kind))
-        self._redis.set("plume:form", _FORM)
+            self.run(unquote(tenant), "adopt_documents", kind=unquote(kind))
 
 
 def scripts() -> dict[str, str]:
     """One for each operation: its function, and what that needs of what all have in common."""
     common, *parts = ((_LUA / f"{name}.lua").read_text(encoding="utf-8") for name in _PARTS)
-    functions = [function for part in parts for function in part.split("\nfunction run.")[1:]]
-    named = {function[: function.index("(")]: function for function in functions}
+    functions = re.findall(r"^(function run\.(\w+)\(\)\n.*?^end)$", "\n".join(parts), re.MULTILINE | re.DOTALL)
     return {
-        name: _with_needed(common.split("\n\n"), f"local run = {{}}\nfunction run.{function}\nreturn run.{name}()")
-        for name, function in named.items()
+        name: _with_needed(common.split("\n\n"), f"local run = {{}}\n{function}\nreturn run.{name}()\n")
+        for function, name in functions
     }
 
 
 def _with_needed(blocks: Sequence[str], script: str) -> str:
     for block in reversed(blocks):
         function = re.search(r"^local function (\w+)", block, re.MULTILINE)
-        if function is None or f"{function[1]}(" in script:
+        if function is None or re.search(rf"(?<![\w.]){function[1]}\(", script):
             script = f"{block}\n\n{script}"
     return script
 
 
 def _root(tenant: str) -> str:
-    return f"plume:{{{quote(tenant, safe='')}}}"
+    return f"plume:{{{quote(tenant, safe='')}}}:"

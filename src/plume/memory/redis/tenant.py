@@ -6,7 +6,7 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
-from plume.errors import ConversationChanged, DocumentChanged
+from plume.errors import ConversationChanged, DocumentChanged, PlumeError, shown
 from plume.memory.bodies import Bodies
 from plume.memory.records import json_bytes, lifetime, message_bytes, metadata_bytes, microseconds, seconds
 from plume.memory.redis.entries import entry_of, unpacked
@@ -160,6 +160,7 @@ class RedisTenant:
 
     def index(self, conversation: Conversation, vectors: Mapping[int, bytes]) -> None:
         id, held = conversation.id, self._held_of(conversation.id)[0]
+        vectors = {place: raw for place, raw in vectors.items() if 0 <= place < conversation.head}
         for _ in patience():
             sealed = self._bodies.sealed_vectors(keys_of(held), user_of(held), id, vectors)
             created = microseconds(conversation.created_at)
@@ -257,6 +258,9 @@ class RedisTenant:
         answer = self._run(operation, *bodies, id=id, **told, held=held)
         if answer[0] == "none":
             raise no_conversation(id)
+        if answer[0] == "damaged":
+            hint = "restore it from a backup: something but Plume has changed its keys on Redis"
+            raise PlumeError(f"conversation {shown(id)} has not as many messages as its head says", hint)
         return answer
 
     def _to(

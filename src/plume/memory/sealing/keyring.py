@@ -160,6 +160,11 @@ class Keyring:
         return DataKey(one.id, secret)
 
 
+def sealed_for(raw: bytes) -> str:
+    """The name of the person with whose key a body was sealed."""
+    return raw[len(FORM) : len(FORM) + _TAG].hex()
+
+
 def parse_keys(raw: bytes) -> tuple[str | None, list[Wrapped]]:
     """Whose keys they are, and the keys, newest first. Raises PlumeError for another form."""
     try:

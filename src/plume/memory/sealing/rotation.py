@@ -18,10 +18,10 @@ from plume.memory.bodies import document_section, messages_section, metadata_sec
 from plume.memory.records import json_bytes
 from plume.memory.rows import Change, RawConversation, RawDocument, RawMessage
 from plume.memory.sealing.envelope import Cipher
-from plume.memory.sealing.keyring import Keyring, Wrapped, keys_body, parse_keys
+from plume.memory.sealing.keyring import Keyring, Wrapped, keys_body, parse_keys, sealed_for
 from plume.memory.sealing.mark import SEAL, Mark, NotSealed, check, parse_mark, proven
 from plume.memory.sealing.master import KEY, KEY_FILE, MasterKey
-from plume.memory.sealing.seal import KEPT, MARK, Damaged, KeyGone, Section
+from plume.memory.sealing.seal import FORM, KEPT, MARK, Damaged, KeyGone, Section
 from plume.memory.sealing.verify import Fault, Walked, all_tenants
 from plume.memory.store import MANY, Document, Store, Tenant
 
@@ -201,7 +201,7 @@ class _Walk:
     def _again(self, cipher: Cipher, number: int, name: str, raw: bytes, faults: list[Fault]) -> bytes:
         """Sealed by `cipher`; as it was when it is so already, or cannot be opened. What was sealed with a key that
         was destroyed is no fault: nobody shall open it."""
-        if raw.startswith(cipher.head):
+        if raw.startswith(cipher.head) or self._anew_for_another(cipher, raw):
             return raw
         try:
             return cipher.seal(number, name, self._ring.open(cipher.section, [(number, name, raw)])[0])
@@ -210,6 +210,18 @@ class _Walk:
         except KeyGone:
             pass
         return raw
+
+    def _anew_for_another(self, cipher: Cipher, raw: bytes) -> bool:
+        """Has its conversation or document been made anew about somebody else since it was looked up? Then it was
+        sealed with a key of this rotation, or of a later one."""
+        name = sealed_for(raw)
+        if not raw.startswith(FORM) or name == sealed_for(cipher.head):
+            return False
+        try:
+            _, keys = parse_keys(json_bytes(self._kept.get(self._tenant, name).body, "keys"))
+        except NotFound:
+            return False
+        return any(raw.startswith(FORM + key.id) and key.rotation >= self._mark.rotation for key in keys)
 
     def _cipher(self, user: str | None, section: Section) -> Cipher:
         """By the person's newest key, made now if there is none: bodies are plain, or left of a key destroyed."""

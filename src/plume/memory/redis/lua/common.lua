@@ -1,11 +1,11 @@
 -- Every operation of the Redis store, one call each: Redis runs nothing else meanwhile, so it is done wholly or not at all.
--- Everything is checked before anything is written, because Redis does not roll back.
+-- What writes for a caller checks everything before, because Redis does not roll back.
 --
--- A call is a script of its own: what it needs of this file, then the function of the operation. For Redis makes every
--- function of a script anew at each call.
+-- A call is a script of its own: those parts of this file that it needs, which empty lines divide, then the function of the
+-- operation. For Redis makes every function of a script anew at each call.
 --
--- KEYS: 1 the tenant's root, with which all its keys begin, 2 the names of all tenants; of who seals also 3 the document
--- with the keys.
+-- KEYS: 1 the tenant's root, with which all its keys begin, its colon included, 2 the names of all tenants; of who seals
+-- also 3 the document with the keys.
 -- ARGV: 1 what the operation is told, a JSON object: always `tenant`, its name, and `now`, the time in microseconds, unless
 -- the server's own counts; of who seals also `whose`, the person whose keys these are. 2 what who seals takes the body of
 -- that document for; then bodies.
@@ -20,7 +20,8 @@
 -- ROOT:ends              what ends when: `c` and an id, or `d`, the kind in percent-encoding, a colon and an id
 --
 -- The message at position p is the list's entry p: the position, the time and the length of the id, each with a space behind
--- it, then the id and the body. Where a message was removed the entry is empty. A list is as long as the head says.
+-- it, then the id and the body. Where a message was removed the entry is empty. A list is as long as the head says; a writer
+-- looks, for else it would write to the place of another message.
 
 local root, tenants, belief = KEYS[1], KEYS[2], ARGV[2]
 local given = cjson.decode(ARGV[1])
@@ -53,7 +54,7 @@ local function encoded(name)
 end
 
 local function key(part, name)
-  return root .. ':' .. part .. ':' .. encoded(name)
+  return root .. part .. ':' .. encoded(name)
 end
 
 local function document_key(kind, id)
@@ -62,7 +63,7 @@ end
 
 -- The ids of a kind of documents, of conversations when the kind is empty; of one person, of all when it is empty.
 local function index(kind, user)
-  local all = kind == '' and root .. ':conversations' or key('documents', kind)
+  local all = kind == '' and root .. 'conversations' or key('documents', kind)
   return user == '' and all or all .. ':of:' .. encoded(user)
 end
 
@@ -87,23 +88,23 @@ local function enter(kind, id, created, expires_at, user)
     redis.call('ZADD', index(kind, user), created, id)
   end
   if expires_at ~= '' then
-    redis.call('ZADD', root .. ':ends', expires_at, ending(kind, id))
+    redis.call('ZADD', root .. 'ends', expires_at, ending(kind, id))
   end
   if kind ~= '' then
-    redis.call('SADD', root .. ':kinds', kind)
+    redis.call('SADD', root .. 'kinds', kind)
   end
 end
 
 local function leave(kind, id, user)
   redis.call('ZREM', index(kind, ''), id)
-  redis.call('ZREM', root .. ':ends', ending(kind, id))
+  redis.call('ZREM', root .. 'ends', ending(kind, id))
   if user and user ~= '' then
     redis.call('ZREM', index(kind, user), id)
   end
   if kind ~= '' and redis.call('EXISTS', index(kind, '')) == 0 then
-    redis.call('SREM', root .. ':kinds', kind)
+    redis.call('SREM', root .. 'kinds', kind)
   end
-  if redis.call('EXISTS', root .. ':conversations', root .. ':kinds') == 0 then
+  if redis.call('EXISTS', root .. 'conversations', root .. 'kinds') == 0 then
     redis.call('ZREM', tenants, given.tenant)
   end
 end
@@ -141,8 +142,13 @@ local function packed(entries)
   return { table.concat(lengths, ' '), table.concat(entries) }
 end
 
+-- Empty where there is no message.
 local function entry(id, position)
-  return redis.call('LINDEX', key('messages', id), position)
+  return redis.call('LINDEX', key('messages', id), position) or ''
+end
+
+local function damaged(id, head)
+  return redis.call('LLEN', key('messages', id)) ~= tonumber(head)
 end
 
 local function move(id, found, head)

@@ -11,7 +11,7 @@ function run.create()
   if redis.call('EXISTS', key('conversation', id)) == 1 then
     drop_conversation(id)
   end
-  local lifetime = given.lifetime ~= '' and given.lifetime or redis.call('GET', root .. ':lifetime') or ''
+  local lifetime = given.lifetime ~= '' and given.lifetime or redis.call('GET', root .. 'lifetime') or ''
   redis.call('HSET', key('conversation', id), 'head', '0', 'created_at', text(now), 'updated_at', text(now),
     'expires_at', ends(lifetime), 'body', ARGV[3], 'user', user)
   enter('', id, text(now), ends(lifetime), user)
@@ -22,30 +22,32 @@ function run.show()
   return visible(key('conversation', given.id)) and { 'ok', conversation(given.id) } or { 'none' }
 end
 
--- So many entries from one position to another, the first or the last of them that are not empty,
--- in any order.
+-- So many entries from one position to another, the first or the last of them that are not empty, in any order. Where many
+-- are empty, ever more are looked at in one step.
 function run.read()
   local found = visible(key('conversation', given.id), 'head')
   if not found then
     return { 'none' }
   end
-  local list, rows, missing = key('messages', given.id), {}, given.limit
+  local list, rows, limit, width = key('messages', given.id), {}, given.limit, given.limit
   local from, to = given.low + 1, math.min(given.high, tonumber(found[2])) - 1
-  while missing > 0 and from <= to do
-    local least, most = from, to
+  while #rows < limit and from <= to do
+    local chunk, first, last, step
     if given.order == 'first' then
-      most = math.min(to, from + missing - 1)
-      from = most + 1
+      chunk = redis.call('LRANGE', list, text(from), text(math.min(to, from + width - 1)))
+      from = from + width
+      first, last, step = 1, #chunk, 1
     else
-      least = math.max(from, to - missing + 1)
-      to = least - 1
+      chunk = redis.call('LRANGE', list, text(math.max(from, to - width + 1)), text(to))
+      to = to - width
+      first, last, step = #chunk, 1, -1
     end
-    for _, row in ipairs(redis.call('LRANGE', list, text(least), text(most))) do
-      if row ~= '' then
-        rows[#rows + 1] = row
-        missing = missing - 1
+    for i = first, last, step do
+      if chunk[i] ~= '' and #rows < limit then
+        rows[#rows + 1] = chunk[i]
       end
     end
+    width = math.max(width, math.min(2 * width, 4096))
   end
   return { 'ok', conversation(given.id), packed(rows) }
 end
@@ -73,6 +75,9 @@ function run.append()
       known[i] = true
       rows[#rows + 1] = entry(id, position)
     end
+  end
+  if damaged(id, found[2]) then
+    return { 'damaged' }
   end
   if #rows ~= given.compared then
     return { 'known', packed(rows) }
@@ -113,6 +118,9 @@ function run.remove()
   if not found then
     return { 'none' }
   end
+  if damaged(id, found[2]) then
+    return { 'damaged' }
+  end
   for i, name in ipairs(given.items) do
     places[i] = redis.call('HGET', key('positions', id), name)
     if not places[i] then
@@ -120,9 +128,9 @@ function run.remove()
     end
   end
   for i, name in ipairs(given.items) do
-    redis.call('LSET', key('messages', id), places[i], '')
-    redis.call('HDEL', key('positions', id), name)
+    redis.call('HDEL', key('positions', id), name) -- first: a script that has made room may go on when memory is full
     redis.call('HDEL', key('vectors', id), places[i])
+    redis.call('LSET', key('messages', id), places[i], '')
   end
   if #places > 0 then
     redis.call('RPUSH', key('messages', id), '')
@@ -142,7 +150,7 @@ function run.index()
     return { 'keys' }
   end
   for i, place in ipairs(given.places) do
-    if (entry(id, place) or '') ~= '' then
+    if entry(id, place) ~= '' then
       redis.call('HSET', key('vectors', id), place, ARGV[2 + i])
     end
   end

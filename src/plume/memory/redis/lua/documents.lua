@@ -53,5 +53,5 @@ function run.page()
 end
 
 function run.kinds()
-  return { 'ok', redis.call('SMEMBERS', root .. ':kinds') }
+  return { 'ok', redis.call('SMEMBERS', root .. 'kinds') }
 end

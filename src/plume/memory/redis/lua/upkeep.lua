@@ -1,14 +1,14 @@
 -- What ends, what is noted, what is written anew.
 
 function run.lifetime()
-  return { 'ok', redis.call('GET', root .. ':lifetime') }
+  return { 'ok', redis.call('GET', root .. 'lifetime') }
 end
 
 function run.set_lifetime()
   if given.lifetime == '' then
-    redis.call('DEL', root .. ':lifetime')
+    redis.call('DEL', root .. 'lifetime')
   else
-    redis.call('SET', root .. ':lifetime', text(given.lifetime))
+    redis.call('SET', root .. 'lifetime', text(given.lifetime))
   end
   return { 'ok' }
 end
@@ -16,7 +16,7 @@ end
 -- At most so many of what has expired, conversations whole.
 function run.sweep()
   local conversations, messages, documents = 0, 0, 0
-  local over = redis.call('ZRANGEBYSCORE', root .. ':ends', '-inf', text(now), 'LIMIT', 0, given.limit)
+  local over = redis.call('ZRANGEBYSCORE', root .. 'ends', '-inf', text(now), 'LIMIT', 0, given.limit)
   for _, member in ipairs(over) do
     if member:sub(1, 1) == 'c' then
       local held, vaults = drop_conversation(member:sub(2))
@@ -41,24 +41,24 @@ function run.erase()
     local held, vaults = drop_conversation(id)
     messages, documents = messages + held, documents + vaults
   end
-  for _, kind in ipairs(redis.call('SMEMBERS', root .. ':kinds')) do
+  for _, kind in ipairs(redis.call('SMEMBERS', root .. 'kinds')) do
     local left = limit - #ids - documents
     for _, id in ipairs(left > 0 and redis.call('ZRANGE', index(kind, user), 0, left - 1) or {}) do
       documents = documents + drop_document(kind, id)
     end
   end
   if user == '' then
-    redis.call('DEL', root .. ':lifetime')
+    redis.call('DEL', root .. 'lifetime')
   end
   return { 'ok', #ids, messages, documents }
 end
 
 function run.note()
-  return { 'ok', redis.call('RPUSH', root .. ':trail', text(now) .. ' ' .. ARGV[3]), text(now) }
+  return { 'ok', redis.call('RPUSH', root .. 'trail', text(now) .. ' ' .. ARGV[3]), text(now) }
 end
 
 function run.trail()
-  return { 'ok', redis.call('LRANGE', root .. ':trail', text(given.first), text(given.last)) }
+  return { 'ok', redis.call('LRANGE', root .. 'trail', text(given.first), text(given.last)) }
 end
 
 -- Bodies that were sealed anew, the old one and the new one in turns, for each of `places`; where another stands by now, it
@@ -66,8 +66,8 @@ end
 function run.reseal()
   local messages = key('messages', given.id)
   for i, place in ipairs(given.places) do
-    local row, old, new = entry(given.id, place) or '', ARGV[1 + 2 * i], ARGV[2 + 2 * i]
-    local header, size = row:match('^(%d+ %d+ (%d+) )')
+    local row, old, new = entry(given.id, place), ARGV[1 + 2 * i], ARGV[2 + 2 * i]
+    local header, size = row:match('^(%d+ %-?%d+ (%d+) )')
     local start = header and #header + tonumber(size) + 1
     if start and row:sub(start) == old then
       redis.call('LSET', messages, place, row:sub(1, start - 1) .. new)
@@ -80,7 +80,9 @@ end
 function run.adopt_conversations()
   for _, id in ipairs(redis.call('ZRANGE', index('', ''), 0, -1)) do
     local found = redis.call('HMGET', key('conversation', id), 'created_at', 'expires_at', 'user')
-    enter('', id, found[1], found[2], found[3] or '')
+    if found[1] then
+      enter('', id, found[1], found[2], found[3] or '')
+    end
   end
   return { 'ok' }
 end
@@ -88,30 +90,37 @@ end
 function run.adopt_documents()
   for _, id in ipairs(redis.call('ZRANGE', index(given.kind, ''), 0, -1)) do
     local found = redis.call('HMGET', document_key(given.kind, id), 'created_at', 'expires_at', 'user')
-    enter(given.kind, id, found[1], found[2], found[3] or '')
+    if found[1] then
+      enter(given.kind, id, found[1], found[2], found[3] or '')
+    end
   end
   return { 'ok' }
 end
 
--- Until form 2 messages were a stream, where the one at position p was the entry p-1.
+-- Until form 2 messages were a stream, where the one at position p was the entry p-1. So many of them are copied in one call;
+-- whoever calls again goes on where the copy ends.
 function run.adopt_messages()
   local messages, head = key('messages', given.id), redis.call('HGET', key('conversation', given.id), 'head')
   if not head or redis.call('TYPE', messages).ok == 'list' then
     return { 'ok' }
   end
-  local copy, length = messages .. ':list', 0
-  redis.call('DEL', copy)
+  local copy = messages .. ':list'
+  local length = redis.call('LLEN', copy)
   local function fill(to)
     while length < to do
       redis.call('RPUSH', copy, '')
       length = length + 1
     end
   end
-  for _, row in ipairs(redis.call('XRANGE', messages, '-', '+')) do
+  local rows = redis.call('XRANGE', messages, text(length) .. '-0', '+', 'COUNT', given.limit)
+  for _, row in ipairs(rows) do
     local place, fields = row[1]:sub(1, -3), row[2]
     fill(tonumber(place))
     redis.call('RPUSH', copy, place .. ' ' .. fields[4] .. ' ' .. #fields[2] .. ' ' .. fields[2] .. fields[6])
     length = length + 1
+  end
+  if #rows == given.limit then
+    return { 'more' }
   end
   fill(tonumber(head))
   if length > 0 then
