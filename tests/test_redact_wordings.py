@@ -29,6 +29,8 @@ I used ‹hunter2024› as my password
 je mets toujours ‹Azerty2024› comme mot de passe
 password changed from ‹Kelp88tern› to ‹Tern88kelp›
 the password should be ‹Kelp88tern›
+the password (which is ‹Kelp88tern›) fails
+Password (temporary): ‹Kelp88tern›
 my password is "‹sunflower›"
 What's the wifi password?¶Kim: ‹galerne38tern›
 C'est quoi le mdp ?¶- c'est ‹galerne38tern›
@@ -82,6 +84,7 @@ my email is ‹jaz at gmail dot com›
 ‹jean.dupont (a) orange.fr›
 ‹jean.dupont{at}orange.fr›
 ‹jean.dupont @ orange.fr›
+‹jean.dupont at orange.fr›
 ?email=‹jean.dupont%40orange.fr›&x=1
 ‹jean.dupont&#64;orange.fr›
 """
@@ -131,6 +134,8 @@ DOB: ‹12MAR1984›
 born ‹12 March '84›
 né(e) le : ‹12 / 03 / 1984›
 DOB - ‹12‑03‑1984›
+âge : 41, né ‹12/03/1984›
+naiss. ‹12/03/1984›
 patient_dob: ‹1984-03-12›
 | DOB | ‹12/03/1984› |
 ‹12/03/1984› is my date of birth
@@ -175,7 +180,8 @@ date of birth must be before 12/03/2006
 né en 1984, arrivé le 12/03/2010
 key: {HEX}; "cache_key": "{HEX}"; PRIMARY_KEY={HEX}
 token = MyTokenizerForFrench2024; token: AccessTokenProviderFactory2
-https://lighthouse-museum-2024@phare.fr/x
+https://lighthouse-museum-2024@phare.fr/x; ssh://687fb701029421ae5549d998@phare.fr
+x_NRC @ x_NRC.mT; https://<user>:<password>@proxy-host2"
 """
 
 

@@ -51,7 +51,8 @@ _WEEKDAY = (
 )
 _BIRTH_OF = r"(?<!acte[ ]de[ ])(?<!cong[eé][ ]de[ ])naissance"
 _DAY_OF_BIRTH = (
-    r"date[\s_-]?(?:et[ ]lieu[ ])?(?:de[\s_-]?)?naiss(?:ance\b|\b\.?)|ddn|b-?day|birth[\s_-]?(?:date|day|dt)"
+    r"date[\s_-]?(?:et[ ]lieu[ ])?(?:de[\s_-]?)?naiss(?:ance\b|\b\.?)|ddn|b-?day|naiss\.|birth[\s_-]?(?:date"
+    r"|day|dt)(?:['’]s)?"
     r"|d(?:ate|t)[\s_-]?naiss?|date[\s_-]?of[\s_-]?birth|d\.?o\.?b\b\.?"
     r"|n[eé]\u0301?e?_le|born_(?:at|on)|S21\.G00\.30\.006"  # the last in French payrolls (DSN)
     r"|(?-i:(?<=[a-z])(?:D[Oo]B|Birth[dD]ate|Birthday|DateOfBirth|Date(?:De)?Naissance))"
@@ -69,7 +70,7 @@ _BIRTH = re.compile(
     r"(?:(?<![^\W_])|(?-i:(?<=[a-z])(?=[A-Z])))(?:"
     # née le, né un, né(e) à Brest le, nés tous deux les
     rf"{_BORN}(?:s|\(s\))?[\s\u00a0](?:{_PLACE}[\s\u00a0,])?(?:les?|un)"
-    rf"|{_BORN}[\s\u00a0]?(?=:)"  # née : 14/07/1982
+    rf"|{_BORN}[\s\u00a0]?(?=:|$)"  # née : 14/07/1982
     r"|(?:naquit|vu[ ]le[ ]jour|venue?s?[ ]au[ ]monde)(?:[\s\u00a0][^.;:!?\d\n]{0,40})?[\s\u00a0]le"
     r"|date[\s_-]?(?:de[\s_-]?)?naissance(?:[\s\u00a0][^.;:!?\d\n]{0,30}|[\s\u00a0]est)?(?:[\s\u00a0]le)?"
     r"|lieu[ ](?:et[ ]date[ ])?de[ ]naissance[ \u00a0]?:[^.;:!?\d\n]{1,40}(?:\([0-9]{2,5}\))?,?(?:[ ]le)?"

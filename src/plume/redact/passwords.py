@@ -27,7 +27,8 @@ IS = (
 )
 _ADVERB = r"(?:[ ](?:now|currently|still|just|simply|maintenant|désormais|toujours|bien|actuellement))?"
 _SPOKEN = (
-    r"(?:,?[ ](?:is|was|will[ ]be|should[ ]be|would[ ](?:be|have[ ]been)|becomes|remains|(?:it|that)(?:['’]s|[ ]is)"
+    r"(?:,?[ ](?:\(?which[ ]is|qui[ ]est|is|was|will[ ]be|should[ ]be|would[ ](?:be|have[ ]been)|becomes"
+    r"|remains|(?:it|that)(?:['’]s|[ ]is)"
     r"|est|était|sera|serait|devient|reste|ce[ ]sera|c(?:['’]?|[ ])(?:est|était))|['’]s)"
     rf"{_ADVERB}(?:[ ](?:set[ ]to|this|celui-ci|donc))?[ ]?[ :][\"'«“`]?[ \u00a0\u202f]?"
 )
@@ -44,13 +45,13 @@ _WORDS = r"(?: (?![0-9])[\w’'-]{1,15})"
 _VALUE = r"(?P<value>[^\s\"'”»,;<>{}()\[\]`|]{6,64}+)(?![(\[{<])"
 
 # What stands after the noun.
-_ASSIGNED = re.compile(rf"{_WORDS}{{0,7}}{IS}{_VALUE}", re.I)
+_ASSIGNED = re.compile(rf"{_WORDS}{{0,7}}(?: \([^()\n]{{1,30}}\))?{IS}{_VALUE}", re.I)
 _SAID = re.compile(rf"{_WORDS}{{0,7}}{_SPOKEN}{_VALUE}", re.I)
 _QUOTED = re.compile(rf"[ ](?P<quote>['\"«“`])[ \u00a0\u202f]?{_VALUE}")
 _MARKUP = re.compile(  # <password>…</password>, key="password" value="…"
-    r"(?:[\"']?>|[\"'][ ]{1,3}(?:value|content)=[\"'])(?P<value>[^\s\"'<>]{6,64})(?=</|[\"'])"
+    r"(?:(?P<tag>[\"']?>)|[\"'][ ]{1,3}(?:value|content)=[\"'])(?P<value>[^\s\"'<>]{6,64})(?(tag)(?=</)|(?=[\"']))"
 )
-_BESIDE = re.compile(rf"(?:[ ]wi-?fi)?[ ]?[ (]{_VALUE}", re.I)  # login … password …, my password (…)
+_BESIDE = re.compile(rf"(?:[ ]wi-?fi)?[ ]?[ (\[]{_VALUE}", re.I)  # login … password …, my password (…)
 _IN_CELL = re.compile(rf"[ \t*]{{0,24}}\|[ \t*`]{{0,24}}{_VALUE}[ \t*`]{{0,24}}\|")
 _BELOW = re.compile(rf"{_WORDS}{{0,4}}[ ]?:[*]{{0,2}}[ \t\r]{{0,4}}\n[ \t>*`-]{{0,8}}{_VALUE}(?=[ \t\r`*]*(?:\n|\Z))")
 _ANSWERED = re.compile(

@@ -33,7 +33,7 @@ _PRIVATE_KEY = re.compile(
 )
 _URL = re.compile(r"://(?P<both>(?P<user>[^\s/:@\"'<>]{0,100}):(?P<password>[^\s/@\"'<>]{1,200}))@(?=[\w\[])")
 
-_KEY_IN_URL = re.compile(r"://(?P<key>[\w.~+%-]{16,200}+)@(?=[\w\[])", re.A)  # of Sentry: https://<key>@host
+_KEY_IN_URL = re.compile(r"(?<!ssh)://(?P<key>[\w.~+%-]{16,200}+)@(?=[\w\[])", re.A)  # of Sentry: https://<key>@host
 
 _USER_OPTION = re.compile(
     r"(?<=[\s])(?:-u|--(?:proxy-)?user)[ =][\"']?(?P<both>(?P<user>[^\s:\"'/@]{1,64}):(?P<password>[^\s\"'@]{6,200}))"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 _L = r"\w\u0300-\u036f"  # letters, also those whose accent is a character of its own
-_BRACKETED = r"[(\[{<][ ]?(?:at|arobase?|@)[ ]?[)\]}>]"
+_BRACKETED = r"[(\[{<][ ]?(?:at|chez|arobase?|@)[ ]?[)\]}>]"
 _SIGN = re.compile(
     rf"[ ]?(?P<sure>{_BRACKETED})[ ]?|[ ](?P<word>arobase?|-at-)[ ]|(?P<code>&#0?64;|&commat;)"
     r"|[ ](?P<likely>at|chez|@)[ ]|[ ]?(?P<letter>\(a\))[ ]?",
@@ -59,15 +59,22 @@ def spelt_emails(text: str) -> Iterator[tuple[int, int]]:
 
 def _is_likely(text: str, local: re.Match[str], sign: re.Match[str], host: re.Match[str]) -> bool:
     """After a bare `at`: with a spoken point, and something else that speaks for it."""
-    if not _TOP.fullmatch(host["top"]) or _NO_LOCAL.fullmatch(local[0]) or _NO_HOST.match(host[0]):
+    top = host["top"]
+    if (
+        not _TOP.fullmatch(top)
+        or top not in (top.lower(), top.upper())
+        or _NO_LOCAL.fullmatch(local[0])
+        or _NO_HOST.match(host[0])
+    ):
         return False
-    if (sign["likely"] or "@") != "@" and not _SPOKEN_POINT.search(host[0]):
+    provider = _PROVIDER.match(host[0])
+    if (sign["likely"] or "@") != "@" and not _SPOKEN_POINT.search(host[0]) and not (provider and "." in local[0]):
         return False
-    if sign["likely"] == "chez" and not _PROVIDER.match(host[0]):
+    if sign["likely"] == "chez" and not provider:
         return False
     before = text[max(0, local.start() - 40) : local.start()]
     composed = re.search(r"[\w][._+-][\w]|[a-z][0-9]|[ ]", local[0])
-    return bool(composed or _PROVIDER.match(host[0]) or _OF_MAIL.search(before))
+    return bool(composed or provider or _OF_MAIL.search(before))
 
 
 _TELLING = ("(", "[", "{", "<", " arob", " -at- ", "&#", "&commat;", " at ", " chez ", " @ ")
