@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator
 
+from plume.redact.columns import cells
 from plume.redact.match import Match
+from plume.redact.personal import nirs
 
 _OLDEST = 1900  # who was born before is history
 _S = r"[ \u00a0\u202f]"
@@ -18,132 +21,168 @@ _ENGLISH = (
     "jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?"
     "|nov(?:ember)?|dec(?:ember)?"
 )
+_SIGN = rf"{_S}?[./\u2010\u2011\u2013-]{_S}?"
+_YEAR = rf"[0-9]{{4}}|['’]?[0-9]{{2}}(?!{_S}(?:h|heures?|ans|minutes|o['’]clock|am|pm|years?)\b|[:’'])"
 _DATE = re.compile(
     r"(?<![\w./-])(?:"
-    r"[0-9]{1,2}(?P<s>[./-])[0-9]{1,2}(?P=s)(?P<y1>[0-9]{4}|[0-9]{2})"
-    r"|(?P<y2>[0-9]{4})(?P<i>[./-])[0-9]{1,2}(?P=i)[0-9]{1,2}"
-    rf"|[0-9]{{1,2}}(?P<m>[./-])(?:{_ENGLISH}|{_FRENCH})(?P=m)(?P<y8>[0-9]{{4}})"
+    rf"[0-9]{{1,2}}(?P<s>{_SIGN})[0-9]{{1,2}}(?P=s)(?P<y1>[0-9]{{4}}|[0-9]{{2}})"
+    rf"|(?P<y2>[0-9]{{4}})(?P<i>{_SIGN})[0-9]{{1,2}}(?P=i)[0-9]{{1,2}}"
+    rf"|[0-9]{{1,2}}(?P<m>[./-])(?:{_ENGLISH}|{_FRENCH})(?P=m)(?P<y8>[0-9]{{4}}|[0-9]{{2}})"
     rf"|[0-9]{{1,2}}{_S}[0-9]{{1,2}}{_S}(?P<y3>[0-9]{{4}})"
-    rf"|(?:[0-9]{{1,2}}|1{_S}?er){_S}(?:{_FRENCH})\.?{_S}(?P<y4>[0-9]{{4}})"
-    rf"|(?:the{_S})?[0-9]{{1,2}}(?:st|nd|rd|th)?(?:{_S}of)?{_S}(?:{_ENGLISH})\.?,?{_S}(?P<y5>[0-9]{{4}})"
-    rf"|(?:{_ENGLISH})\.?{_S}[0-9]{{1,2}}(?:st|nd|rd|th)?,?{_S}(?P<y6>[0-9]{{4}})"
+    rf"|(?:[0-9]{{1,2}}|1{_S}?er){_S}?(?:{_FRENCH})\.?,?{_S}?(?P<y4>{_YEAR})"
+    rf"|(?:the{_S})?[0-9]{{1,2}}(?:st|nd|rd|th)?(?:{_S}of)?{_S}?(?:{_ENGLISH})\.?,?{_S}?(?P<y5>{_YEAR})"
+    rf"|(?:{_ENGLISH})\.?{_S}?(?:the{_S})?[0-9]{{1,2}}(?:st|nd|rd|th)?,?{_S}(?P<y6>{_YEAR})"
+    rf"|(?P<y9>[0-9]{{4}})[ ./-](?:{_ENGLISH}|{_FRENCH})[ ./-][0-9]{{1,2}}"
     r"|(?P<y7>[0-9]{4})(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])"
-    r")(?![\w]|[./-][0-9])",
+    r"|(?:0[1-9]|[12][0-9]|3[01])(?:0[1-9]|1[0-2])(?P<y10>(?:19|20)[0-9]{2})"
+    r")(?!(?!T[0-9]{2}:)\w|[./-][0-9])",
     re.I,
 )
-_IS = r"[\"'”»*]{0,3}[\s\u00a0:=–—-]{0,4}[\"'“«*]{0,3}[\s\u00a0]?"
+
+# What stands between the words and the date: a sign, leaders of a form, the next cell, the `value` of a field.
+_OPENING = r"[\"'“«*]{0,3}[\s\u00a0]?"
+_IS = (
+    r"[\"'”»*]{0,3}(?:[\"']?,\s{0,9}[\"']?(?:value|valeur|answer|r[eé]ponse)[\"']?)?"
+    r"(?:[\s\u00a0:=|>?→–—-]{0,4}|[ \t\u00a0:]{0,3}[.…·_]{2,60}[ \t\u00a0:]{0,3}|[ \t\u00a0|:]{5,40}|[\"']?[,;][\"']?)"
+    rf"{_OPENING}"
+)
 _WEEKDAY = (
     r"(?:lun|mar|mercre|jeu|vendre|same)di|dimanche|(?:mon|tues|wednes|thurs|fri|satur|sun)day"  # né un mardi, 3 mars
 )
-_NOUN = (
-    r"date[\s_-]?(?:de[\s_-]?)?naiss(?:ance\b|\b\.?)|naissance|ddn|bday|birth[\s_-]?(?:date|day)"
-    r"|date[\s_-]?of[\s_-]?birth|d\.?o\.?b\b\.?|n[eé]\u0301?e?_le"
+_BIRTH_OF = r"(?<!acte[ ]de[ ])(?<!cong[eé][ ]de[ ])naissance"
+_DAY_OF_BIRTH = (
+    r"date[\s_-]?(?:et[ ]lieu[ ])?(?:de[\s_-]?)?naiss(?:ance\b|\b\.?)|ddn|b-?day|naiss\.|birth[\s_-]?(?:date"
+    r"|day|dt)(?:['’]s)?"
+    r"|d(?:ate|t)[\s_-]?naiss?|date[\s_-]?of[\s_-]?birth|d\.?o\.?b\b\.?"
+    r"|n[eé]\u0301?e?_le|born_(?:at|on)|S21\.G00\.30\.006"  # the last in French payrolls (DSN)
+    r"|(?-i:(?<=[a-z])(?:D[Oo]B|Birth[dD]ate|Birthday|DateOfBirth|Date(?:De)?Naissance))"
 )
+_NOUN = rf"{_DAY_OF_BIRTH}|{_BIRTH_OF}"
+_BORN = r"n(?:[eé]\u0301?(?:e|\(e\)|·e)?|ee)"
+# Words between that belong to another date.
+_OTHER = (
+    r"(?:admi|after|and|appointment|apr[eè]s|avant|before|by|chang|correct|created|date|embauch|ent[er]|expir|f[eê]te|hired"
+    r"|jusqu|not|or|party|re[cç]u|received|rdv|rendez|seen|sent|sign|since|depuis|start|until|updated|valid|visit|vue?\b)"
+)
+_UP_TO_WORDS = rf"(?:,?[ \u00a0](?!{_OTHER})[^\W\d_][\w’'-]{{0,14}}){{0,6}}"
+_PLACE = r"(?:[^.;:!?\d\n]|\([0-9AB]{2,5}\)){0,40}"  # à Brest (29)
 _BIRTH = re.compile(
-    r"(?<![^\W_])(?:"
+    r"(?:(?<![^\W_])|(?-i:(?<=[a-z])(?=[A-Z])))(?:"
     # née le, né un, né(e) à Brest le, nés tous deux les
-    r"n(?:[eé]\u0301?(?:e|\(e\)|·e)?|ee)(?:s|\(s\))?[\s\u00a0](?:[^.;:!?\d\n]{0,40}[\s\u00a0,])?(?:les?|un)"
-    r"|n(?:[eé]\u0301?(?:e|\(e\)|·e)?|ee)[\s\u00a0]?(?=:)"  # née : 14/07/1982
+    rf"{_BORN}(?:s|\(s\))?[\s\u00a0](?:{_PLACE}[\s\u00a0,])?(?:les?|un)"
+    rf"|{_BORN}[\s\u00a0]?(?=:|$)"  # née : 14/07/1982
+    r"|(?:naquit|vu[ ]le[ ]jour|venue?s?[ ]au[ ]monde)(?:[\s\u00a0][^.;:!?\d\n]{0,40})?[\s\u00a0]le"
     r"|date[\s_-]?(?:de[\s_-]?)?naissance(?:[\s\u00a0][^.;:!?\d\n]{0,30}|[\s\u00a0]est)?(?:[\s\u00a0]le)?"
-    r"|naissance(?:[\s\u00a0]le)?|anniversaire(?:[\s\u00a0](?:est|tombe))?(?:[\s\u00a0]le)?"
+    r"|lieu[ ](?:et[ ]date[ ])?de[ ]naissance[ \u00a0]?:[^.;:!?\d\n]{1,40}(?:\([0-9]{2,5}\))?,?(?:[ ]le)?"
+    rf"|{_BIRTH_OF}(?:[\s\u00a0]le)?"
+    r"|anniv(?:ersaire)?\b(?:[\s\u00a0](?:est|tombe))?(?:[\s\u00a0]le)?"
     r"|(?:anniversaire[\s\u00a0]d(?:e[\s\u00a0]|['’])|birthday[\s\u00a0]of[\s\u00a0])(?-i:[A-ZÀ-Ý])[\w-]{1,30}"
     # born on, born in Leeds on, born; (b. 3/5/2016)
-    r"|born(?:[\s\u00a0](?:[^.;:!?\d\n]{0,40}[\s\u00a0])?on)?|(?<=\()b\."
-    rf"|(?:{_NOUN})(?:[\s\u00a0]?\([^()\n]{{1,20}}\))?,?(?:[\s\u00a0](?:is|was|on)){{0,2}}"
+    rf"|born(?:[\s\u00a0](?:{_PLACE}[\s\u00a0])?on|[ ](?:in|at)[ ]{_PLACE},)?|(?<=\()b\."
+    rf"|(?:{_DAY_OF_BIRTH})(?:[\s\u00a0]?\([^()\n]{{1,20}}\))?{_UP_TO_WORDS},?"
     rf")(?:[\s\u00a0](?:an?[\s\u00a0])?(?:{_WEEKDAY}),?)?(?:,?{_S}c['’]est(?:{_S}le)?)?{_IS}$",
     re.I,
 )
-_BEFORE = 90  # characters in which those words stand
-_AFTER = re.compile(rf"{_S}?\((?:{_NOUN}|n[eé]e?|born)[\s)]|,{_S}(?:{_NOUN})(?![^\W_])(?![^\n.;]{{0,20}}[:=0-9])", re.I)
+_BEFORE = 100  # characters in which those words stand
+_OWN = r"(?:my|his|her|our|their|the|your|ma|sa|la|ta|notre|leur|votre|mon|son)"
+_AFTER = re.compile(
+    rf"{_S}?\((?:{_NOUN}|n[eé]e?|born)[\s)]|,{_S}(?:{_NOUN})(?![^\W_])(?![^\n.;]{{0,20}}[:=0-9])"
+    rf"|[\"']?{_S}(?:is|was|as|est|était|comme|=){_S}(?:{_OWN}{_S})?(?:\w{{1,15}}['’]s{_S})?(?:{_NOUN})"
+    rf"|[\"']\s[^<>\n]{{0,60}}\b(?:name|id)=[\"']?(?:{_NOUN})",
+    re.I,
+)
 _RELATIVE = (
     "mari|femme|[ée]poux|[ée]pouse|conjointe?|compagnon|compagne|fr[èe]re|s(?:œ|oe)ur|fils|fille|p[èe]re|m[èe]re|jum(?:eau|elle)"
     "|husband|wife|spouse|partner|brother|sister|son|daughter|father|mother|twin"
 )
 _AND = re.compile(  # née le …, et son frère le …
-    rf",?{_S}(?:et|and|&){_S}(?:(?:mon|ma|son|sa|le|la|my|his|her|our){_S}(?:{_RELATIVE}){_S})?(?:the{_S}|le{_S}|on{_S})?",
+    rf",?{_S}(?:et|and|&){_S}(?:(?:mon|ma|son|sa|le|la|my|his|her|our){_S}(?:{_RELATIVE}){_S}|l['’]autre{_S}|the{_S}other{_S})?"
+    rf"(?:the{_S}|le{_S}|on{_S})?",
     re.I,
 )
 # And what is your date of birth? – the answer opens the next line, after what a chat puts before it.
+_OPENS = (
+    r"(?:(?:le|the|on|it(?:['’]?s)?|is|c['’]est|oui|yes|yeah|sure|alors|euh|um|uh|well|ok|okay|n[eé]e?|i|was|born|bien|voil[aà]|so"
+    r"|du|my|mine|mon|ma|je|suis|d['’]accord|of|course)(?:[,.…!]|[ \u00a0]){1,3}){0,6}"
+)
 _ASKED = re.compile(
-    rf"(?:{_NOUN})[^.;:!?\n\d]{{0,30}}[ \u00a0]?\?[ \t\r]*\n(?:[^\n]{{0,40}}[:>\]][ \u00a0])?[ \t]*$", re.I
+    rf"(?:{_NOUN}|anniversaire|\bquand[^\n?]{{0,30}}[ ]{_BORN}s?\b|[ ]{_BORN}s?[ ]quand\b"
+    rf"|\bwhen[^\n?]{{0,30}}[ ]born\b)"
+    rf"[^.;:!?\n\d]{{0,40}}[ \u00a0]?\?(?:[ \t\r]*\n){{1,2}}(?:[^\n]{{0,40}}[:>\]–—-][ \u00a0])?[ \t]*{_OPENS}$",
+    re.I,
 )
 _SHORTLY = re.compile(r"[,;–—|] b\. $")  # Ben Roy, b. 3/5/2016, but not the second of a list: a. …, b. …
 _LISTED = re.compile(r"\ba\. ")
-_COLUMN = re.compile(rf"{_NOUN}|n[eé]\u0301?(?:e|\(e\)|·e)?[\s\u00a0]le|born(?:[\s\u00a0]on)?", re.I)
-_DELIMITERS = "\t;|,"
-_INSERT = re.compile(r"\binsert\s{1,9}into\s{1,9}[^\s(]{1,80}\s{0,9}\((?P<columns>[^()]{1,400})\)\s{0,9}values", re.I)
-_ROW = re.compile(r"\s{0,9},?\s{0,9}\((?P<row>(?:[^()']|'[^']{0,400}+'){1,400}+)\)")
-_CELL = re.compile(r"(?:[^,']|'[^']{0,400}+')++")
+_COLUMN = re.compile(
+    rf"(?:[^\W\d_]{{1,15}}[ _-])?(?:{_NOUN}|n[eé]\u0301?(?:e|\(e\)|·e)?[\s\u00a0]le|born(?:[\s\u00a0]on)?)"
+    r"(?:[ _-][^\W\d_]{1,15}|[ ]?\([^()]{1,15}\))?",
+    re.I,
+)
+
+# A form of HTML shows its label, and holds the value in a field with a name.
+_FIELD = re.compile(r"<\w{1,20}\s[^<>]{0,80}?\b(?:name|id)=[\"']?(?P<name>[\w-]{1,40})[^<>]{0,80}\bvalue=[\"']?$")
+_NAMELESS = re.compile(r"<\w{1,20}\s[^<>]{0,120}\bvalue=[\"']?$")
+_TAG = re.compile(r"<[^<>]{0,120}>")
+_FORM = 240  # characters of it that are looked at
+
+_NEAR_NIR = 200  # characters between a date and a NIR that begins with its year and month
 
 
 def birth_dates(text: str) -> Iterator[Match]:
     """`né le 12 mars 1984`, `DOB: 1984-03-12`, `12/03/1984 (naissance)`; day, month and year, since 1900."""
     columns: deque[range] | None = None
+    insured: _Insured | None = None
     last = -1  # where the date of birth before this one ends
     for match in _DATE.finditer(text):
-        year = next(year for year in match.group("y1", "y2", "y3", "y4", "y5", "y6", "y7", "y8") if year)
+        year = next(value for name, value in match.groupdict().items() if name[0] == "y" and value).lstrip("'’")
         if not (len(year) == 2 or _OLDEST <= int(year) < _OLDEST + 200):
             continue
-        before = text[max(0, match.start() - _BEFORE) : match.start()]
-        beside = _says_birth(before) or _AFTER.match(text, match.end())
+        beside = _says_birth(text, match.start()) or _AFTER.match(text, match.end())
         if not beside and not (last >= 0 and _AND.fullmatch(text, last, match.start())):
-            columns = _columns(text) if columns is None else columns
+            columns = deque(cells(text, _COLUMN)) if columns is None else columns
             while columns and columns[0].stop <= match.start():
                 columns.popleft()
-            if not columns or match.start() not in columns[0]:
+            insured = _Insured(text) if insured is None else insured
+            if not (columns and match.start() in columns[0]) and not insured.born(match, year):
                 continue
         last = match.end()
         yield Match("birth-date", match.start(), last, match[0])
 
 
-def _says_birth(before: str) -> bool:
+def _says_birth(text: str, at: int) -> bool:
+    before = text[max(0, at - _BEFORE) : at]
     if before.endswith(" b. ") and _SHORTLY.search(before) and not _LISTED.search(before):
         return True
-    return bool(_BIRTH.search(before) or ("?" in before and _ASKED.search(before)))
+    if _BIRTH.search(before) or ("?" in before and _ASKED.search(before)):
+        return True
+    return "<" in before and bool(_BIRTH.search(_shown(text[max(0, at - _FORM) : at])))
 
 
-def _columns(text: str) -> deque[range]:
-    """Where the cells of tables stand whose column says date of birth in its first row, in order."""
-    if not _COLUMN.search(text):
-        return deque()
-    return deque(sorted([*_inserted(text), *_lined_up(text)], key=lambda cell: cell.start))
+def _shown(markup: str) -> str:
+    """What a form of HTML says before the value at its end."""
+    named = _FIELD.sub(r" \g<name>: ", markup)
+    return " ".join(_TAG.sub(" ", _NAMELESS.sub("", named)).split()) + " "
 
 
-def _inserted(text: str) -> Iterator[range]:
-    """Cells of SQL's `INSERT INTO people (name, dob) VALUES ('Blin', '1983-12-04'), …`."""
-    for insert in _INSERT.finditer(text):
-        names = [name.strip(' \t\r\n"`[]') for name in insert["columns"].split(",")]
-        wanted = next((number for number, name in enumerate(names) if _COLUMN.fullmatch(name)), -1)
-        at = insert.end()
-        while wanted >= 0 and (row := _ROW.match(text, at)):
-            at = row.end()
-            cells = list(_CELL.finditer(text, *row.span("row")))
-            if len(cells) == len(names):
-                yield range(*cells[wanted].span())
+class _Insured:
+    """The NIR of a text, each with year and month of birth."""
+
+    def __init__(self, text: str) -> None:
+        self._born = [(nir.start, re.sub(r"[^0-9]", "", nir.text)[1:5]) for nir in nirs(text)]
+
+    def born(self, date: re.Match[str], year: str) -> bool:
+        """Does one near the date begin with its year and month?"""
+        if not self._born or len(year) != 4:
+            return False
+        months = {f"{year[2:]}{month}" for month in _months(date[0], year)}
+        first = bisect_left(self._born, (date.start() - _NEAR_NIR, ""))
+        after = bisect_left(self._born, (date.start() + _NEAR_NIR, ""))
+        return any(born in months for _, born in self._born[first:after])
 
 
-def _lined_up(text: str) -> list[range]:
-    """Cells of lines with the same number of the same delimiter, as in CSV or Markdown."""
-    cells = list[range]()
-    delimiter, width, wanted = "", 0, -1
-    at = 0
-    for line in text.split("\n"):
-        row = line.split(delimiter) if delimiter else []
-        if len(row) != width or width == 0:
-            delimiter, wanted = _heading(line)
-            width = line.count(delimiter) + 1 if delimiter else 0
-        else:
-            start = at + sum(len(cell) + 1 for cell in row[:wanted])
-            cells.append(range(start, start + len(row[wanted])))
-        at += len(line) + 1
-    return cells
-
-
-def _heading(line: str) -> tuple[str, int]:
-    """The delimiter of a first row and the number of its column of dates of birth; ("", -1) for any other line."""
-    if _COLUMN.search(line):
-        for delimiter in _DELIMITERS:
-            for number, cell in enumerate(line.split(delimiter)) if delimiter in line else ():
-                if _COLUMN.fullmatch(cell.strip(" \t\r\"'*")):
-                    return delimiter, number
-    return "", -1
+def _months(date: str, year: str) -> list[str]:
+    """What can be the month of a date in figures, in two of them."""
+    rest = date.replace(year, "", 1)
+    if rest.isdigit():
+        return [rest[:2], rest[2:]]
+    return [number.zfill(2) for number in re.findall(r"[0-9]+", rest)]

@@ -30,7 +30,19 @@ _FORMS = (
     r"NRAK-[0-9A-Z]{27}",  # New Relic
     r"sntry[su]_[\w+/=-]{40,400}",  # Sentry
     r"AGE-SECRET-KEY-1[0-9A-Z]{58}",
+    r"[ps]k\.eyJ[\w-]{20,200}\.[\w-]{20,40}",  # Mapbox
+    r"SCW[0-9A-Z]{17}|LTAI[0-9A-Za-z]{12,20}",  # Scaleway, Alibaba
+    r"[0-9A-Za-z]{14}\.atlasv1\.[\w-]{60,70}",  # Terraform
+    r"sq[apu]_[0-9a-f]{40}",  # SonarQube
+    r"(?:sdk|api|mob)-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}",  # LaunchDarkly
+    r"1//0[\w-]{40,200}",  # Google, to refresh with
+    r"[\w~.]{3}8Q~[\w~.-]{34}",  # Azure
+    r"rnd_[0-9A-Za-z]{28,40}|HRKU-[\w-]{36,70}",  # Render, Heroku
+    r"bkua_[\w-]{36,80}|CCIPAT_[\w-]{40,80}",  # Buildkite, CircleCI
     # language models
+    r"pcsk_[\w-]{40,90}|lsv2_(?:pt|sk)_[0-9a-f]{32}_[0-9a-f]{10}",  # Pinecone, LangSmith
+    r"sk_[0-9a-f]{48}",  # ElevenLabs
+    r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}:fx",  # DeepL
     r"gsk_[0-9A-Za-z]{40,80}",  # Groq
     r"r8_[0-9A-Za-z]{37}",  # Replicate
     r"(?:pplx|csk|tvly|xai|nvapi)-[\w-]{24,120}",  # Perplexity, Cerebras, Tavily, xAI, NVIDIA
@@ -51,6 +63,10 @@ _FORMS = (
     r"sq0(?:atp|csp|idp)-[\w-]{22,48}",  # Square
     r"pat-(?:na|eu|ap)[0-9]-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}",  # HubSpot
     r"ntn_[0-9A-Za-z]{40,60}|secret_[0-9A-Za-z]{43}",  # Notion
+    r"pat[0-9A-Za-z]{14}\.[0-9a-f]{64}",  # Airtable
+    r"rzp_(?:live|test)_[0-9A-Za-z]{14}",  # Razorpay
+    r"(?:live|test)_[0-9A-Za-z]{30}",  # Mollie
+    r"access-(?:sandbox|development|production)-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}",  # Plaid
     r"CFPAT-[\w-]{43}",  # Contentful
     r"EAA[0-9A-Za-z]{60,250}",  # Meta
     r"phx_[0-9A-Za-z]{32,60}",  # PostHog

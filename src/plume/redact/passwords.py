@@ -3,20 +3,41 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
+from plume.redact.chosen import (
+    has_letters,
+    is_joined_words,
+    is_phrase,
+    looks_chosen,
+    looks_like_nothing_else,
+    looks_mixed,
+    looks_said,
+)
+from plume.redact.codes import codes
+from plume.redact.columns import values
+from plume.redact.commands import Candidate, commands
 from plume.redact.match import Match
+from plume.redact.words import word_passwords
 
-SPACES = r"[ \t\u00a0\u202f]{0,3}"
-IS = rf"[\"'”»*`]{{0,3}}{SPACES}(?:=>|:=|[:=])[*]{{0,2}}{SPACES}[*]{{0,2}}[\"'«“`]?[ \u00a0\u202f]?"
+SPACES = r"[ \t\u00a0\u202f]{0,24}"
+IS = (
+    rf"[\"'”»*`]{{0,3}}{SPACES}(?:(?:=>|:=|->|→|[:=])|[.…_]{{3,60}}[ ]?:?)[*]{{0,2}}{SPACES}[*]{{0,2}}[\"'«“`]?"
+    r"[ \u00a0\u202f]?"
+)
+_ADVERB = r"(?:[ ](?:now|currently|still|just|simply|maintenant|désormais|toujours|bien|actuellement))?"
 _SPOKEN = (
-    r"[ ](?:is|was|will[ ]be|est|était|sera|c['’](?:est|était))(?:[ ](?:now|currently|maintenant|désormais))?"
-    r"[ ][\"'«“`]?[ \u00a0\u202f]?"
+    r"(?:,?[ ](?:\(?which[ ]is|qui[ ]est|is|was|will[ ]be|should[ ]be|would[ ](?:be|have[ ]been)|becomes"
+    r"|remains|(?:it|that)(?:['’]s|[ ]is)"
+    r"|est|était|sera|serait|devient|reste|ce[ ]sera|c(?:['’]?|[ ])(?:est|était))|['’]s)"
+    rf"{_ADVERB}(?:[ ](?:set[ ]to|this|celui-ci|donc))?[ ]?[ :][\"'«“`]?[ \u00a0\u202f]?"
 )
 _NOUN = re.compile(
-    r"(?:(?<![^\W_])(?:pass(?:word|wd|phrase|code)|pwd?(?!=[/~])|mdp|mots?[ _]?de[ _]?passe"
-    r"|phrase[ _](?:secr[eè]\u0300?te|de[ _]passe)|wi-?fi[ ](?:key|code)"
-    r"|(?:cl(?:[eé]\u0301?|ef)|code)[ ](?:(?:du|de|pour[ ]le)[ ])?wi-?fi)"
+    r"(?:(?<![^\W_])(?:pass(?:word|wd|wrd|phrase|code)|pwd?(?!=[/~])|ps?wd|pword|mdp|mots?[ _-]?de[ _-]?passe?"
+    r"|phrase[ _](?:secr[eè]\u0300?te|de[ _]passe)|(?:wi-?fi|wlan|wpa[23]?|network)[ _](?:security[ ])?(?:key"
+    r"|code|pass)(?![^\W_])"
+    r"|(?:wpa[_-])?psk|(?:cl(?:[eé]\u0301?|ef)|code)[ ](?:(?:du|de|pour[ ]le)[ ])?(?:wi-?fi|wpa[23]?|wep"
+    r"|(?:la[ ]|live|free|b)box))"
     r"|(?-i:(?<=[a-z])Pass(?:word|wd)|(?<=[A-Z])PASS(?:WORD|WD)))",  # dbPassword, PGPASSWORD
     re.I,
 )
@@ -24,124 +45,186 @@ _WORDS = r"(?: (?![0-9])[\w’'-]{1,15})"
 _VALUE = r"(?P<value>[^\s\"'”»,;<>{}()\[\]`|]{6,64}+)(?![(\[{<])"
 
 # What stands after the noun.
-_ASSIGNED = re.compile(rf"{_WORDS}{{0,5}}{IS}{_VALUE}", re.I)
-_SAID = re.compile(rf"{_WORDS}{{0,5}}{_SPOKEN}{_VALUE}", re.I)
-_QUOTED = re.compile(rf"[ ](?P<quote>['\"]){_VALUE}(?P=quote)")
-_BESIDE = re.compile(rf"[ ]?[ (]{_VALUE}")  # login … password …, my password (…)
-_TO = re.compile(rf"[ ]to[ ][\"'“]?{_VALUE}", re.I)
-_SETTING = re.compile(rf"\b(?:set|reset|chang(?:e|ed|ing)|updat(?:e|ed|ing)){_WORDS}{{0,4}}[ ]$", re.I)
+_ASSIGNED = re.compile(rf"{_WORDS}{{0,7}}(?: \([^()\n]{{1,30}}\))?{IS}{_VALUE}", re.I)
+_SAID = re.compile(rf"{_WORDS}{{0,7}}{_SPOKEN}{_VALUE}", re.I)
+_QUOTED = re.compile(rf"[ ](?P<quote>['\"«“`])[ \u00a0\u202f]?{_VALUE}")
+_MARKUP = re.compile(  # <password>…</password>, key="password" value="…"
+    r"(?:(?P<tag>[\"']?>)|[\"'][ ]{1,3}(?:value|content)=[\"'])(?P<value>[^\s\"'<>]{6,64})(?(tag)(?=</)|(?=[\"']))"
+)
+_BESIDE = re.compile(rf"(?:[ ]wi-?fi)?[ ]?[ (\[]{_VALUE}", re.I)  # login … password …, my password (…)
+_IN_CELL = re.compile(rf"[ \t*]{{0,24}}\|[ \t*`]{{0,24}}{_VALUE}[ \t*`]{{0,24}}\|")
+_BELOW = re.compile(rf"{_WORDS}{{0,4}}[ ]?:[*]{{0,2}}[ \t\r]{{0,4}}\n[ \t>*`-]{{0,8}}{_VALUE}(?=[ \t\r`*]*(?:\n|\Z))")
+_ANSWERED = re.compile(
+    rf"[^.;:!?\d\n]{{0,40}}[ \u00a0]?\?(?:[ \t\r]*\n){{1,2}}(?:[^\n]{{0,40}}?[:>\])–—-][ \u00a0])?[ \t]*"
+    rf"(?:(?:oui|yes|ok|sure|alors|euh|so)[ ,]{{1,2}})?(?:c['’]est[ ]|it['’]?s[ ]|it[ ]is[ ])?[\"'«“`]?{_VALUE}",
+    re.I,
+)
+_OF_SETTING = r"(?:to|into|en|à|par|pour)"
+_TO = re.compile(rf"(?:[ ]from[ ]\S{{1,40}}|{_WORDS}{{1,4}})?[ ]{_OF_SETTING}[ ][\"'“«]?[ \u00a0]?{_VALUE}", re.I)
+_FROM = re.compile(rf"[ ]from[ ][\"'“«]?{_VALUE}", re.I)
+_SETTING = re.compile(
+    r"\b(?:set|reset|chang(?:e[drz]?|ing|é)|updat(?:e|ed|ing)|modifié?|remplac(?:é|er|ez)|mets|mis|met(?:tez|tre)"
+    rf"|définir?|réinitialisé?){_WORDS}{{0,4}}[ ]$",
+    re.I,
+)
+_CHANGED = re.compile(
+    r"[ ](?:was[ ]|has[ ]been[ ]|a[ ]été[ ])?(?:changed|updated|reset|modifié|changé|remplacé|réinitialisé)(?=[ ])",
+    re.I,
+)
 _ASSIGNED_WORDS = re.compile(rf"{IS}{_VALUE}")
+_SAID_OF = rf"{_WORDS}{{0,7}}(?:{IS}|{_SPOKEN})"
+_PHRASE = re.compile(
+    rf"{_SAID_OF}(?:(?<=[\"“«])|(?<=[\"“«][ \u00a0\u202f]))(?P<value>[^\"”»“«\n]{{8,120}}[^\"”»\s])", re.I
+)
+
+_QUOTE = re.compile(r"[\"“«]")
+
+# What stands before it: with password …; Xk9fr22b as the password.
+_GIVING = re.compile(
+    r"(?:\b(?:with|using|via|avec|guest|default|temp(?:orary)?|wi-?fi|avec[ ]le|the|mon|le)|[,;/|–—]|(?:^"
+    r"|\n)[ \t>*-]{0,6})[ ]?$",
+    re.I,
+)
+_AS = re.compile(
+    rf"[\"'«“(`]?{_VALUE}[\"'»”`]?[ ](?:as|comme|en|for|is|was|est|était)"
+    r"[ ](?:(?:my|the|a|his|her|our|their|your|mon|le|son|ton|notre|votre|leur|un)[ ])?(?:[\w-]{1,15}[ ])?",
+    re.I,
+)
+_LIKENED = re.compile(r" (?:as|comme) ", re.I)
+_KIND_OF = re.compile(r"[ -](?:manager|reset|policy|field|hash|generator|length|protection|vault)", re.I)
+_WORD = re.compile(r"\S+")
+_SHORT_NOUNS = frozenset(["mdp", "pw", "pwd", "pswd", "passcode", "psk"])  # words for nothing else
 
 # Without a noun. `pass` alone is also a ticket and a verb: only as the name of a field, or openssl's `pass:…`.
-_FIELD = re.compile(rf"(?:(?:^|(?<=[_\"'{{,;/|&?]))[ \t>*-]{{0,4}}pass{IS}|(?<=\s)pass:){_VALUE}", re.I | re.M)
-_SQL = re.compile(rf"\bidentified[ ]by[ ](?P<quote>['\"]){_VALUE}(?P=quote)", re.I)
-# The options of programs that take a password as a word of the command: `mysql -p…`, `docker login -p …`.
-_OPTION = re.compile(
-    r"\b(?:(?:mysql|mariadb)[\w-]{0,10}\b[^\n|;]{0,100}?[ ]-p"
-    r"|(?:docker|podman|helm|skopeo|oras)[ ](?:registry[ ])?login\b[^\n|;]{0,100}?[ ](?:-p|--password)[ ]"
-    r"|sshpass[ ]-p[ ]?|redis-cli\b[^\n|;]{0,100}?[ ](?:-a|--pass)[ ])"
-    rf"['\"]?{_VALUE}"
+_FIELD = re.compile(
+    rf"(?:(?:^|(?<=[_\"'{{,;/|&?]))[ \t>*-]{{0,4}}pass{IS}|(?-i:(?<=[a-z])Pass){IS}|(?<=\s)pass:){_VALUE}", re.I | re.M
+)
+_PAIR = re.compile(  # identifiants : marie / Xk9fr22b
+    r"(?<![^\W_])(?:identifiants?|credentials?|creds|log-?ins?|wi-?fi|ssid|acc[eè]s"
+    r"|connexion)(?:[ ]?[ /&+][ ]?[\w’'-]{1,15}){0,5}"
+    rf"{IS}[^\s\"'”»,;:/|0-9][^\s\"'”»,;:/|]{{1,40}}[ ]?[/:|,][ ]?{_VALUE}",
+    re.I,
+)
+_NETWORK = r"(?:wi-?fi|ssid|hotspot|livebox|freebox|bbox|r[ée]seau[ ]?:|network(?:[ ]name)?[ ]?:)"
+_WIFI = re.compile(
+    rf"(?<![^\W_]){_NETWORK}[^\n]{{0,60}}?(?:\n[^\n]{{0,60}}?){{0,2}}(?<![^\W_])(?:cl(?:[eé]\u0301?|ef)|key|code|pass)"
+    rf"(?:[ ](?:wpa[23]?|wep|de[ ]s[ée]curit[ée]))?(?:{IS}|[ ]){_VALUE}",
+    re.I,
+)
+_COLUMN = re.compile(
+    r"(?:[^\W\d_]{1,15}[ _-])?(?:pass(?:word|wd|code)?|pwd|mdp|mot[ _]de[ _]passe|pin)(?:[ _][^\W\d_]{1,15})?", re.I
 )
 
 _CLOSING = ('"', "'", "”", "»", "`")
 _GOES_ON = re.compile(r" (?:[(–—&-]|(?-i:[a-zà-ÿ]))")
-_FEWEST_SIGNS = 4  # different ones
-_COUNT = re.compile(r"[0-9]{1,3}-?(?:bit|car|char|chiffre|day|digit|h|jour|letter|lettre|min|mois|month|sign)", re.I)
-_JOINED_WORDS = re.compile(r"[^\W\d_]{3,}(?:[._-][^\W\d_]{3,}){2,}")
-_INNER_DIGIT = re.compile(r"[^\W\d_][0-9]+[^\W\d_]")
-# What people write in place of a secret, and what programs write: `your-key`, `${PASSWORD}`, `****`, `os.environ`.
-_DUMMY = re.compile(
-    r"example|exemple|xxxx|\.\.\.|…|\*\*\*|your|votre|placeholder|dummy|change[_-]?me|redacted|insert|my[_-]?(?:pass|secret|api)"
-    r"|[<>{}]|\$[({]|^\$|%s|://|^//|^(?:user|admin|pass|pwd|mdp|secret|env|process|config|settings|args|self|os)\b"
-    r"|^(?:aes|argon|base|bcrypt|int|md|scrypt|sha|uint|utf)[_-]?[0-9]{1,3}\b",
-    re.I,
-)
-_WORD_FOR_ONE = re.compile(r"bar|foo|key|mdp|motdepasse|none|null|pass(?:w(?:or)?d)?|pw|pwd|secret|test|token", re.I)
+_ENDS_LINE = re.compile(r"[ \t\r]*(?:\n|\Z)")
 
 
 def passwords(text: str) -> Iterator[Match]:
     """The value of `password = …`, `le mot de passe est …`, `IDENTIFIED BY '…'` or `mysql -p…` when it looks like one,
     not like a word or a program; without a sign between, only when it can hardly be anything else."""
-    for match, is_one in _candidates(text):
+    folded = text.lower()
+    for match, is_one in _candidates(text, folded):
         value, end = match["value"], match.end("value")
         if text[end : end + 1] not in _CLOSING:
-            value = _without_stop(value, text, end)
+            value = _without_stop(value, text, end, spoken=match.re is _SAID)
         if is_one(value):
             start = match.start("value")
             yield Match("password", start, start + len(value), value)
+    for start, value in [*codes(text, folded), *word_passwords(text, folded), *_in_columns(text, folded)]:
+        yield Match("password", start, start + len(value), value)
 
 
-def _candidates(text: str) -> Iterator[tuple[re.Match[str], Callable[[str], bool]]]:
-    folded = text.lower()
-    nouns = _NOUN.finditer(text) if any(sign in folded for sign in _NOUN_SIGNS) else ()
-    for noun in nouns:
-        for pattern, is_one in _AFTER_NOUN:
-            if match := pattern.match(text, noun.end()):
-                yield match, is_one
-        if "phrase" in noun[0].lower() and (match := _ASSIGNED_WORDS.match(text, noun.end())):
-            yield match, _is_joined_words
-        if (match := _TO.match(text, noun.end())) and _SETTING.search(text, max(0, noun.start() - 90), noun.start()):
-            yield match, _looks_like_nothing_else
+def _candidates(text: str, folded: str) -> Iterator[Candidate]:
     for signs, pattern, is_one in _WITHOUT_NOUN:
         if any(sign in folded for sign in signs):
             for match in pattern.finditer(text):
                 yield match, is_one
+    nouns = _NOUN.finditer(text) if any(sign in folded for sign in _NOUN_SIGNS) else ()
+    for noun in nouns:
+        yield from _after(text, noun)
+        before = text[max(0, noun.start() - 90) : noun.start()]
+        if not _KIND_OF.match(text, noun.end()):
+            yield from _given_as(text, noun.start())
+        changed = _CHANGED.match(text, noun.end())
+        if changed or _SETTING.search(before):
+            for pattern in (_FROM, _TO):
+                if given := pattern.match(text, changed.end() if changed else noun.end()):
+                    yield given, looks_like_nothing_else
+        short = noun[0].lower() in _SHORT_NOUNS or "wi" in noun[0].lower()
+        if (short or _GIVING.search(before)) and (beside := _BESIDE.match(text, noun.end())):
+            yield beside, looks_mixed
+    yield from commands(text, folded)
 
 
-def _without_stop(value: str, text: str, end: int) -> str:
+def _given_as(text: str, at: int) -> Iterator[Candidate]:
+    """`Xk9fr22b as the new ` before a noun: two words back, up to four."""
+    starts = [word.start() for word in _WORD.finditer(text, max(0, at - 110), at)]
+    for start in starts[-4:-1]:
+        if match := _AS.fullmatch(text, start, at):
+            yield match, (looks_mixed if _LIKENED.search(match[0]) else looks_like_nothing_else)
+
+
+def _after(text: str, noun: re.Match[str]) -> Iterator[Candidate]:
+    for pattern, is_one in _AFTER_NOUN:
+        if match := pattern.match(text, noun.end()):
+            yield match, is_one
+    if _QUOTE.search(text, noun.end(), noun.end() + 90) and (match := _PHRASE.match(text, noun.end())):
+        yield match, is_phrase
+    if "phrase" in noun[0].lower() and (match := _ASSIGNED_WORDS.match(text, noun.end())):
+        yield match, is_joined_words
+
+
+def _in_columns(text: str, folded: str) -> Iterator[tuple[int, str]]:
+    if any(sign in folded for sign in ("pass", "pwd", "mdp", "pin")):
+        for start, value in values(text, _COLUMN):
+            if looks_chosen(value) and not re.search(r"\s", value):
+                yield start, value
+
+
+def _without_stop(value: str, text: str, end: int, spoken: bool) -> str:
     """`Xk9!fr22.` ends a sentence; the sign in `Xk9fr22! mais` does not, as the sentence goes on."""
     kept = value.rstrip(".:!?…*")
-    return value if value == kept + "!" and _GOES_ON.match(text, end) else kept
-
-
-def looks_chosen(value: str) -> bool:
-    """Digits with letters or many digits, or letters with a sign that words do not have."""
-    if len(value) < 6 or is_dummy(value, _FEWEST_SIGNS):
-        return False
-    digits = any(c.isdigit() for c in value)
-    letters = any(c.isalpha() for c in value)
-    return (digits and (letters or value.isdigit())) or (letters and any(c in "!#^&+@" for c in value[:-1]))
-
-
-def is_dummy(value: str, fewest: int) -> bool:
-    """Fewer different signs than `fewest`, or what stands in place of a secret."""
-    few = len(set(value.casefold())) < fewest
-    return few or bool(_WORD_FOR_ONE.fullmatch(value) or _DUMMY.search(value))
-
-
-def _looks_said(value: str) -> bool:
-    return looks_chosen(value) and not _COUNT.match(value)
-
-
-def _looks_like_nothing_else(value: str) -> bool:
-    """Small letters, digits, and a sign or a digit among letters: no word, version, acronym or name of a variable."""
-    if len(value) < 8 or not looks_chosen(value) or not any(c.isdigit() for c in value) or value == value.upper():
-        return False
-    capital = value != value.lower()
-    signs = any(c in "!#$%&*+?^~@" or (c == "_" and capital) for c in value)
-    return signs or (capital and bool(_INNER_DIGIT.search(value)))
-
-
-def _is_joined_words(value: str) -> bool:
-    return bool(_JOINED_WORDS.fullmatch(value)) and not is_dummy(value, _FEWEST_SIGNS)
-
-
-def _has_letters(value: str) -> bool:
-    return looks_chosen(value) and any(c.isalpha() for c in value)
+    own = _GOES_ON.match(text, end) or (not spoken and _ENDS_LINE.match(text, end))
+    return value if value == kept + "!" and own else kept
 
 
 _AFTER_NOUN = (
     (_ASSIGNED, looks_chosen),
-    (_SAID, _looks_said),
+    (_SAID, looks_said),
     (_QUOTED, looks_chosen),
-    (_BESIDE, _looks_like_nothing_else),
+    (_BESIDE, looks_like_nothing_else),
+    (_IN_CELL, looks_chosen),
+    (_MARKUP, looks_chosen),
+    (_BELOW, looks_mixed),
+    (_ANSWERED, looks_mixed),
 )
 # A text without any of these is passed over quickly.
-_NOUN_SIGNS = ("passw", "passc", "phrase", "pw", "mdp", "de passe", "de_passe", "depasse", "wifi", "wi-fi")
+_NOUN_SIGNS = (
+    *("passw", "passc", "phrase", "pw", "psw", "psk", "mdp", "de passe", "de_passe", "de-pass", "de pass", "depasse"),
+    *("wifi", "wi-fi", "wpa", "wep", "wlan", "network", "box"),
+)
 _WITHOUT_NOUN = (
-    (("pass:", "pass=", "pass :", "pass =", 'pass"', "pass'", "pass*", "pass`"), _FIELD, _has_letters),
-    (("identified by",), _SQL, looks_chosen),
-    ((" -p", " --pass", "redis-cli"), _OPTION, looks_chosen),
+    (
+        (
+            "identifiant",
+            "credential",
+            "creds",
+            "login",
+            "log-in",
+            "accès",
+            "acces",
+            "accès",
+            "connexion",
+            "wifi",
+            "wi-fi",
+            "ssid",
+        ),
+        _PAIR,
+        looks_mixed,
+    ),
+    (("pass:", "pass=", "pass ", 'pass"', "pass'", "pass*", "pass`", "pass\t", "pass."), _FIELD, has_letters),
+    (("wifi", "wi-fi", "ssid", "hotspot", "box", "réseau", "reseau", "network"), _WIFI, looks_mixed),
 )
 
 

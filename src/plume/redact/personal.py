@@ -9,18 +9,13 @@ from collections.abc import Iterator
 from plume.redact.match import Match, Recogniser
 from plume.redact.numbers import IBAN_LENGTHS, is_card, is_iban, is_nir
 from plume.redact.phone import phones
+from plume.redact.spelt import may_hold_spelt, spelt_emails
 
 _L = r"\w\u0300-\u036f"  # letters, also those whose accent is a character of its own
 _EMAIL = re.compile(
-    rf"(?<![{_L}.+%-])[{_L}.+%-]{{0,63}}[{_L}+%-]@"
+    rf"(?<![{_L}.+%-])(?P<local>[{_L}.+%-]{{0,63}}[{_L}+%-])(?:@|%40)"
     rf"(?P<host>(?:[^\W_](?:[{_L}-]{{0,61}}[^\W_][\u0300-\u036f]?)?\.){{1,8}}[^\W\d_]{{2,24}})(?![\w@])"
 )
-_SPELT = re.compile(  # marie (at) phare.fr, marie[at]phare[dot]fr
-    rf"(?<![{_L}.+%-])[{_L}.+%-]{{1,64}} ?(?:\((?:at|arobase)\)|\[(?:at|arobase)\]) ?"
-    r"(?:[^\W_][\w-]{0,61}(?:\.| ?[(\[](?:dot|point)[)\]] ?)){1,8}[^\W\d_]{2,24}(?!\w)",
-    re.I,
-)
-_SPELT_SIGN = re.compile(r"[(\[](?:at|arobase)[)\]]", re.I)
 _IRISH = re.compile(rf"(?<![{_L}.+%-])(?:[{_L}+-]{{1,20}}\.)?[oO]['’]$")  # o'brien@…, mary.o'neil@…
 _IN_URL = re.compile(r"://[^\s/@]{0,80}$")
 _FILE_ENDING = re.compile(r"avif|css|csv|gif|html|ico|jpe?g|js|json|md|mp4|pdf|png|py|svg|ts|txt|webp|ya?ml", re.I)
@@ -42,8 +37,9 @@ _SMALL = 20  # four numbers up to this one are a version or a section, and an ad
 
 _SHORTEST_IPV6 = 6  # 2a01::
 
-_SPACE = r"[ \u00a0\u202f-]"
-_DOT = r"[ \u00a0\u202f.-]"
+_SPACE = r"[ \u00a0\u202f\u2009\u2010\u2011-]"
+_DOT = r"[ \u00a0\u202f\u2009\u2010\u2011.-]"
+_LINE_BREAK = r"[ \t]{0,3}\r?\n[ \t>]{0,12}"
 _CARD = re.compile(
     r"(?<![\w.])(?:"
     rf"[2-6][0-9]{{3}}(?P<g>{_DOT}?)[0-9]{{4}}(?P=g)[0-9]{{4}}(?P=g)[0-9]{{4}}"
@@ -52,24 +48,34 @@ _CARD = re.compile(
     rf"|62[0-9]{{2}}(?P<u>{_DOT})[0-9]{{4}}(?P=u)[0-9]{{4}}(?P=u)[0-9]{{4}}(?P=u)[0-9]{{3}}"
     r")(?!\w|\.[0-9])"
 )
-_IBAN = re.compile(rf"(?<![^\W_])(?=([A-Za-z]{{2}}[0-9]{{2}}(?:{_SPACE}?[0-9A-Za-z]){{11,29}}))")  # others may follow
+# In whatever groups somebody types one; other numbers may stand beside.
+_LOOSE_CARD = re.compile(rf"(?<![\w.,/-])(?=([2-6][0-9]{{1,18}}(?:{_DOT}{{1,2}}[0-9]{{1,16}}){{0,7}}))")
+_OF_CARD = re.compile(
+    r"\b(?:american express|amex|cards?|cartes?|cb|credit|debit|diners|discover|jcb|maestro|mastercard|pan|visa)\b",
+    re.I,
+)
+_IBAN = re.compile(  # others may follow
+    rf"(?<![^\W_])(?=([A-Za-z]{{2}}(?:{_SPACE}|{_LINE_BREAK})?[0-9]{{2}}"
+    rf"(?:(?:{_DOT}{{1,2}}|{_LINE_BREAK})?[0-9A-Za-z]){{11,29}}))"
+)
 _NIR = re.compile(
     rf"(?<![\w.])[1-478]{_DOT}?[0-9]{{2}}{_DOT}?(?:0[1-9]|1[0-2]|[2-9][0-9]){_DOT}?"
     rf"(?:[0-9]{{2}}|2[ABab]){_DOT}?[0-9]{{3}}{_DOT}?[0-9]{{3}}"
-    rf"(?:{_DOT}?|[ \u00a0]?/[ \u00a0]?|[ \u00a0]cl[eé][ \u00a0])(?:[0-8][0-9]|9[0-7])(?![\w]|\.[0-9])"
+    rf"(?:{_DOT}?|[ \u00a0]?[/|–-][ \u00a0]?|[ \u00a0]?\(|,?[ \u00a0]\(?cl(?:[eé]|ef)[ \u00a0]?:?[ \u00a0])"
+    r"(?:[0-8][0-9]|9[0-7])(?![\w]|\.[0-9])",
+    re.I,
 )
 
 
 def emails(text: str) -> Iterator[Match]:
     """Not `logo@2x.png`, `git@host`, the user and password of a URL, nor `user@example.com`."""
-    if _SPELT_SIGN.search(text):
-        for match in _SPELT.finditer(text):
-            yield Match("email", match.start(), match.end(), match[0])
-    if "@" not in text:
+    for start, end in spelt_emails(text):
+        yield Match("email", start, end, text[start:end])
+    if "@" not in text and "%40" not in text:
         return
     for match in _EMAIL.finditer(text):
-        host, local = match["host"], match[0].partition("@")[0].lstrip(".-")
-        start = match.end() - len(host) - 1 - len(local)
+        host, local = match["host"], match["local"].lstrip(".-")
+        start = match.end("local") - len(local)
         irish = _IRISH.search(text[max(0, start - 30) : start])
         start -= len(irish[0]) if irish else 0
         nobody = local == "git" or (_RESERVED.fullmatch(host) and _NOBODY.fullmatch(local))
@@ -106,10 +112,20 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def cards(text: str) -> Iterator[Match]:
-    """Payment cards, in one piece or in the groups printed on the card."""
+    """Payment cards, in one piece or in the groups printed on the card; in any groups where the text speaks of one."""
     for match in _CARD.finditer(text):
         if is_card(_compact(match[0])):
             yield Match("card", match.start(), match.end(), match[0])
+    if not _OF_CARD.search(text):
+        return
+    for match in _LOOSE_CARD.finditer(text):
+        near = text[max(0, match.start() - 80) : match.start()] + "\n" + text[match.end(1) : match.end(1) + 50]
+        ends = [group.end() for group in re.finditer("[0-9]+", match[1])]
+        for end in reversed(ends if _OF_CARD.search(near) else []):
+            after = text[match.start() + end : match.start() + end + 1]
+            if not (after.isalnum() or after == "_") and is_card(_compact(match[1][:end])):
+                yield Match("card", match.start(), match.start() + end, match[1][:end])
+                break
 
 
 def ibans(text: str) -> Iterator[Match]:
@@ -134,7 +150,7 @@ def nirs(text: str) -> Iterator[Match]:
 
 
 def _compact(text: str) -> str:
-    return re.sub(r"[\s.\-/]|cl[eé]", "", text)
+    return re.sub(r"cl(?:[eé]|ef)|[^0-9A-Za-z]", "", text, flags=re.I)
 
 
 PERSONAL: dict[str, Recogniser] = {
@@ -149,7 +165,9 @@ PERSONAL: dict[str, Recogniser] = {
 # --- is it worth looking? -------------------------------------------------------------------------
 
 _DIGITS_ALIKE = bytes(ord("0") if ord("0") <= byte <= ord("9") else byte for byte in range(256))
-_BETWEEN_DIGITS = " .-/()\u00a0\u202f".encode()  # of the spaces, each byte by itself: at worst one looks in vain
+_BETWEEN_DIGITS = (
+    " .-/()\n\u00a0\u202f\u2009\u2010\u2011\u2013·".encode()
+)  # of the spaces, each byte by itself: at worst one looks in vain
 _MANY_DIGITS = b"0" * 9  # the fewest in a telephone number without a plus sign, a card, an IBAN, a NIR
 _PLUS = re.compile(r"\+[ \u00a0]?\(?[1-9]")
 _DOTTED = re.compile(r"\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]")
@@ -161,6 +179,13 @@ def may_hold_personal(text: str) -> bool:
 
     Python's patterns are slow to start at one of several characters and fast to start at one; hence the shapes.
     """
-    if "@" in text or _SPELT_SIGN.search(text) or _PLUS.search(text) or _DOTTED.search(text) or _COLONS.search(text):
+    if (
+        "@" in text
+        or "%40" in text
+        or may_hold_spelt(text)
+        or _PLUS.search(text)
+        or _DOTTED.search(text)
+        or _COLONS.search(text)
+    ):
         return True
     return _MANY_DIGITS in text.encode("utf-8", "surrogatepass").translate(_DIGITS_ALIKE, _BETWEEN_DIGITS)

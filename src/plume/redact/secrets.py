@@ -7,9 +7,11 @@ import json
 import re
 from collections.abc import Iterator
 
+from plume.redact.chosen import is_dummy, looks_chosen
+from plume.redact.keys import FEWEST_SIGNS, MIN_RUN, is_key, keys_by_name
 from plume.redact.makers import MAKERS
 from plume.redact.match import Match, Recogniser
-from plume.redact.passwords import IS, is_dummy, looks_chosen, may_hold_password, passwords
+from plume.redact.passwords import may_hold_password, passwords
 
 # Each begins where no key sign stands before it, so that a long row of signs is read once.
 _TOKENS = {
@@ -31,38 +33,18 @@ _PRIVATE_KEY = re.compile(
 )
 _URL = re.compile(r"://(?P<both>(?P<user>[^\s/:@\"'<>]{0,100}):(?P<password>[^\s/@\"'<>]{1,200}))@(?=[\w\[])")
 
+_KEY_IN_URL = re.compile(r"(?<!ssh)://(?P<key>[\w.~+%-]{16,200}+)@(?=[\w\[])", re.A)  # of Sentry: https://<key>@host
+
 _USER_OPTION = re.compile(
     r"(?<=[\s])(?:-u|--(?:proxy-)?user)[ =][\"']?(?P<both>(?P<user>[^\s:\"'/@]{1,64}):(?P<password>[^\s\"'@]{6,200}))"
 )
 _CURL = re.compile(r"\b(?:curl|wget|https?)\b[^\n]*$")
 
-_NAMED_KEY = re.compile(
-    r"(?:(?<![^\W_])(?:(?:api|secret|access|private|auth|account)[ _-]?key"
-    r"(?:_(?:base|dev|live|new|old|prod|test|v?[0-9]{1,2}))?"
-    r"|secret[ _-]?access[ _-]?key"
-    r"|(?:(?:access|auth|api|bot|bearer|refresh)[ _-]?)?token|(?:client[ _-]?)?secret|(?<=_)auth(?=[\"']?[:=])"
-    r"|(?:cl(?:é|e\u0301|ef?)|jeton)(?: (?:d['’])?(?:api|acc[eè]\u0300?s)| secr[eè]\u0300?te| priv[eé]\u0301?e))"
-    rf"(?:(?: (?:est|is))?(?:{IS}| )|(?:(?: [\w’'-]{{1,15}}){{1,2}}|(?:_[A-Za-z0-9]{{1,20}}){{1,2}}){IS})"
-    r"|(?<![^\W_])pass(?:word|wd)[ ]"  # as in .netrc
-    # jeton Gitea est …, token for the wiki: …
-    rf"|(?<![^\W_])(?:jeton|token)(?: [\w’'-]{{1,15}}){{1,3}}(?: (?:est|is) |{IS})"
-    # Authorization: Basic …, Bearer …; curl -u :…; ?appid=…
-    r"|(?<![^\W_])(?:authorization[\"']?[ ]?[:=][ ]?[\"']?(?:basic|token|bot|apikey)|bearer)[ ]"
-    r"|(?<=\s)(?:-u|--user)[ =][\"']?:|(?<=[?&])(?:app_?id|key|auth|sig|signature)="
-    r")(?P<value>[\w+/=.~-]{16,250}+)(?![(\[{<])",
-    re.I,
-)
-
-_MIN_RUN = 16
-_RUN = re.compile(rf"[0-9A-Za-z+/=]{{{_MIN_RUN},}}")
-_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.I)
-_FEWEST_SIGNS = 8  # different ones in a key
-
 
 def _recogniser(kind: str, pattern: re.Pattern[str]) -> Recogniser:
     def tokens(text: str) -> Iterator[Match]:
         for match in pattern.finditer(text):
-            if _is_key(match[0]) or (kind in _SURE and not is_dummy(match[0], _FEWEST_SIGNS)):
+            if is_key(match[0]) or (kind in _SURE and not is_dummy(match[0], FEWEST_SIGNS)):
                 yield Match(kind, match.start(), match.end(), match[0])
 
     return tokens
@@ -84,17 +66,20 @@ def private_keys(text: str) -> Iterator[Match]:
     """PEM and PGP blocks with something in them, the end line included where there is one."""
     for match in _PRIVATE_KEY.finditer(text):
         body = match["body"] or match["cut"]
-        if _is_key(body):
+        if is_key(body):
             yield Match("private-key", match.start(), match.end(), match[0])
 
 
 def url_credentials(text: str) -> Iterator[Match]:
-    """User and password of `https://user:password@host`, unless this is a word for one or the user's name again; and
-    of `curl -u user:password`."""
+    """User and password of `https://user:password@host`, unless this is a word for one or the user's name again; a key
+    that stands there alone; and those of `curl -u user:password`."""
     for match in _URL.finditer(text):
         password = match["password"]
         if password.casefold() != match["user"].casefold() and not is_dummy(password, 2):
             yield Match("url-credentials", *match.span("both"), match["both"])
+    for match in _KEY_IN_URL.finditer(text):
+        if is_key(match["key"]):
+            yield Match("url-credentials", *match.span("key"), match["key"])
     for match in _USER_OPTION.finditer(text):
         if looks_chosen(match["password"]) and _CURL.search(text[max(0, match.start() - 100) : match.start()]):
             yield Match("url-credentials", *match.span("both"), match["both"])
@@ -105,20 +90,10 @@ def named_keys(text: str) -> Iterator[Match]:
     for match in MAKERS.finditer(text):
         start, end = match.span(match.lastgroup or 0)
         key = text[start:end]
-        if _holds_long_mixed_run(key.encode()) and not is_dummy(key, _FEWEST_SIGNS):
+        if _holds_long_mixed_run(key.encode()) and not is_dummy(key, FEWEST_SIGNS):
             yield Match("api-key", start, end, key)
-    for match in _NAMED_KEY.finditer(text):
-        value = match["value"].rstrip(".")
-        if _is_key(value):
-            yield Match("api-key", match.start("value"), match.start("value") + len(value), value)
-
-
-def _is_key(value: str) -> bool:
-    """At least 16 signs in a row with letters and digits among them, or a UUID; no dummy."""
-    if is_dummy(value, _FEWEST_SIGNS):
-        return False
-    mixed = any(re.search("[0-9]", run) and re.search("[A-Za-z]", run) for run in _RUN.findall(value))
-    return mixed or bool(_UUID.search(value))
+    for start, value in keys_by_name(text):
+        yield Match("api-key", start, start + len(value), value)
 
 
 SECRETS: dict[str, Recogniser] = {
@@ -134,14 +109,16 @@ SECRETS: dict[str, Recogniser] = {
 
 _KEY_SIGNS = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz+/=_-"
 _ALIKE = bytes(ord("a") if byte in _KEY_SIGNS else 0 for byte in range(256))
-_LONG = b"a" * _MIN_RUN
+_LONG = b"a" * MIN_RUN
 _LONG_RUN = re.compile(rb"[0-9A-Za-z+/=_-]*")
 _TELLING = re.compile(rb"[0-9]|A[KS]IA|hf_")
 
 
 def may_hold_secret(text: str) -> bool:
     """Whether anything of `SECRETS` can be in a text: no when none is, about 4 ns a character."""
-    if ("@" in text and _URL.search(text)) or ("-u" in text and _USER_OPTION.search(text)):
+    if ("@" in text and (_URL.search(text) or _KEY_IN_URL.search(text))) or (
+        "-u" in text and _USER_OPTION.search(text)
+    ):
         return True
     return may_hold_password(text) or _holds_long_mixed_run(text.encode("utf-8", "surrogatepass"))
 
