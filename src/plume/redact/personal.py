@@ -6,6 +6,7 @@ import ipaddress
 import re
 from collections.abc import Iterator
 
+from plume.redact.hosts import length_of_host
 from plume.redact.match import Match, Recogniser
 from plume.redact.numbers import IBAN_LENGTHS, is_card, is_iban, is_nir
 from plume.redact.phone import phones
@@ -13,7 +14,7 @@ from plume.redact.spelt import may_hold_spelt, spelt_emails
 
 _L = r"\w\u0300-\u036f"  # letters, also those whose accent is a character of its own
 _EMAIL = re.compile(
-    rf"(?<![{_L}.+%-])(?P<local>[{_L}.+%-]{{0,63}}[{_L}+%-])(?:@|%40)"
+    rf"(?<![{_L}.+%-])(?P<local>[{_L}.+%-]{{0,63}}[{_L}+%-]|(?<![\w\"])\"[{_L}.+%-]{{1,62}}\")(?:@|%40)"
     rf"(?P<host>(?:[^\W_](?:[{_L}-]{{0,61}}[^\W_][\u0300-\u036f]?)?\.){{1,8}}[^\W\d_]{{2,24}})(?![\w@])"
 )
 _IRISH = re.compile(rf"(?<![{_L}.+%-])(?:[{_L}+-]{{1,20}}\.)?[oO]['’]$")  # o'brien@…, mary.o'neil@…
@@ -75,6 +76,8 @@ def emails(text: str) -> Iterator[Match]:
         return
     for match in _EMAIL.finditer(text):
         host, local = match["host"], match["local"].lstrip(".-")
+        host = host[: length_of_host(host)]
+        end = match.start("host") + len(host)
         start = match.end("local") - len(local)
         irish = _IRISH.search(text[max(0, start - 30) : start])
         start -= len(irish[0]) if irish else 0
@@ -82,7 +85,7 @@ def emails(text: str) -> Iterator[Match]:
         if nobody or _FILE_ENDING.fullmatch(host.rpartition(".")[2]):
             continue
         if not _IN_URL.search(text[max(0, start - 100) : start]):
-            yield Match("email", start, match.end(), text[start : match.end()])
+            yield Match("email", start, end, text[start:end])
 
 
 def ip_addresses(text: str) -> Iterator[Match]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from plume.redact.hosts import length_of_host
+
 _L = r"\w\u0300-\u036f"  # letters, also those whose accent is a character of its own
 _BRACKETED = r"[(\[{<][ ]?(?:at|chez|arobase?|@)[ ]?[)\]}>]"
 _SIGN = re.compile(
     rf"[ ]?(?P<sure>{_BRACKETED})[ ]?|[ ](?P<word>arobase?|-at-)[ ]|(?P<code>&#0?64;|&commat;)"
-    r"|[ ](?P<likely>at|chez|@)[ ]|[ ]?(?P<letter>\(a\))[ ]?",
+    r"|[ ](?P<likely>at|chez|@)[ ]|(?P<torn>[ ]@|(?<=\w)@[ ])(?=[a-z])|[ ]?(?P<letter>\(a\))[ ]?",
     re.I,
 )
 _LOCAL = re.compile(
@@ -53,8 +55,8 @@ def spelt_emails(text: str) -> Iterator[tuple[int, int]]:
         if not host:
             continue
         local = _LOCAL.search(text, max(0, sign.start() - _FURTHEST), sign.start())
-        if local and (not (sign["likely"] or sign["letter"]) or _is_likely(text, local, sign, host)):
-            yield local.start(), host.end()
+        if local and (not (sign["likely"] or sign["letter"] or sign["torn"]) or _is_likely(text, local, sign, host)):
+            yield local.start(), host.start() + length_of_host(host[0])
 
 
 def _is_likely(text: str, local: re.Match[str], sign: re.Match[str], host: re.Match[str]) -> bool:
@@ -68,6 +70,8 @@ def _is_likely(text: str, local: re.Match[str], sign: re.Match[str], host: re.Ma
     ):
         return False
     provider = _PROVIDER.match(host[0])
+    if sign["torn"]:  # jean.dupont@ gmail.com
+        return bool(provider)
     if (sign["likely"] or "@") != "@" and not _SPOKEN_POINT.search(host[0]) and not (provider and "." in local[0]):
         return False
     if sign["likely"] == "chez" and not provider:
@@ -77,4 +81,4 @@ def _is_likely(text: str, local: re.Match[str], sign: re.Match[str], host: re.Ma
     return bool(composed or provider or _OF_MAIL.search(before))
 
 
-_TELLING = ("(", "[", "{", "<", " arob", " -at- ", "&#", "&commat;", " at ", " chez ", " @ ")
+_TELLING = ("(", "[", "{", "<", " arob", " -at- ", "&#", "&commat;", " at ", " chez ", " @", "@ ")
