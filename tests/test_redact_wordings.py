@@ -185,24 +185,29 @@ x_NRC @ x_NRC.mT; https://<user>:<password>@proxy-host2"
 """
 
 
-def _lines(*texts: str) -> list[str]:
+def lines(*texts: str) -> list[str]:
     return [line.replace("¶", "\n") for text in texts for line in text.strip().split("\n")]
 
 
-@pytest.mark.parametrize("marked", _lines(PASSWORDS, KEYS, EMAILS, PHONES, NUMBERS, BIRTHS))
-def test_a_value_is_found_however_it_is_given(marked: str) -> None:
-    text = marked.replace("‹", "").replace("›", "")
-    found = list(recognise(text))
-    shown = text
-    for match in reversed(found):
+def found_in(marked: str) -> str:
+    """The text with what is recognised in it between ‹ and ›, in place of what stands between them now."""
+    shown = text = marked.replace("‹", "").replace("›", "")
+    for match in reversed(list(recognise(text))):
         shown = f"{shown[: match.start]}‹{match.text}›{shown[match.end :]}"
-    assert shown == marked
+    return shown
+
+
+@pytest.mark.parametrize("marked", lines(PASSWORDS, KEYS, EMAILS, PHONES, NUMBERS, BIRTHS))
+def test_a_value_is_found_however_it_is_given(marked: str) -> None:
+    assert found_in(marked) == marked
+    text = marked.replace("‹", "").replace("›", "")
+    found = recognise(text)
     kinds = {match.kind for match in found}
     assert may_hold_secret(text) or not kinds & set(SECRETS)
     assert may_hold_personal(text) or not kinds & set(PERSONAL)
 
 
-@pytest.mark.parametrize("text", _lines(HARMLESS))
+@pytest.mark.parametrize("text", lines(HARMLESS))
 def test_what_only_looks_like_one_is_left(text: str) -> None:
     assert list(recognise(text)) == []
 
@@ -245,6 +250,29 @@ LONG = [
     "token a ",
     "aB3dE6gH9jK2mN5p is ",
     "-a_",
+    "a@gmail.com.",
+    'nom;"',
+    'dob;a\n"a;"";',
+    "Nom   DOB   a\n",
+    "state your name and date of birth.\nAnn ",
+    "name, date of birth ?\nann ",
+    "password so it's ",
+    "password - ",
+    "mot de passe : Kelp88tern, ",
+    "user bob, pass ",
+    "log in as bob with ",
+    "wifi la clé c'est ",
+    "la clé : aaaaaa b ",
+    "password ?\na / ",
+    "my Stripe key ",
+    "key_a_b_",
+    "phone number?\nBob: 2 ",
+    "phone (a) ",
+    "code porte , ",
+    "a@ gmail.",
+    "0639981234/",
+    "password=a&b=",
+    '\\"password\\": \\"',
 ]
 
 

@@ -40,9 +40,9 @@ _DATE = re.compile(
 )
 
 # What stands between the words and the date: a sign, leaders of a form, the next cell, the `value` of a field.
-_OPENING = r"[\"'“«*]{0,3}[\s\u00a0]?"
+_OPENING = r"\\?[\"'“«*]{0,3}[\s\u00a0]?"
 _IS = (
-    r"[\"'”»*]{0,3}(?:[\"']?,\s{0,9}[\"']?(?:value|valeur|answer|r[eé]ponse)[\"']?)?"
+    r"\\?[\"'”»*]{0,3}(?:[\"']?,\s{0,9}[\"']?(?:value|valeur|answer|r[eé]ponse)[\"']?)?"
     r"(?:[\s\u00a0:=|>?→–—-]{0,4}|[ \t\u00a0:]{0,3}[.…·_]{2,60}[ \t\u00a0:]{0,3}|[ \t\u00a0|:]{5,40}|[\"']?[,;][\"']?)"
     rf"{_OPENING}"
 )
@@ -51,9 +51,10 @@ _WEEKDAY = (
 )
 _BIRTH_OF = r"(?<!acte[ ]de[ ])(?<!cong[eé][ ]de[ ])naissance"
 _DAY_OF_BIRTH = (
-    r"date[\s_-]?(?:et[ ]lieu[ ])?(?:de[\s_-]?)?naiss(?:ance\b|\b\.?)|ddn|b-?day|naiss\.|birth[\s_-]?(?:date"
-    r"|day|dt)(?:['’]s)?"
+    r"date[\s_-]?(?:et[ ]lieu[ ])?(?:de[\s_-]?)?naiss(?:ance\b|\b\.?)|ddn|b-?day(?:['’]s)?|naiss\.|birth[\s_-]?(?:date"
+    r"|day|dt|(?=[ ]?:))(?:['’]s)?"
     r"|d(?:ate|t)[\s_-]?naiss?|date[\s_-]?of[\s_-]?birth|d\.?o\.?b\b\.?"
+    r"|geburtsdatum|geboortedatum|fecha[ ]de[ ]nacimiento|data[ ](?:di[ ]nascita|de[ ]nascimento)"
     r"|n[eé]\u0301?e?_le|born_(?:at|on)|S21\.G00\.30\.006"  # the last in French payrolls (DSN)
     r"|(?-i:(?<=[a-z])(?:D[Oo]B|Birth[dD]ate|Birthday|DateOfBirth|Date(?:De)?Naissance))"
 )
@@ -78,8 +79,8 @@ _BIRTH = re.compile(
     r"|anniv(?:ersaire)?\b(?:[\s\u00a0](?:est|tombe))?(?:[\s\u00a0]le)?"
     r"|(?:anniversaire[\s\u00a0]d(?:e[\s\u00a0]|['’])|birthday[\s\u00a0]of[\s\u00a0])(?-i:[A-ZÀ-Ý])[\w-]{1,30}"
     # born on, born in Leeds on, born; (b. 3/5/2016)
-    rf"|born(?:[\s\u00a0](?:{_PLACE}[\s\u00a0])?on|[ ](?:in|at)[ ]{_PLACE},)?|(?<=\()b\."
-    rf"|(?:{_DAY_OF_BIRTH})(?:[\s\u00a0]?\([^()\n]{{1,20}}\))?{_UP_TO_WORDS},?"
+    rf"|born(?:,?[\s\u00a0](?:{_PLACE}[\s\u00a0])?on|[ ](?:in|at)[ ]{_PLACE},)?|(?<=\()b\."
+    rf"|(?:{_DAY_OF_BIRTH})(?:/\w{{1,12}})?(?:[\s\u00a0]?\([^()\n]{{1,20}}\))?{_UP_TO_WORDS},?"
     rf")(?:[\s\u00a0](?:an?[\s\u00a0])?(?:{_WEEKDAY}),?)?(?:,?{_S}c['’]est(?:{_S}le)?)?{_IS}$",
     re.I,
 )
@@ -105,12 +106,27 @@ _OPENS = (
     r"(?:(?:le|the|on|it(?:['’]?s)?|is|c['’]est|oui|yes|yeah|sure|alors|euh|um|uh|well|ok|okay|n[eé]e?|i|was|born|bien|voil[aà]|so"
     r"|du|my|mine|mon|ma|je|suis|d['’]accord|of|course)(?:[,.…!]|[ \u00a0]){1,3}){0,6}"
 )
+_TO_GIVE = (
+    r"\b(?:confirm|enter|give|need|provide|say|state|tell|verify|besoin|communiqu|confirm|donn|envoy|fourni|indiqu|pr[ée]cis"
+    r"|rappel|renseign|saisi|transmet|v[ée]rifi)"
+)
+_SPEAKER = r"(?:[ \t\r]*\n){1,2}(?:[^\n]{0,40}[:>\]–—-][ \u00a0]|>)?[ \t]*"
+# State your name and date of birth. – the answer begins with the name.
+_CALLED = r"(?-i:(?:[A-ZÀ-Ý][\w’'-]{0,24}[,.;]?(?:[ \u00a0][–—-])?[ \u00a0]){1,6})"
+_ANY_CALLED = rf"(?:(?!{_OTHER})[^\W\d_][\w’'-]{{0,24}}[,.;]?[ \u00a0]){{1,4}}"
 _ASKED = re.compile(
-    rf"(?:{_NOUN}|anniversaire|\bquand[^\n?]{{0,30}}[ ]{_BORN}s?\b|[ ]{_BORN}s?[ ]quand\b"
-    rf"|\bwhen[^\n?]{{0,30}}[ ]born\b)"
-    rf"[^.;:!?\n\d]{{0,40}}[ \u00a0]?\?(?:[ \t\r]*\n){{1,2}}(?:[^\n]{{0,40}}[:>\]–—-][ \u00a0])?[ \t]*{_OPENS}$",
+    rf"(?:(?:{_NOUN}|anniversaire|birthday|\bquand[^\n?]{{0,30}}[ ]{_BORN}s?\b|[ ]{_BORN}s?[ ]quand\b"
+    rf"|\bwhen[^\n?]{{0,30}}[ ]born\b)[^.;:!?\n\d]{{0,40}}[ \u00a0]?\?"
+    rf"|{_TO_GIVE}[^\n?]{{0,60}}[ ](?:{_NOUN})[^.;:!?\n\d]{{0,40}}[ \u00a0]?[.:!]?)"
+    rf"{_SPEAKER}(?:{_OPENS}{_CALLED})?{_OPENS}$",
     re.I,
 )
+_ASKED_WITH_NAME = re.compile(
+    rf"(?<![^\W_])(?:names?|noms?|pr[ée]noms?)\b[^\n?]{{0,40}}?[ ](?:{_NOUN})[^.;:!?\n\d]{{0,40}}[ \u00a0]?[?.:!]?"
+    rf"{_SPEAKER}{_ANY_CALLED}$",
+    re.I,
+)
+_ASKED_BEFORE = 180  # characters in which the question and the name stand
 _SHORTLY = re.compile(r"[,;–—|] b\. $")  # Ben Roy, b. 3/5/2016, but not the second of a list: a. …, b. …
 _LISTED = re.compile(r"\ba\. ")
 _COLUMN = re.compile(
@@ -153,7 +169,10 @@ def _says_birth(text: str, at: int) -> bool:
     before = text[max(0, at - _BEFORE) : at]
     if before.endswith(" b. ") and _SHORTLY.search(before) and not _LISTED.search(before):
         return True
-    if _BIRTH.search(before) or ("?" in before and _ASKED.search(before)):
+    if _BIRTH.search(before):
+        return True
+    question = text[max(0, at - _ASKED_BEFORE) : at]
+    if "\n" in question and (_ASKED.search(question) or _ASKED_WITH_NAME.search(question)):
         return True
     return "<" in before and bool(_BIRTH.search(_shown(text[max(0, at - _FORM) : at])))
 

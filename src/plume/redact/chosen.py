@@ -8,6 +8,8 @@ FEWEST_SIGNS = 4  # different ones
 _COUNT = re.compile(r"[0-9]{1,3}-?(?:bit|car|char|chiffre|day|digit|h|jour|letter|lettre|min|mois|month|sign)", re.I)
 _TIME = re.compile(r"[0-9:.TZ/+-]+|[0-9a-f]*:[0-9a-f:.]+", re.I)  # or an address of IPv6
 _JOINED_WORDS = re.compile(r"[^\W\d_]{3,}(?:[._-][^\W\d_]{3,}){2,}")
+_SHORT_WORDS = re.compile(r"[^\W\d_]{2,}(?:-[^\W\d_]{2,}){2,}")
+_STANDARD = re.compile(r"[A-Z]{2,6}-?[0-9]{1,5}")
 _INNER_DIGIT = re.compile(r"[^\W\d_][0-9]+[^\W\d_]")
 # What people write in place of a secret, and what programs write: `your-key`, `${PASSWORD}`, `****`, `os.environ`.
 _DUMMY = re.compile(
@@ -55,6 +57,16 @@ def looks_like_nothing_else(value: str) -> bool:
     capital = value != value.lower()
     signs = any(c in "!#$%&*+?^~@" or (c == "_" and capital) for c in value)
     return signs or (capital and bool(_INNER_DIGIT.search(value)))
+
+
+def is_no_standard(value: str) -> bool:
+    """Mixed, and no `RFC2617` or the like."""
+    return looks_mixed(value) and not _STANDARD.fullmatch(value)
+
+
+def looks_shared(value: str) -> bool:
+    """What people give out as the key of a network: mixed, or words joined by hyphens."""
+    return looks_mixed(value) or (bool(_SHORT_WORDS.fullmatch(value)) and not is_dummy(value, FEWEST_SIGNS))
 
 
 def has_letters(value: str) -> bool:

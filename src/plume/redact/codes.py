@@ -7,12 +7,19 @@ from collections.abc import Iterator
 
 _THING = (
     r"(?:porte|portail|portillon|alarme|coffre|immeuble|entr[ée]e|acc[eè]s|cadenas|garage|d[ée]verrouillage|t[ée]l[ée]phone"
-    r"|bo[iî]te[ ][àa][ ]cl[ée]s)"
+    r"|bo[iî]te[ ][àa][ ]cl[ée]s|casier|interphone|ordi(?:nateur)?|portable|tablette|v[ée]lo)"
 )
 _CODE = (
-    r"pin[ ](?:code|number)|num[ée]ro[ ]pin|pin|puk|pass[ ]?code|digicode|code[ ](?:secret|pin|puk|confidentiel)"
-    r"|(?:door|gate|access|alarm|entry|unlock|safe|lock|lockbox|padlock|garage|voicemail|burglar[ ]alarm)[ ]code"
-    rf"|code[ ](?:(?:de[ ]l['’]|de[ ]la[ ]|d['’]|du[ ]|de[ ]))?{_THING}"
+    r"digicode[ ](?:de[ ]l['’]|de[ ]la[ ]|du[ ]|d['’])[^\W\d_]{3,15}|code[ ](?:parental|carte[ ]bleue|cb)"
+    r"|code[ ](?:de[ ](?:ma|ta|sa|la|notre|votre|leur)[ ]|de[ ])?(?:carte[ ](?:bleue|bancaire|sim)|cb)"
+    r"|code[ ]de[ ](?:ma|ta|sa|notre|votre|leur)[ ]carte"
+    r"|lockbox|key[ ]?box|key[ ]safe|pin[ _](?:code|number)|num[ée]ro[ ]pin|pin|puk|pass[ ]?code|digicode"
+    r"|code[ ](?:secret|pin|puk|confidentiel)"
+    r"|(?:door|gate|access|alarm|entry|unlock|safe|lock|lockbox|key[ ]?box"
+    r"|key[ ]safe|building|locker|bike|i(?:pad|phone)|phone|tablet|laptop|interphone|padlock|garage"
+    r"|voicemail|burglar[ ]alarm)[ ]code"
+    rf"|code[ ](?:(?:de[ ]l['’]|de[ ]la[ ]|d['’]|du[ ]|de[ ]))?{_THING}(?:[ ]{_THING})?"
+    rf"|(?:{_THING}|interphone|alarm|lockbox|safe|gate|door)[ ]?[:,–—-][ ]code|(?:portail|portillon)(?=[ ]?:)"
 )
 # Words that say the figures are something else.
 _OTHER = (
@@ -24,7 +31,7 @@ _IS = (
     r"(?:[ ](?:is|was|will[ ]be|est|était|sera|c(?:['’]?|[ ])est)(?:[ ](?:now|maintenant|désormais|toujours"
     r"|still|le|the))?[ ]"
     r"|['’]s[ ]|[\"'*]{0,2}[ \t\u00a0]{0,8}(?:[:=→]|->|[.…]{3,60})[*]{0,2}[ \t\u00a0]{0,8}|,[ ]"
-    r"|\?[ ]{0,2}\n[^\n\d]{0,30})"
+    r"|[ \u00a0]?\?[ ]{0,2}\n[^\n\d]{0,30})"
 )
 _FIGURES = r"(?P<value>[0-9]{4,8}[A-F*#]?|[A-F][0-9]{4,5}|[0-9]{2,4}[A-F][0-9]{0,4}(?<=[0-9A-F]{4}))"
 _GIVEN = re.compile(
@@ -34,7 +41,7 @@ _GIVEN = re.compile(
 )
 _BUS = re.compile(r"\b(?:gpio|header|connector|board|arduino|chip)\b[^\n]{0,30}$", re.I)
 _KNOWN = frozenset(["1234", "12345", "123456", "12345678"])  # everybody's, as `password` is
-_SIGNS = ("pin", "puk", "code")
+_SIGNS = ("pin", "puk", "code", "lockbox", "key box", "keybox", "key safe", "portail", "portillon")
 
 
 def codes(text: str, folded: str) -> Iterator[tuple[int, str]]:

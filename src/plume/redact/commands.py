@@ -23,7 +23,7 @@ _OPTION = re.compile(
     rf"|smbclient{_REST}[ ]-U[ ]?['\"]?[\w.-]{{1,40}}%"
     rf"|htpasswd{_REST}[ ]-\w{{0,3}}b\w{{0,3}}[ ]\S{{1,80}}[ ][\w.@-]{{1,40}}[ ]|keytool{_REST}[ ]-(?:store|key)pass[ ]"
     rf"|net[ ]use{_REST}/user:[\w.\\-]{{1,40}}[ ]|net[ ]user[ ][\w.-]{{1,40}}[ ]|sshpass[ ]-p[ ]?"
-    rf"|redis-cli{_REST}[ ](?:-a|--pass)[ ])" + _VALUE
+    rf"|redis-cli{_REST}[ ](?:-a|--pass)[ ]|(?:requirepass|masterauth)[ ])" + _VALUE
 )
 _LONG_OPTION = re.compile(r"(?<=\s)--?(?:[a-z]{1,20}-){0,3}(?:password|passwd|pass|passphrase|pwd)[ ]" + _VALUE)
 _PIPED = re.compile(  # echo 'Xk9fr22b' | sudo -S …, echo "bob:Xk9fr22b" | chpasswd
@@ -43,6 +43,8 @@ _BY_SIGN: tuple[tuple[tuple[str, ...], re.Pattern[str], Callable[[str], bool]], 
             " -p",
             " --pass",
             "redis-cli",
+            "requirepass",
+            "masterauth",
             "ldap",
             "zip",
             "smbclient",

@@ -34,15 +34,29 @@ _JOINED = r"(?-i:(?<=[a-z])(?:(?:Api|Secret|Access|Private|Auth|Account)Key|Toke
 _VARIABLE = (
     r"(?-i:(?<![^\W_])(?!(?:PUBLIC|PRIMARY|FOREIGN|CACHE|SORT|PARTITION|OBJECT|HOST|KNOWN)_)[A-Z][A-Z0-9]{1,24}_KEY)"
 )
+# What is no secret of a key: `private_key_id`, `token_hash`; but the `secret_id` of Vault is one.
+_NO_PART = (
+    r"(?!(?:alg\w*|created|exp\w*|fingerprint|format|hash|(?<!\bsecret_)id|ids|kind|len\w*|name|type|uri|url|usage"
+    r"|version)(?![^\W_]))"
+)
+_SECRET_KIND = r"(?!(?:cache|foreign|host|object|partition|primary|public|sort)\b)"
+_MAKER = (
+    r"(?:algolia|anthropic|aws|azure|brevo|cloudflare|datadog|deepl|docker|gitea|github|gitlab|google|hugging[ ]?face"
+    r"|mailgun|mapbox|maps|mistral|notion|openai|openweather|ovh|scaleway|sendgrid|sentry|slack|stripe|supabase|twilio)"
+)
 _NAMED = re.compile(
     rf"(?:(?:(?<![^\W_]){_NAME}|{_JOINED}|{_VARIABLE})"
     rf"(?: \([^()\n]{{1,15}}\))?(?:(?: (?:est|is|was|était|c['’]est))?(?:{IS}(?:base64:|\r?\n[ \t>*`]{{0,8}})?"
     rf"| )(?:0x)?"
-    rf"|(?: [^\W\d_][\w’'-]{{0,14}}){{1,4}} (?:is|est|was|c['’]est) |(?:(?: [^\W\d_][\w’'-]{{0,14}}){{1,3}}"
-    rf"|(?:_[A-Za-z0-9]{{1,20}}){{1,2}}){IS}|[ \t*]{{0,24}}\|[ \t*`]{{0,24}})"
+    rf"|(?: [^\W\d_][\w’'-]{{0,14}}){{1,4}} (?:is|est|was|c['’]est) [\"'«“`]?"
+    rf"|(?:(?: {_NO_PART}[^\W\d_][\w’'-]{{0,14}}){{1,3}}"
+    rf"|(?:_{_NO_PART}[A-Za-z0-9]{{1,20}}){{1,2}}){IS}| [–—-]{{1,2}} |[ \t*]{{0,24}}\|[ \t*`]{{0,24}})"
     r"|(?<![^\W_])pass(?:word|wd)[ ]"  # as in .netrc
     # jeton Gitea est …, token for the wiki: …, clé Mapbox : …
     rf"|(?<![^\W_])(?:jeton|token)(?: [^\W\d_][\w’'-]{{0,14}}){{1,4}}(?: (?:est|is) |{IS})"
+    rf"|(?<![^\W_])(?:{_MAKER} (?:api )?(?:key|token)|(?:cl(?:[eé]\u0301?|ef)|jeton|token) (?:api )?{_MAKER})"
+    rf"(?: is | was | est | c['’]est |{IS}| )"
+    rf"|(?<![^\W_])(?:my|our|the|their|your)(?: {_SECRET_KIND}[^\W\d_][\w’'-]{{0,19}}){{1,2}} key(?: is | was |{IS})"
     rf"|(?<![^\W_])(?:cl(?:[eé]\u0301?|ef)|key)(?: [^\W\d_][\w’'-]{{0,14}}){{1,2}}{IS}"
     # Authorization: Basic …, Bearer …; curl -u :…; ?appid=…
     r"|(?<![^\W_])(?:authorization[\"']?[ ]?[:=][ ]?[\"']?(?:(?:basic|token|bot|apikey|api-key|key)[ ])?|bearer[ ])"

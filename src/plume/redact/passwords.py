@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from plume.redact.chosen import (
     has_letters,
     is_joined_words,
+    is_no_standard,
     is_phrase,
     looks_chosen,
     looks_like_nothing_else,
     looks_mixed,
     looks_said,
+    looks_shared,
 )
 from plume.redact.codes import codes
 from plume.redact.columns import values
@@ -22,8 +24,8 @@ from plume.redact.words import word_passwords
 
 SPACES = r"[ \t\u00a0\u202f]{0,24}"
 IS = (
-    rf"[\"'”»*`]{{0,3}}{SPACES}(?:(?:=>|:=|->|→|[:=])|[.…_]{{3,60}}[ ]?:?)[*]{{0,2}}{SPACES}[*]{{0,2}}[\"'«“`]?"
-    r"[ \u00a0\u202f]?"
+    rf"(?:\\?[\"'”»*`]){{0,3}}{SPACES}(?:(?:=>|:=|->|→|[:=]|%3D)|[.…_]{{3,60}}[ ]?:?)[*]{{0,2}}{SPACES}[*]{{0,2}}"
+    r"(?:\\?[\"'«“`])?[ \u00a0\u202f]?"
 )
 _ADVERB = r"(?:[ ](?:now|currently|still|just|simply|maintenant|désormais|toujours|bien|actuellement))?"
 _SPOKEN = (
@@ -33,7 +35,8 @@ _SPOKEN = (
     rf"{_ADVERB}(?:[ ](?:set[ ]to|this|celui-ci|donc))?[ ]?[ :][\"'«“`]?[ \u00a0\u202f]?"
 )
 _NOUN = re.compile(
-    r"(?:(?<![^\W_])(?:pass(?:word|wd|wrd|phrase|code)|pwd?(?!=[/~])|ps?wd|pword|mdp|mots?[ _-]?de[ _-]?passe?"
+    r"(?:(?<![^\W_])(?:pass(?:wor[dt]|wd|wrd|phrase|code)|contrase[ñn]a|kennwort|senha|wachtwoord"
+    r"|pwd?(?!=[/~])|ps?wd|pword|mdp|mots?[ _-]?de[ _-]?passe?"
     r"|phrase[ _](?:secr[eè]\u0300?te|de[ _]passe)|(?:wi-?fi|wlan|wpa[23]?|network)[ _](?:security[ ])?(?:key"
     r"|code|pass)(?![^\W_])"
     r"|(?:wpa[_-])?psk|(?:cl(?:[eé]\u0301?|ef)|code)[ ](?:(?:du|de|pour[ ]le)[ ])?(?:wi-?fi|wpa[23]?|wep"
@@ -51,12 +54,27 @@ _QUOTED = re.compile(rf"[ ](?P<quote>['\"«“`])[ \u00a0\u202f]?{_VALUE}")
 _MARKUP = re.compile(  # <password>…</password>, key="password" value="…"
     r"(?:(?P<tag>[\"']?>)|[\"'][ ]{1,3}(?:value|content)=[\"'])(?P<value>[^\s\"'<>]{6,64})(?(tag)(?=</)|(?=[\"']))"
 )
-_BESIDE = re.compile(rf"(?:[ ]wi-?fi)?[ ]?[ (\[]{_VALUE}", re.I)  # login … password …, my password (…)
+_DASHED = re.compile(rf"{_WORDS}{{0,4}}[ ][–—-]{{1,2}}[ ][\"'“«`]?{_VALUE}")  # Temporary password - …
+_IT_IS = (
+    rf"[^\n\"“«]{{0,90}}?[ ](?:it['’]?s|it[ ]is|that['’]s|c['’]?est"
+    rf"|(?:the|l['’]|le|mon|my)[ ]?(?:ancien|new|nouveau|old)(?:[ ]one)?[ ](?:est|était|is|was)){_ADVERB}[ ]"
+)
+_SAYS = re.compile(r"[ ](?:it|that|c|was|est|is|était)\b", re.I)
+_LATER = re.compile(rf"{_IT_IS}{_VALUE}", re.I)  # my password, so I wrote it down, it's …
+_LATER_QUOTED = re.compile(rf"{_IT_IS}[\"“«'`][ \u00a0]?{_VALUE}", re.I)
+_SECOND = re.compile(  # old password: …, new: …
+    rf"{_WORDS}{{0,4}}{IS}[^\s\"'”»,;]{{6,64}}[\"'”»]?[ ]?[,;/|–—-]?[ ](?:(?:et|and|le|the|my)[ ]){{0,2}}"
+    rf"(?:nouveau|new|ancien|old|temp|temporary|provisoire)(?:[ ]one)?{IS}{_VALUE}",
+    re.I,
+)
+_STATE = r"(?:[ ](?:actuel|current|initial|new|nouveau|old|provisoire|temporaire|temporary))?"
+_BESIDE = re.compile(rf"(?:[ ]wi-?fi)?{_STATE}[ ]?[ (\[]{_VALUE}", re.I)  # login … password …, my password (…)
 _IN_CELL = re.compile(rf"[ \t*]{{0,24}}\|[ \t*`]{{0,24}}{_VALUE}[ \t*`]{{0,24}}\|")
 _BELOW = re.compile(rf"{_WORDS}{{0,4}}[ ]?:[*]{{0,2}}[ \t\r]{{0,4}}\n[ \t>*`-]{{0,8}}{_VALUE}(?=[ \t\r`*]*(?:\n|\Z))")
 _ANSWERED = re.compile(
     rf"[^.;:!?\d\n]{{0,40}}[ \u00a0]?\?(?:[ \t\r]*\n){{1,2}}(?:[^\n]{{0,40}}?[:>\])–—-][ \u00a0])?[ \t]*"
-    rf"(?:(?:oui|yes|ok|sure|alors|euh|so)[ ,]{{1,2}})?(?:c['’]est[ ]|it['’]?s[ ]|it[ ]is[ ])?[\"'«“`]?{_VALUE}",
+    rf"(?:(?:oui|yes|ok|sure|alors|euh|so)[ ,]{{1,2}})?(?:c['’]est[ ]|it['’]?s[ ]|it[ ]is[ ])?"
+    rf"(?:[^\s,;:/|]{{2,40}}(?:[ ]?[,;:/|–—-][ ]|[ ]?/|[ ](?:et|and|puis|then)[ ]))?[\"'«“`]?{_VALUE}",
     re.I,
 )
 _OF_SETTING = r"(?:to|into|en|à|par|pour)"
@@ -68,7 +86,8 @@ _SETTING = re.compile(
     re.I,
 )
 _CHANGED = re.compile(
-    r"[ ](?:was[ ]|has[ ]been[ ]|a[ ]été[ ])?(?:changed|updated|reset|modifié|changé|remplacé|réinitialisé)(?=[ ])",
+    r"[ ](?:was[ ]|is[ ]|now[ ]|has[ ]been[ ]|a[ ]été[ ]){0,2}"
+    r"(?:changed|updated|reset|set|modifié|changé|remplacé|réinitialisé)(?=[ ])",
     re.I,
 )
 _ASSIGNED_WORDS = re.compile(rf"{IS}{_VALUE}")
@@ -108,13 +127,31 @@ _PAIR = re.compile(  # identifiants : marie / Xk9fr22b
 _NETWORK = r"(?:wi-?fi|ssid|hotspot|livebox|freebox|bbox|r[ée]seau[ ]?:|network(?:[ ]name)?[ ]?:)"
 _WIFI = re.compile(
     rf"(?<![^\W_]){_NETWORK}[^\n]{{0,60}}?(?:\n[^\n]{{0,60}}?){{0,2}}(?<![^\W_])(?:cl(?:[eé]\u0301?|ef)|key|code|pass)"
-    rf"(?:[ ](?:wpa[23]?|wep|de[ ]s[ée]curit[ée]))?(?:{IS}|[ ]){_VALUE}",
+    rf"(?:[ ](?:wpa[23]?|wep|de[ ]s[ée]curit[ée]))?(?:{IS}|{_SPOKEN}|[ ]){_VALUE}",
+    re.I,
+)
+_FOR_WIFI = re.compile(
+    rf"(?<![^\W_])(?:cl(?:[eé]\u0301?|ef)|key|code)(?:{IS}|{_SPOKEN}){_VALUE}[\"'”»]?[ ]"
+    r"(?:[\w’'-]{1,15}[ ]){1,3}(?:wi-?fi|hotspot|r[ée]seau|network|(?:live|free|b)box)\b",
+    re.I,
+)
+_USER_AND = re.compile(  # user bob, pass …
+    r"(?<![^\W_])(?:user(?:[ ]?name)?|login|identifiant|utilisateur|compte|account)(?:[ ]?[:=][ ]?|[ ])"
+    r"[^\s,;]{2,60}[ ]?[,;/|&+–—-]?[ ]"
+    rf"(?:et[ ]|and[ ]|with[ ])?(?:pass|pwd?|mdp|password|passwd|mot[ ]de[ ]passe)(?:{IS}|[ ]){_VALUE}",
+    re.I,
+)
+_SIGNED_IN = re.compile(  # log in as bob with …
+    r"\b(?:(?:log(?:ged)?|sign(?:ed)?)[ -]?(?:in|on)|connect(?:ed|ez|er|é|e)?(?:-toi|-vous)?)"
+    r"(?:[ ](?:to|[àa])[ ][\w.-]{1,40})?"
+    r"[ ](?:as|comme|en[ ]tant[ ]que)[ ][^\s,;]{2,40}[ ](?:with|using|and|avec|et|/)[ ]" + _VALUE,
     re.I,
 )
 _COLUMN = re.compile(
     r"(?:[^\W\d_]{1,15}[ _-])?(?:pass(?:word|wd|code)?|pwd|mdp|mot[ _]de[ _]passe|pin)(?:[ _][^\W\d_]{1,15})?", re.I
 )
 
+_NEXT_PARAMETER = re.compile(r"&\w{1,40}=")
 _CLOSING = ('"', "'", "”", "»", "`")
 _GOES_ON = re.compile(r" (?:[(–—&-]|(?-i:[a-zà-ÿ]))")
 _ENDS_LINE = re.compile(r"[ \t\r]*(?:\n|\Z)")
@@ -125,7 +162,7 @@ def passwords(text: str) -> Iterator[Match]:
     not like a word or a program; without a sign between, only when it can hardly be anything else."""
     folded = text.lower()
     for match, is_one in _candidates(text, folded):
-        value, end = match["value"], match.end("value")
+        value, end = _NEXT_PARAMETER.split(match["value"], 1)[0].rstrip("\\"), match.end("value")  # \"…\"
         if text[end : end + 1] not in _CLOSING:
             value = _without_stop(value, text, end, spoken=match.re is _SAID)
         if is_one(value):
@@ -169,6 +206,10 @@ def _after(text: str, noun: re.Match[str]) -> Iterator[Candidate]:
     for pattern, is_one in _AFTER_NOUN:
         if match := pattern.match(text, noun.end()):
             yield match, is_one
+    if _SAYS.search(text, noun.end(), noun.end() + 110):
+        for pattern, is_one in ((_LATER, looks_mixed), (_LATER_QUOTED, has_letters)):
+            if match := pattern.match(text, noun.end()):
+                yield match, is_one
     if _QUOTE.search(text, noun.end(), noun.end() + 90) and (match := _PHRASE.match(text, noun.end())):
         yield match, is_phrase
     if "phrase" in noun[0].lower() and (match := _ASSIGNED_WORDS.match(text, noun.end())):
@@ -197,11 +238,14 @@ _AFTER_NOUN = (
     (_IN_CELL, looks_chosen),
     (_MARKUP, looks_chosen),
     (_BELOW, looks_mixed),
+    (_DASHED, is_no_standard),
+    (_SECOND, looks_mixed),
     (_ANSWERED, looks_mixed),
 )
 # A text without any of these is passed over quickly.
 _NOUN_SIGNS = (
     *("passw", "passc", "phrase", "pw", "psw", "psk", "mdp", "de passe", "de_passe", "de-pass", "de pass", "depasse"),
+    *("contrase", "kennwort", "senha", "wachtwoord"),
     *("wifi", "wi-fi", "wpa", "wep", "wlan", "network", "box"),
 )
 _WITHOUT_NOUN = (
@@ -224,7 +268,10 @@ _WITHOUT_NOUN = (
         looks_mixed,
     ),
     (("pass:", "pass=", "pass ", 'pass"', "pass'", "pass*", "pass`", "pass\t", "pass."), _FIELD, has_letters),
-    (("wifi", "wi-fi", "ssid", "hotspot", "box", "réseau", "reseau", "network"), _WIFI, looks_mixed),
+    (("wifi", "wi-fi", "ssid", "hotspot", "box", "réseau", "reseau", "network"), _WIFI, looks_shared),
+    (("wifi", "wi-fi", "réseau", "reseau", "network"), _FOR_WIFI, looks_shared),
+    (("user", "login", "identifiant", "utilisateur", "compte", "account"), _USER_AND, looks_mixed),
+    ((" as ", " comme ", " tant que "), _SIGNED_IN, looks_like_nothing_else),
 )
 
 

@@ -24,7 +24,9 @@ _AFTER_DIGIT = re.compile(rf"[0-9][,{_SIGNS}]$")
 # One more pair is one more group, unless it is a time of its own: 24h/24, 12s.
 _BEFORE_PAIR = re.compile(rf"{_GAP}[0-9]{{2}}(?![0-9]|[ ]?(?:h|min|s)(?![^\W\d_]))")
 _ANOTHER = re.compile(rf"/0[1-9]{_GAP}[0-9]{{2}}")
-_TEN_DIGITS = re.compile(r"(?<![\w+.,/-])0[1-9][0-9]{8}(?![\w]|[.,/-][0-9])")
+_TEN_DIGITS = re.compile(  # also two with a stroke between
+    r"(?:(?<![\w+.,/-])|(?<=0[1-9][0-9]{8}/))0[1-9][0-9]{8}(?![\w]|[.,-][0-9]|/[0-9](?!(?<=0)[1-9][0-9]{8}(?![0-9])))"
+)
 _BRITISH_MOBILE = re.compile(r"(?<![\w+.,/-])07[1-9][0-9]{8}(?![\w]|[.,/-][0-9])")
 _AMERICAN = re.compile(
     r"(?<![\w+.-])(?:1[ .-])?(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}(?P<gap>[.-]))"
@@ -40,11 +42,19 @@ _LINE = (
     r"|whatsapp|standard|voicemail)"
 )
 _DIGITS = rf"\(?[0-9](?:[() ]{{0,2}}[{_SIGNS}]?[0-9]){{8,12}}"
-_IS = r"[\"'*]{0,3}(?:[ \t\u00a0]{0,3}(?:[.:=|→>…_–—-][ \t\u00a0]?){0,40}|[ \t]{4,30})[\"'«“*]{0,3}[ \u00a0]?"
+_IS = r"\\?[\"'*]{0,3}(?:[ \t\u00a0]{0,3}(?:[.:=|→>…_–—-][ \t\u00a0]?){0,40}|[ \t]{4,30})\\?[\"'«“*]{0,3}[ \u00a0]?"
 _CALLED = re.compile(
-    rf"(?<![^\W_]){_LINE}\b\.?"
+    rf"(?<![^\W_]){_LINE}\b\.?(?:[ \u00a0]?\([^()\d\n]{{1,20}}\))?"
     r"(?:[ \u00a0_](?:number|num[eé]\u0301?ro|num|no|n°|is|was|est|on|at|au|c['’]est|le)){0,3}"
     rf"{_IS}(?P<number>{_DIGITS})(?![\w]|[.,/-][0-9])",
+    re.I,
+)
+# What is your phone number? – the answer opens the next line.
+_ASKED = re.compile(
+    rf"(?<![^\W_])(?:{_LINE}\b|(?:your|best|votre|ton|bon|my|good)[ ](?:contact[ ])?(?:number|num[ée]ro|num)\b)"
+    r"[^\n?\d]{0,40}\?"
+    r"(?:[ \t\r]*\n){1,2}(?:[^\n\d]{0,40}?[:>\]–—-][ \u00a0])?[ \t]*(?:[^\W\d_][\w’']{0,6}[ ,.!]{1,2}){0,4}"
+    rf"(?P<number>{_DIGITS})(?![\w]|[.,/-][0-9])",
     re.I,
 )
 # A number may be one of anything: only what is somebody's, or what nothing is said of.
@@ -112,7 +122,7 @@ def phones(text: str) -> Iterator[Match]:
 
 def _called(text: str) -> Iterator[Match]:
     """Numbers of more countries, after a noun or a verb of telephoning."""
-    for match in _CALLED.finditer(text):
+    for match in (*_CALLED.finditer(text), *_ASKED.finditer(text)):
         if _anywhere(match["number"]):
             yield Match("phone", *match.span("number"), match["number"])
     for match in _NUMBER.finditer(text):

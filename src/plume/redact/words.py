@@ -36,7 +36,7 @@ _SAID = re.compile(
 # Username: kirsty / Password: cloudberry, one below the other or side by side
 _LOGIN = (
     r"(?:user(?:[ _-]?(?:name|id))?|log-?in|identifiant|id|utilisateur|nom[ ]d['’]utilisateur|compte"
-    r"|account|e-?mail|courriel)"
+    r"|account|e-?mail|courriel|ssid|wi-?fi(?:[ ]name)?|network(?:[ ]name)?|r[ée]seau)"
 )
 _PAIR = re.compile(
     rf"(?<![^\W_]){_LOGIN}[\"']?[ \t\u00a0]{{0,9}}[:=][ \t]{{0,9}}[\"']?(?P<user>[^\s\"',;]{{2,60}})[\"']?"
@@ -47,7 +47,8 @@ _PAIR = re.compile(
 )
 # What a field says of itself, of its type or of its state.
 _STATE = re.compile(
-    r"above|absent\w*|any|attached|below|blank|boolean|bytes|char|charfield|chiffr\w+|confiden\w+|correct\w*|credentials?|default"
+    r"above|absent\w*|accueil|affich\w+|any|aucune?|demand\w+|donn[ée]\w*|fourni\w*|given|gratuit\w*|included|inclus\w*|not[ée]e?|open"
+    r"|ouvert|posted|printed|reception|r[ée]ception|required|attached|below|blank|boolean|bytes|char|charfield|chiffr\w+|confiden\w+|correct\w*|credentials?|default"
     r"|d[ée]faut|disabled|empty|enabled|encrypted|filtered|exp\w+|facultatif|false|field|forgot\w*|hash\w*|hidden|identi\w+|incorrect\w*|input"
     r"|invalid\w*|jamais|keyring|login|manquant\w*|masked|masqu\w+|missing|modifi\w+|never|obligatoire|oubli\w*|optional|plain\w*"
     r"|prompt|prot\w+|reset|requ?i\w+|same|sensitive|secret\w*|secure\w*|string|strong|submit|temporary|text\w*|true|type|undefined|unchanged"
