@@ -154,7 +154,6 @@ Voici mes identifiants : login bob, mot de passe ‹Kelp88tern›
 voici le mot de passe que j'utilise partout : ‹azerty1984›
 j'ai mis ‹Kelp88tern› en mot de passe
 mon mdp est ‹soleil1984›, je crois
-mot de passe oublié, l'ancien était ‹soleil1984›
 Passwort: ‹Kelp88tern›
 contraseña: ‹Kelp88tern›
 use ‹Kelp88tern› as password
@@ -305,6 +304,33 @@ accept sha256 as the password hash
 "public_key": "{HEX}"
 a @ b
 commit {HEX} - key refactoring
+our new product key is 12345
+the OpenAI key is missing
+GitHub token is required
+phone number?¶I have 1234567890 rows in the table
+What's your number?¶3 please
+Nom   Prénom   Code¶Blin  Léa  29019
+code client - 48213
+phone code: 0033
+iPhone code 0x80070005
+garage code review 2024
+the building code 2018 applies
+building code 2021 edition
+tablet code : 12 comprimés
+portable code 2345
+portail : 2024
+connect as root with Terraform1.5
+log in as admin with OAuth2
+user guide pass 3 of 10: phase2build
+wifi 6E, code WPA3-Enterprise-mode
+le réseau est lent ; la clé est peut-être-là
+clé : valeur par défaut du réseau
+Please give your date of birth.¶Order shipped 12/03/2024
+Name and date of birth are required.¶Meeting on 12/03/2024
+Indiquez votre date de naissance.¶Paris, 12 mars 2024
+my birth: 2024 plans
+le nouveau est iphone15pro et le mot de passe arrive
+password was wrong, it was 2fa2024
 """
 
 

@@ -112,8 +112,10 @@ _TO_GIVE = (
 )
 _SPEAKER = r"(?:[ \t\r]*\n){1,2}(?:[^\n]{0,40}[:>\]–—-][ \u00a0]|>)?[ \t]*"
 # State your name and date of birth. – the answer begins with the name.
-_CALLED = r"(?-i:(?:[A-ZÀ-Ý][\w’'-]{0,24}[,.;]?(?:[ \u00a0][–—-])?[ \u00a0]){1,6})"
-_ANY_CALLED = rf"(?:(?!{_OTHER})[^\W\d_][\w’'-]{{0,24}}[,.;]?[ \u00a0]){{1,4}}"
+_CALLED = r"(?-i:(?:[A-ZÀ-Ý][\w’'-]{0,24}[,.;]?(?:[ \u00a0][–—-])?[ \u00a0]){2,6})"
+_ANY_CALLED = (
+    rf"(?:(?!{_OTHER}|(?:at|de|du|for|from|in|le|on|pour|the|à)\b)[^\W\d_][\w’'-]{{0,24}}[,.;]?[ \u00a0]){{2,4}}"
+)
 _ASKED = re.compile(
     rf"(?:(?:{_NOUN}|anniversaire|birthday|\bquand[^\n?]{{0,30}}[ ]{_BORN}s?\b|[ ]{_BORN}s?[ ]quand\b"
     rf"|\bwhen[^\n?]{{0,30}}[ ]born\b)[^.;:!?\n\d]{{0,40}}[ \u00a0]?\?"

@@ -16,10 +16,11 @@ _CODE = (
     r"|lockbox|key[ ]?box|key[ ]safe|pin[ _](?:code|number)|num[ée]ro[ ]pin|pin|puk|pass[ ]?code|digicode"
     r"|code[ ](?:secret|pin|puk|confidentiel)"
     r"|(?:door|gate|access|alarm|entry|unlock|safe|lock|lockbox|key[ ]?box"
-    r"|key[ ]safe|building|locker|bike|i(?:pad|phone)|phone|tablet|laptop|interphone|padlock|garage"
+    r"|key[ ]safe|locker|bike|i(?:pad|phone)|tablet|laptop|interphone|padlock|garage"
     r"|voicemail|burglar[ ]alarm)[ ]code"
     rf"|code[ ](?:(?:de[ ]l['’]|de[ ]la[ ]|d['’]|du[ ]|de[ ]))?{_THING}(?:[ ]{_THING})?"
-    rf"|(?:{_THING}|interphone|alarm|lockbox|safe|gate|door)[ ]?[:,–—-][ ]code|(?:portail|portillon)(?=[ ]?:)"
+    rf"|(?:{_THING}|interphone|alarm|lockbox|safe|gate|door)[ ]?[:,–—-][ ]code"
+    rf"|(?:portail|portillon)(?=[ ]?:(?![ ]?20[0-9]{{2}}\b))"
 )
 # Words that say the figures are something else.
 _OTHER = (

@@ -207,7 +207,7 @@ def _after(text: str, noun: re.Match[str]) -> Iterator[Candidate]:
         if match := pattern.match(text, noun.end()):
             yield match, is_one
     if _SAYS.search(text, noun.end(), noun.end() + 110):
-        for pattern, is_one in ((_LATER, looks_mixed), (_LATER_QUOTED, has_letters)):
+        for pattern, is_one in ((_LATER, looks_like_nothing_else), (_LATER_QUOTED, has_letters)):
             if match := pattern.match(text, noun.end()):
                 yield match, is_one
     if _QUOTE.search(text, noun.end(), noun.end() + 90) and (match := _PHRASE.match(text, noun.end())):

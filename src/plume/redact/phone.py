@@ -53,7 +53,8 @@ _CALLED = re.compile(
 _ASKED = re.compile(
     rf"(?<![^\W_])(?:{_LINE}\b|(?:your|best|votre|ton|bon|my|good)[ ](?:contact[ ])?(?:number|num[ée]ro|num)\b)"
     r"[^\n?\d]{0,40}\?"
-    r"(?:[ \t\r]*\n){1,2}(?:[^\n\d]{0,40}?[:>\]–—-][ \u00a0])?[ \t]*(?:[^\W\d_][\w’']{0,6}[ ,.!]{1,2}){0,4}"
+    r"(?:[ \t\r]*\n){1,2}(?:[^\n\d]{0,40}?[:>\]–—-][ \u00a0])?[ \t]*"
+    r"(?:(?:alors|c['’]est|euh|is|it['’]?s|le|my|number|ok|oui|sure|yeah|yes)[ ,.!]{1,2}){0,4}"
     rf"(?P<number>{_DIGITS})(?![\w]|[.,/-][0-9])",
     re.I,
 )
