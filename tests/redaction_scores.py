@@ -10,7 +10,7 @@ from pathlib import Path
 from plume.redact import SECRETS, listed, recognise
 
 FOLDER = Path(__file__).parent / "redaction"
-PARTS = ("development", "held_out", "fresh", "requests", "again", "pasted", "everyday", "later")
+PARTS = ("development", "held_out", "fresh", "requests", "again", "pasted", "everyday", "later", "last")
 _LABELS = {"birth-date": "birth", "url-credentials": "url", "password": "password"}
 
 

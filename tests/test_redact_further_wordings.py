@@ -22,6 +22,7 @@ lea.goemon AT phare.fr ou ‹lea.goemon@phare.fr›!!
 mon mail c’est ‹lea-goemon_29@hotmail.fr›
 mon adresse : ‹lea.goemon arobase gmail point com›, merci
 it's ‹bob dot tern at gmail dot com›
+Contact: ‹hamish (dot) tern (at) gmail (dot) com›
 it is ‹bob_tern at yahoo dot co dot uk›
 user=‹bob.tern@phare.io› ip=10.0.0.1
 {{"to":["‹bob.tern@phare.io›"]}}
@@ -56,6 +57,7 @@ name,dob¶"Tern, Bob",‹11.04.1966›
 nom;naissance¶"Goémon; Léa";‹11/04/1966›
 Je suis né le ‹3 juin 1975› à Brest
 Léa Goémon (née le ‹12.03.1984›)
+Verified by: date of birth (‹3 Feb 1982›) and postcode
 Léa Goémon, née Kerleo le ‹12/03/1984›
 Bob Tern (born ‹8 June 1970›)
 Enfant : Léa, née ‹12/03/2016›

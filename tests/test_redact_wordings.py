@@ -57,6 +57,9 @@ the PIN, she gave it without me asking, ‹2580›.
 le code PIN de la carte SIM de secours c'est ‹4096›
 PIN code ‹7391›
 digicode : ‹A4821›
+the door code is ‹C1590Y› (side entrance only)
+The office alarm code has been changed to ‹7305› following the incident
+Mon mot de passe était « ‹Compta.2024!› » et il est verrouillé
 code du portail : ‹4821›
 le code de l'alarme est ‹5820›
 the passcode is ‹482913›

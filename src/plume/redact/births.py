@@ -40,7 +40,7 @@ _DATE = re.compile(
 )
 
 # What stands between the words and the date: a sign, leaders of a form, the next cell, the `value` of a field.
-_OPENING = r"\\?[\"'“«*]{0,3}[\s\u00a0]?"
+_OPENING = r"\\?[\"'“«*(]{0,3}[\s\u00a0]?"
 _IS = (
     r"\\?[\"'”»*]{0,3}(?:[\"']?,\s{0,9}[\"']?(?:value|valeur|answer|r[eé]ponse)[\"']?)?"
     r"(?:[\s\u00a0:=|>?→–—-]{0,4}|[ \t\u00a0:]{0,3}[.…·_]{2,60}[ \t\u00a0:]{0,3}|[ \t\u00a0|:]{5,40}|[\"']?[,;][\"']?)"

@@ -29,12 +29,13 @@ _OTHER = (
 )
 _WORDS = rf"(?:,?[ ](?!{_OTHER}\b)[^\W\d_][\w’'-]{{0,14}})"
 _IS = (
-    r"(?:[ ](?:is|was|will[ ]be|est|était|sera|c(?:['’]?|[ ])est)(?:[ ](?:now|maintenant|désormais|toujours"
+    r"(?:[ ](?:(?:has[ ]been|was|is|a[ ]été|est|sera)[ ](?:changed|reset|set|updated|changée?|modifiée?|mis)[ ]"
+    r"(?:to|en|par|pour|à)|is|was|will[ ]be|est|était|sera|c(?:['’]?|[ ])est)(?:[ ](?:now|maintenant|désormais|toujours"
     r"|still|le|the))?[ ]"
     r"|['’]s[ ]|[\"'*]{0,2}[ \t\u00a0]{0,8}(?:[:=→]|->|[.…]{3,60})[*]{0,2}[ \t\u00a0]{0,8}|,[ ]"
     r"|[ \u00a0]?\?[ ]{0,2}\n[^\n\d]{0,30})"
 )
-_FIGURES = r"(?P<value>[0-9]{4,8}[A-F*#]?|[A-F][0-9]{4,5}|[0-9]{2,4}[A-F][0-9]{0,4}(?<=[0-9A-F]{4}))"
+_FIGURES = r"(?P<value>[0-9]{4,8}[A-F*#]?|[A-Z][0-9]{4,5}[A-Z]?|[0-9]{2,4}[A-F][0-9]{0,4}(?<=[0-9A-F]{4}))"
 _GIVEN = re.compile(
     rf"(?<![^\W_])(?:{_CODE})\b(?:{_WORDS}{{0,10}}{_IS}|[ ]\(?|_?[ ]?=[ ]?)[\"'«“]?{_FIGURES}"
     r"(?![\w]|[.,:/-][0-9]|[ ]?[€$£%]|[ ][0-9])",

@@ -153,6 +153,7 @@ _COLUMN = re.compile(
 
 _NEXT_PARAMETER = re.compile(r"&\w{1,40}=")
 _CLOSING = ('"', "'", "”", "»", "`")
+_CLOSING_FRENCH = (" »", "\u00a0»", "\u202f»")
 _GOES_ON = re.compile(r" (?:[(–—&-]|(?-i:[a-zà-ÿ]))")
 _ENDS_LINE = re.compile(r"[ \t\r]*(?:\n|\Z)")
 
@@ -163,7 +164,7 @@ def passwords(text: str) -> Iterator[Match]:
     folded = text.lower()
     for match, is_one in _candidates(text, folded):
         value, end = _NEXT_PARAMETER.split(match["value"], 1)[0].rstrip("\\"), match.end("value")  # \"…\"
-        if text[end : end + 1] not in _CLOSING:
+        if text[end : end + 1] not in _CLOSING and text[end : end + 2] not in _CLOSING_FRENCH:
             value = _without_stop(value, text, end, spoken=match.re is _SAID)
         if is_one(value):
             start = match.start("value")

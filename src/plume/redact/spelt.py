@@ -9,15 +9,19 @@ from plume.redact.hosts import length_of_host
 
 _L = r"\w\u0300-\u036f"  # letters, also those whose accent is a character of its own
 _BRACKETED = r"[(\[{<][ ]?(?:at|chez|arobase?|@)[ ]?[)\]}>]"
+_BRACKETED_POINT = r"[(\[{<][ ]?(?:dot|point|\.)[ ]?[)\]}>]"
 _SIGN = re.compile(
     rf"[ ]?(?P<sure>{_BRACKETED})[ ]?|[ ](?P<word>arobase?|-at-)[ ]|(?P<code>&#0?64;|&commat;)"
     r"|[ ](?P<likely>at|chez|@)[ ]|(?P<torn>[ ]@|(?<=\w)@[ ])(?=[a-z])|[ ]?(?P<letter>\(a\))[ ]?",
     re.I,
 )
 _LOCAL = re.compile(
-    rf"(?<![{_L}.+%-])(?:[{_L}-]{{1,30}}[ ](?:dot|point|underscore|tiret|dash)[ ]){{0,3}}[{_L}.+%-]{{1,64}}$", re.I
+    rf"(?<![{_L}.+%-])"
+    rf"(?:[{_L}-]{{1,30}}(?:[ ](?:dot|point|underscore|tiret|dash)[ ]|[ ]?{_BRACKETED_POINT}[ ]?)){{0,3}}"
+    rf"[{_L}.+%-]{{1,64}}$",
+    re.I,
 )
-_POINT = r"(?:[ ]?[(\[{<][ ]?(?:dot|point|\.)[ ]?[)\]}>][ ]?|[ ](?:dot|point)[ ])"
+_POINT = rf"(?:[ ]?{_BRACKETED_POINT}[ ]?|[ ](?:dot|point)[ ])"
 _LABEL = r"[^\W_][\w-]{0,61}"
 _HOST = re.compile(rf"(?:{_LABEL}(?P<point>\.|{_POINT})){{1,6}}(?P<top>[^\W\d_]{{2,24}})(?!\w)", re.I)
 _SPOKEN_POINT = re.compile(_POINT, re.I)
