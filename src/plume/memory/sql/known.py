@@ -18,11 +18,8 @@ _i = items.c
 
 
 class Known:
-    """Statements with room for `_FEW` and for `_MANY` ids; what room is left, an id takes that is there already.
-
-    For a few, a SELECT each: of an IN, PostgreSQL thinks that reading the whole conversation is quicker, as long as it
-    has no statistics.
-    """
+    """Statements with room for `_FEW` and for `_MANY` ids; what room is left, an id takes that is there already. For a
+    few, a SELECT each: of an IN, PostgreSQL is readier to think that reading the whole conversation is quicker."""
 
     def __init__(self, mine: ColumnElement[bool], dialect: Dialect) -> None:
         shown = select(_i.position, _i.id, _i.created_at, _i.body).where(mine)

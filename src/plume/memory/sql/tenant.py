@@ -9,18 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, update
+from sqlalchemy.exc import IntegrityError
 
 from plume.errors import ConversationChanged, DocumentChanged
 from plume.memory.bodies import Bodies
-from plume.memory.records import (
-    expiry,
-    json_bytes,
-    lifetime,
-    message_bytes,
-    metadata_bytes,
-    microseconds,
-    seconds,
-)
+from plume.memory.records import expiry, json_bytes, lifetime, message_bytes, metadata_bytes, microseconds, seconds
 from plume.memory.sealing.seal import settled
 from plume.memory.sql.claim import Claimed, NothingNew
 from plume.memory.sql.columns import Locked, fields, is_row, shown_item, times_of, visible
@@ -127,10 +120,12 @@ class SQLTenant:
     ) -> tuple[Item, ...]:
         names, bodies = named(messages, ids), [message_bytes(message) for message in messages]
         given = dict(zip(names, zip(messages, bodies, strict=True), strict=True))
+        repeats = False  # is one of the ids there already?
 
         def work(connection: Connection) -> tuple[Item, ...]:
+            nonlocal repeats
             head, moment, user = self._claimed(connection, id, len(names))
-            known = self._known(connection, id, names) if ids else {}
+            known = self._known(connection, id, names) if repeats or (ids and at not in (None, head)) else {}
             repeated = [same_message(known[name], given[name][0]) for name in names if name in known]
             new = [name for name in names if name not in known]
             if not new:
@@ -144,7 +139,11 @@ class SQLTenant:
             common = {"tenant": self.name, "conversation": id, "created_at": moment}
             added = zip(placed, sealed, strict=True)
             rows = [{**common, "position": place, "id": name, "body": body} for (place, name, _), body in added]
-            self._statements.add.run_each(connection, rows)
+            try:
+                self._statements.add.run_each(connection, rows)
+            except IntegrityError:
+                repeats = True  # and the transaction is tried again
+                raise
             for place, name, _ in placed:
                 known[name] = Item(name, place, given[name][0], seconds(moment))
             return tuple(known[name] for name in names)
