@@ -7,11 +7,12 @@ python docs/generate.py --check    exit 1 when a file differs from what would be
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -135,8 +136,12 @@ def _cell(text: str) -> str:
 
 def cli_page() -> str:
     """The help text of the command and of every verb, verbs of two words included."""
-    parts = [_help_section("plume"), *(_help_section("plume", *verb) for verb in verbs())]
-    return _page(CLI + "\n\n".join(parts))
+    asked = [(), *verbs()]
+    sections = [
+        f"## `{' '.join(('plume', *verb))}`\n\n```text\n{text}\n```"
+        for verb, text in zip(asked, help_texts(asked), strict=True)
+    ]
+    return _page(CLI + "\n\n".join(sections))
 
 
 def verbs() -> list[tuple[str, ...]]:
@@ -149,25 +154,35 @@ def verbs() -> list[tuple[str, ...]]:
     return found
 
 
-def help_text(*verb: str) -> str:
-    """What `plume [VERB] --help` prints, at a fixed width and without colours."""
+ASK = """
+import contextlib, io, json, sys
+from plume.cli.main import main
+for verb in json.load(sys.stdin):
+    sys.argv = ["plume", *verb, "--help"]
+    said = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
+        main()
+    said.flush()
+    print(json.dumps(said.buffer.getvalue().decode("utf-8")))
+"""
+
+
+def help_texts(asked: Sequence[tuple[str, ...]]) -> list[str]:
+    """What `plume [VERB] --help` prints for each, at a fixed width and without colours."""
     forced = {"FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "TERMINAL_WIDTH", "LINES"}
     kept = {name: value for name, value in os.environ.items() if name not in forced}
     fixed = {"NO_COLOR": "1", "TERM": "dumb", "COLUMNS": str(WIDTH), "PYTHONUTF8": "1"}
-    code = "import sys; sys.argv[0] = 'plume'; from plume.cli.main import main; main()"
     done = subprocess.run(
-        [sys.executable, "-c", code, *verb, "--help"],
+        [sys.executable, "-c", ASK],
+        input=json.dumps(asked),
         env=kept | fixed,
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
         encoding="utf-8",
         check=True,
     )
-    return "\n".join(line.rstrip() for line in done.stdout.splitlines()).strip("\n")
-
-
-def _help_section(*command: str) -> str:
-    return f"## `{' '.join(command)}`\n\n```text\n{help_text(*command[1:])}\n```"
+    printed = [json.loads(line) for line in done.stdout.splitlines()]
+    return ["\n".join(line.rstrip() for line in text.splitlines()).strip("\n") for text in printed]
 
 
 def _page(text: str) -> str:

@@ -40,11 +40,14 @@ class Prepared:
             run(connection, self._sql, [self._values(one) for one in parameters], many=True)
 
     def _values(self, parameters: Parameters) -> Any:
-        raw = {
-            name: value.encode("utf-8") if isinstance(value, str) else value
-            for name, value in {**self._constants, **parameters}.items()
-        }
-        return raw if self._order is None else [raw[name] for name in self._order]
+        told = {**self._constants, **parameters} if self._constants else parameters
+        if self._order is None:
+            return {name: _raw(value) for name, value in told.items()}
+        return [_raw(told[name]) for name in self._order]
+
+
+def _raw(value: Any) -> Any:
+    return value.encode("utf-8") if isinstance(value, str) else value
 
 
 def run(
