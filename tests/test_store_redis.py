@@ -174,6 +174,25 @@ def test_what_somebody_else_did_to_a_list_is_told_and_not_built_upon(url: str, c
         mine.delete("b")
 
 
+def test_an_entry_that_plume_has_not_written_is_named_without_a_traceback(url: str, client: Any) -> None:
+    with open_store(url) as store:
+        mine = store.tenant("a")
+        mine.append(mine.create("b").id, said("a", "b"), ids=["1", "2"])
+        client.lset("plume:{a}:messages:b", 1, "rubbish")
+        calls = (lambda: mine.read("b"), lambda: mine.item("b", "2"), lambda: mine.append("b", said("b"), ids=["2"]))
+        for call in calls:
+            kind, message, hint = refusal(call)
+            assert (kind, "damaged" in message, "backup" in str(hint)) == (PlumeError, True, True)
+        assert mine.read("b", first=1).messages == tuple(said("a"))
+
+
+@pytest.mark.parametrize("database", ["x", "0/1", "-1"])
+def test_a_database_that_is_no_number_is_not_taken_for_the_first(url: str, client: Any, database: str) -> None:
+    kind, message, hint = refusal(lambda: open_store(f"{url.removesuffix('/0')}/{database}"))
+    assert (kind, "names no database" in message, "/0" in str(hint)) == (UserError, True, True)
+    assert client.keys() == []
+
+
 def test_messages_can_be_taken_out_when_memory_is_full(url: str, client: Any) -> None:
     with open_store(url) as store:
         mine = store.tenant("a")

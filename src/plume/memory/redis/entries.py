@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from plume.errors import PlumeError
+
 
 def unpacked(packed: Sequence[bytes]) -> Iterator[bytes]:
     """The entries of an answer: their lengths, and they themselves one behind the other."""
@@ -14,7 +16,11 @@ def unpacked(packed: Sequence[bytes]) -> Iterator[bytes]:
 
 
 def entry_of(row: bytes) -> tuple[int, str, int, bytes]:
-    """Position, id, time in microseconds, body."""
-    position, moment, size, rest = row.split(b" ", 3)
-    length = int(size)
-    return int(position), rest[:length].decode("utf-8"), int(moment), rest[length:]
+    """Position, id, time in microseconds, body. Raises PlumeError for what Plume has not written."""
+    try:
+        position, moment, size, rest = row.split(b" ", 3)
+        length = int(size)
+        return int(position), rest[:length].decode("utf-8"), int(moment), rest[length:]
+    except ValueError:
+        hint = "restore it from a backup: something but Plume has changed its keys on Redis"
+        raise PlumeError("a stored message is damaged: it does not say its place, time and id", hint) from None

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Never, Self, cast
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlsplit
 
 import redis
 from pydantic import TypeAdapter
@@ -52,6 +52,8 @@ class RedisStore:
     def __init__(self, url: str, clock: Clock | None = None, keys: Sequence[MasterKey] = ()) -> None:
         """Connects. Raises UserError when that is impossible, a newer Plume wrote there, or the keys are wrong."""
         self._url, self._name, self._clock = url, safe_name(url), clock
+        if not re.fullmatch("/?[0-9]*", urlsplit(url).path):  # which the client would pass over
+            raise UserError(f"{self._name} names no database", "Redis counts its databases: write redis://HOST:PORT/0")
         # The client's own retries could run a script twice: an append would be there twice.
         options: dict[str, Any] = {"retry": Retry(NoBackoff(), 0), "health_check_interval": 30}
         try:
